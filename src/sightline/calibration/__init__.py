@@ -1,0 +1,1 @@
+"""Maps from uncertainty to the probability of being right."""

@@ -1,0 +1,1 @@
+"""Types, columns, protocols and errors; imports nothing else of the package."""

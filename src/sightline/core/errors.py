@@ -1,0 +1,75 @@
+"""Every error the library raises on purpose, each with the exit code the command line ends with.
+
+A message reads: ``{what was found, and where}; {what is required}. {what to do}.`` on one line.
+Anything that is not a `SightlineError` is a bug: it shows its traceback and exits 1.
+"""
+
+from __future__ import annotations
+
+
+class SightlineError(Exception):
+    """Something the user can understand and act on."""
+
+    exit_code = 1
+
+
+class UsageError(SightlineError):
+    """A flag, setting or argument that cannot be used as given."""
+
+    exit_code = 2
+
+
+class DataError(UsageError):
+    """A file or value from outside that does not have the required form."""
+
+
+class MissingExtraError(UsageError):
+    """A feature whose optional dependency is not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{package} is not installed; {purpose} requires it. "
+            f"Run: pip install 'sightline[{extra}]'."
+        )
+
+
+class MissingFeatureError(UsageError):
+    """A signal that was not observed, asked for by something that needs it."""
+
+
+class LeakageError(UsageError):
+    """Rows of one group on both sides of a split that must keep groups apart."""
+
+
+class AntiInformativeError(SightlineError):
+    """A score that ranks wrong answers above right ones beyond chance on the calibration rows."""
+
+
+class ModelError(SightlineError):
+    """A model that failed on the given input; the example is quarantined, not the run."""
+
+
+class OutOfMemoryError(ModelError):
+    """A batch that did not fit in memory; the caller halves it and tries again."""
+
+
+class ImageError(DataError):
+    """An image that cannot be read, or that breaks the limits."""
+
+
+class GateFailedError(SightlineError):
+    """A measured figure that misses the threshold the user asked to enforce."""
+
+    exit_code = 3
+
+
+class StoreError(SightlineError):
+    """A run directory that cannot be used as asked (locked, other settings, wrong version)."""
+
+    exit_code = 2
+
+
+class CorruptStoreError(StoreError):
+    """Stored bytes that do not match their checksum or schema; they are never used."""
+
+    exit_code = 5

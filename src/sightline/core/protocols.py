@@ -1,0 +1,158 @@
+"""What an estimator, a calibrator, a grader and a model must offer; nothing inherits from these."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float
+
+from sightline.core.types import Example, Feature, Generation, Record
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one score costs beyond the greedy answer itself.
+
+    Attributes:
+        forward_passes: Extra passes over image and prompt (1 = one more prefill).
+        generations: Extra generated answers.
+    """
+
+    forward_passes: int = 0
+    generations: int = 0
+
+
+@runtime_checkable
+class Estimator(Protocol):
+    """Turns records into uncertainty, higher = worse. A frozen dataclass; fields are parameters."""
+
+    needs: ClassVar[frozenset[Feature]]
+
+    def uncertainty(self, records: Sequence[Record]) -> Float[np.ndarray, " n"]:
+        """Uncertainty of each record's greedy answer.
+
+        Every record has all `needs`; the caller has counted and skipped the others. The result is
+        finite, depends on each record alone, and never on the order of the rows.
+        """
+        ...
+
+    def cost(self, records: Sequence[Record]) -> Cost:
+        """What observing the needed signals costs per answer, beyond the greedy answer."""
+        ...
+
+
+@runtime_checkable
+class LearnedEstimator(Protocol):
+    """Fits on labelled records and returns the fitted `Estimator`."""
+
+    needs: ClassVar[frozenset[Feature]]
+
+    def fit(
+        self,
+        records: Sequence[Record],
+        correct: Float[np.ndarray, " n"],
+        *,
+        rng: np.random.Generator,
+    ) -> Estimator:
+        """Returns an estimator fitted on these records; never keeps state on itself."""
+        ...
+
+
+class Calibration(Protocol):
+    """A fitted map from uncertainty to the probability of being right."""
+
+    def confidence(self, uncertainty: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+        """Probability in [0, 1], never rising with uncertainty."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-serialisable form; see `sightline.calibration.load_calibration`."""
+        ...
+
+
+class Calibrator(Protocol):
+    """Fits a `Calibration` on held-out rows."""
+
+    def fit(
+        self, uncertainty: Float[np.ndarray, " n"], correct: Float[np.ndarray, " n"]
+    ) -> Calibration:
+        """Returns the calibration fitted on these rows.
+
+        Raises:
+            AntiInformativeError: The score ranks wrong answers above right ones beyond chance.
+        """
+        ...
+
+
+class Grader(Protocol):
+    """Decides how right an answer is, in [0, 1]."""
+
+    def grade(self, example: Example, generation: Generation) -> float:
+        """1 = right, 0 = wrong; fractions for soft accuracy.
+
+        Raises:
+            DataError: The example has no reference this grader can use; the caller counts it.
+        """
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """The grader's name and settings, stored as the column's spec."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to observe on every example.
+
+    Attributes:
+        max_new_tokens: Limit on generated tokens per answer.
+        n_samples: Samples drawn beside the greedy answer.
+        temperature: Sampling temperature; log-probabilities are recorded before it.
+        top_p: Nucleus for sampling; 1 = off.
+        top_k_logprobs: Most likely tokens kept per position; 0 = none.
+        layers: Depths whose hidden states are kept, as fractions (0.5) of the decoder's depth or
+            as layer indices (int); empty = none.
+        options: Score the options of multiple-choice examples (texts and letters).
+        blank: Also observe every example with a blank image.
+        seed: Run seed; a sample's own seed is derived from it, the example id and its index.
+    """
+
+    max_new_tokens: int = 64
+    n_samples: int = 0
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k_logprobs: int = 20
+    layers: tuple[float | int, ...] = ()
+    options: bool = False
+    blank: bool = False
+    seed: int = 0
+
+
+class VisionLanguageModel(Protocol):
+    """A model that can be observed."""
+
+    def fingerprint(self) -> Mapping[str, Any]:
+        """What identifies the model and its revision; compared before runs are resumed."""
+        ...
+
+    def observe(
+        self,
+        examples: Sequence[Example],
+        images: Sequence[tuple[Image, ...]],
+        request: Request,
+    ) -> list[Record]:
+        """Observes one batch: for each example its clean record, then its blank one if requested.
+
+        Results do not depend on how examples are batched (to floating-point).
+
+        Raises:
+            OutOfMemoryError: The batch does not fit; the caller halves it.
+            ModelError: The model failed; the caller bisects to the example at fault.
+        """
+        ...

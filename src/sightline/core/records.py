@@ -1,0 +1,67 @@
+"""Linking records to one another, so that every estimator looks at one record at a time."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from sightline.core.types import Example, Key, Record, Related
+
+
+def link(
+    records: Sequence[Record],
+    *,
+    condition: str,
+    other_runs: Iterable[Sequence[Record]] = (),
+) -> list[Record]:
+    """Returns the records of one condition, each with its related records filled in.
+
+    Args:
+        records: One run's records, any conditions.
+        condition: Which records to return; the run's other conditions of the same example become
+            ``related.conditions``.
+        other_runs: Records of other runs; those with the same key become ``related.models``.
+
+    Rotations are records with the same group, the same question and the same options in another
+    order.
+    """
+    by_example: dict[str, list[Record]] = defaultdict(list)
+    by_question: dict[tuple[str, str, tuple[str, ...]], list[Record]] = defaultdict(list)
+    by_key: dict[Key, list[Record]] = defaultdict(list)
+    for record in records:
+        by_example[record.example.id].append(record)
+        if record.condition == condition and record.example.choices is not None:
+            by_question[_rotation_key(record.example)].append(record)
+    for run in other_runs:
+        for record in run:
+            if record.condition == condition:
+                by_key[record.key].append(record)
+    linked = []
+    for record in records:
+        if record.condition != condition:
+            continue
+        rotations: tuple[Record, ...] = ()
+        if record.example.choices is not None:
+            rotations = tuple(
+                other
+                for other in by_question[_rotation_key(record.example)]
+                if other.key != record.key
+            )
+        linked.append(
+            record.with_related(
+                Related(
+                    conditions=tuple(
+                        other
+                        for other in by_example[record.example.id]
+                        if other.condition != condition
+                    ),
+                    rotations=rotations,
+                    models=tuple(by_key[record.key]),
+                )
+            )
+        )
+    return linked
+
+
+def _rotation_key(example: Example) -> tuple[str, str, tuple[str, ...]]:
+    return example.group, " ".join(example.question.split()), tuple(sorted(example.choices or ()))

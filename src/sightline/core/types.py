@@ -1,0 +1,418 @@
+"""The types everything else stands on: examples, generations, records.
+
+Axes: ``n`` records, ``m`` samples, ``t`` generated tokens, ``k`` most likely tokens, ``l`` layers,
+``d`` hidden width, ``c`` choices. Logarithms are natural (nats). ``None`` means "not observable";
+an observed array is finite, never NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from sightline.core.errors import DataError, MissingFeatureError
+
+CLEAN = "clean"
+BLANK = "blank"
+
+FinishReason = Literal["stop", "length", "unknown"]
+Scalar = str | int | float | bool
+
+
+class Key(NamedTuple):
+    """What identifies a record within a run."""
+
+    example_id: str
+    condition: str
+
+
+class Feature(StrEnum):
+    """The closed list of signals a record can show; an estimator names those it needs.
+
+    The first block is read off the generations and the example; the second block is linked from
+    other records (see `sightline.core.records.link`); the third block is arrays in
+    `Record.features`, whose axes `ARRAY_AXES` gives.
+    """
+
+    ANSWER = "answer"
+    LOGPROBS = "logprobs"
+    SAMPLES = "samples"
+    SAMPLE_LOGPROBS = "sample_logprobs"
+    CHOICES = "choices"
+    QUESTION_TYPE = "question_type"
+
+    CONDITIONS = "conditions"
+    ROTATIONS = "rotations"
+    MODELS = "models"
+
+    TOKEN_ENTROPY = "token_entropy"  # noqa: S105
+    TOP_LOGPROBS = "top_logprobs"
+    TOP_TOKEN_IDS = "top_token_ids"  # noqa: S105
+    HIDDEN = "hidden"
+    PROMPT_HIDDEN = "prompt_hidden"
+    IMAGE_HIDDEN = "image_hidden"
+    OPTION_LOGPROBS = "option_logprobs"
+    OPTION_LENGTHS = "option_lengths"
+    LETTER_LOGPROBS = "letter_logprobs"
+    BLANK_LOGPROBS = "blank_logprobs"
+    BLANK_OPTION_LOGPROBS = "blank_option_logprobs"
+    BLANK_LETTER_LOGPROBS = "blank_letter_logprobs"
+    RECORDED_CONFIDENCE = "recorded_confidence"
+
+
+ARRAY_AXES: Mapping[Feature, tuple[str, ...]] = MappingProxyType(
+    {
+        Feature.TOKEN_ENTROPY: ("t",),  # nats, full vocabulary, raw distribution
+        Feature.TOP_LOGPROBS: ("t", "k"),  # nats, raw, descending along k
+        Feature.TOP_TOKEN_IDS: ("t", "k"),  # token ids beside TOP_LOGPROBS
+        Feature.HIDDEN: ("l", "t", "d"),  # state at the position that emitted token t
+        Feature.PROMPT_HIDDEN: ("l", "d"),  # state at the last prompt position
+        Feature.IMAGE_HIDDEN: ("l", "d"),  # mean state over the image tokens
+        Feature.OPTION_LOGPROBS: ("c",),  # log p(option text + end | prompt), summed over tokens
+        Feature.OPTION_LENGTHS: ("c",),  # tokens summed over in OPTION_LOGPROBS
+        Feature.LETTER_LOGPROBS: ("c",),  # log p(option letter | prompt)
+        Feature.BLANK_LOGPROBS: ("t",),  # greedy tokens, teacher-forced under the blank image
+        Feature.BLANK_OPTION_LOGPROBS: ("c",),
+        Feature.BLANK_LETTER_LOGPROBS: ("c",),
+        Feature.RECORDED_CONFIDENCE: (),  # whatever confidence another tool recorded
+    }
+)
+"""Axes of every array feature, in order."""
+
+LAYERED = frozenset({Feature.HIDDEN, Feature.PROMPT_HIDDEN, Feature.IMAGE_HIDDEN})
+"""Features with a leading layer axis, described by `Record.layers`."""
+
+INTEGER_FEATURES = frozenset({Feature.TOP_TOKEN_IDS, Feature.OPTION_LENGTHS})
+"""Array features that hold integers; all others hold floats."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRef:
+    """One image of an example: where it lies and what bytes it must have.
+
+    Attributes:
+        path: File path; relative paths are resolved against the run's image root.
+        sha256: Hex digest of the file's bytes.
+    """
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One question about zero or more images.
+
+    Attributes:
+        id: Unique within a dataset.
+        question: The user's question, without any answer instruction.
+        images: In the order the question refers to them.
+        choices: Option texts in letter order (A, B, …), or None for a free answer.
+        references: Accepted answers; for multiple choice, letters. Repeats are votes.
+        group: Rows that share it are not independent and are never split apart.
+        question_type: Used for the within-type figures, or None.
+        meta: Further scalar facts (difficulty, category, …).
+    """
+
+    id: str
+    question: str
+    images: tuple[ImageRef, ...] = ()
+    choices: tuple[str, ...] | None = None
+    references: tuple[str, ...] = ()
+    group: str = ""
+    question_type: str | None = None
+    meta: Mapping[str, Scalar] = field(default_factory=lambda: MappingProxyType({}))
+
+    def __post_init__(self) -> None:
+        if not self.id:
+            raise DataError("Example with an empty id; ids are required and unique. Give it one.")
+        if not self.group:
+            object.__setattr__(self, "group", self.id)
+        if self.choices is not None and len(self.choices) < 2:
+            raise DataError(
+                f"Example {self.id!r} has {len(self.choices)} choice(s); multiple choice requires "
+                "at least 2. Leave choices out for a free answer."
+            )
+
+    @property
+    def letters(self) -> tuple[str, ...]:
+        """Letters of the choices: A, B, … Z, AA, AB, …; empty for a free answer."""
+        return choice_letters(len(self.choices or ()))
+
+
+def choice_letters(count: int) -> tuple[str, ...]:
+    """Returns the first ``count`` option letters: A to Z, then AA, AB and so on."""
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    single = [alphabet[i] for i in range(min(count, 26))]
+    double = [alphabet[i // 26 - 1] + alphabet[i % 26] for i in range(26, count)]
+    return tuple(single + double)
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One text a model produced, with what was observed while it did.
+
+    ``token_ids``, ``tokens`` and ``logprobs`` cover the whole generation, end token included, and
+    have equal lengths where present.
+
+    Attributes:
+        text: The answer, without special tokens and without the reasoning prefix.
+        token_ids: Int32 (t,), or None where not observable.
+        tokens: Decoded tokens, or None.
+        logprobs: Float64 (t,), nats, ≤ 0, of the raw distribution before temperature, or None.
+        finish_reason: ``stop`` (end token), ``length`` (cut off) or ``unknown``.
+        reasoning: Text before the answer (``<think>…</think>``), or None.
+        answer_start: Index of the first token of the answer; tokens before it are reasoning.
+    """
+
+    text: str
+    token_ids: Int[np.ndarray, " t"] | None = None
+    tokens: tuple[str, ...] | None = None
+    logprobs: Float[np.ndarray, " t"] | None = None
+    finish_reason: FinishReason = "unknown"
+    reasoning: str | None = None
+    answer_start: int = 0
+
+    def __post_init__(self) -> None:
+        lengths = {
+            name: len(value)
+            for name in ("token_ids", "tokens", "logprobs")
+            if (value := getattr(self, name)) is not None
+        }
+        if len(set(lengths.values())) > 1:
+            raise DataError(
+                f"Generation {_clip(self.text)!r} has lengths {lengths}; token_ids, tokens and "
+                "logprobs must have one entry per token. Leave out what was not observed."
+            )
+        if 0 in lengths.values():
+            raise DataError(
+                f"Generation {_clip(self.text)!r} has an empty token list; observed lists hold at "
+                "least one token. Leave them out (null) if tokens were not observed."
+            )
+        if self.token_ids is not None:
+            object.__setattr__(self, "token_ids", _frozen(self.token_ids, np.int32))
+        if self.logprobs is not None:
+            logprobs = _frozen(self.logprobs, np.float64)
+            bad = ~np.isfinite(logprobs) | (logprobs > 0)
+            if bad.any():
+                at = int(np.flatnonzero(bad)[0])
+                raise DataError(
+                    f"Log-probability {logprobs[at]} at token {at} of {_clip(self.text)!r}; "
+                    "log-probabilities must be finite and at most 0, in nats. "
+                    "Fix the values or leave logprobs out."
+                )
+            object.__setattr__(self, "logprobs", logprobs)
+        if not 0 <= self.answer_start <= max(lengths.values(), default=0):
+            raise DataError(
+                f"answer_start {self.answer_start} of {_clip(self.text)!r} lies outside the "
+                f"{max(lengths.values(), default=0)} observed tokens; it must index the first "
+                "answer token. Use 0 where there is no reasoning."
+            )
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the answer has no visible character."""
+        return not self.text.strip()
+
+    @property
+    def is_truncated(self) -> bool:
+        """Whether the token limit cut the generation off."""
+        return self.finish_reason == "length"
+
+    @property
+    def answer_logprobs(self) -> Float[np.ndarray, " t"] | None:
+        """Log-probabilities of the answer's own tokens (reasoning excluded, end token included)."""
+        return None if self.logprobs is None else self.logprobs[self.answer_start :]
+
+
+@dataclass(frozen=True, slots=True)
+class Related:
+    """Records linked to one record, filled by `sightline.core.records.link`.
+
+    Attributes:
+        conditions: The same example under other conditions, same run.
+        rotations: The same question with its options in another order, same run and condition.
+        models: The same example and condition in other runs.
+    """
+
+    conditions: tuple[Record, ...] = ()
+    rotations: tuple[Record, ...] = ()
+    models: tuple[Record, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Everything one model showed on one example under one condition.
+
+    Attributes:
+        example: The question asked.
+        condition: ``clean``, ``blank`` or ``family:level`` joined by ``+``.
+        greedy: The answer being judged; None only where a condition recorded samples alone.
+        samples: Drawn at the run's sampling temperature.
+        features: Arrays by `Feature`, read-only, finite, of the axes in `ARRAY_AXES`.
+        layers: Layer indices along the ``l`` axis of layered features (0 = embeddings).
+        related: Linked records; empty until linked.
+    """
+
+    example: Example
+    condition: str = CLEAN
+    greedy: Generation | None = None
+    samples: tuple[Generation, ...] = ()
+    features: Mapping[Feature, np.ndarray] = field(default_factory=lambda: MappingProxyType({}))
+    layers: tuple[int, ...] = ()
+    related: Related = Related()
+
+    def __post_init__(self) -> None:
+        frozen = {
+            feature: _checked_array(feature, array, self)
+            for feature, array in self.features.items()
+        }
+        object.__setattr__(self, "features", MappingProxyType(frozen))
+
+    @property
+    def key(self) -> Key:
+        """(example id, condition), unique within a run."""
+        return Key(self.example.id, self.condition)
+
+    @property
+    def answer(self) -> Generation:
+        """The greedy generation.
+
+        Raises:
+            MissingFeatureError: The record holds samples only.
+        """
+        if self.greedy is None:
+            raise MissingFeatureError(
+                f"Record {self.key} has no greedy answer; this step requires one. "
+                "Collect or import the answer of this condition."
+            )
+        return self.greedy
+
+    def has(self, feature: Feature) -> bool:
+        """Whether the signal was observed on this record."""
+        if feature in ARRAY_AXES:
+            return feature in self.features
+        return _HAS[feature](self)
+
+    def missing(self, needs: frozenset[Feature]) -> tuple[Feature, ...]:
+        """The needed features this record lacks, in the order of the enum."""
+        return tuple(f for f in Feature if f in needs and not self.has(f))
+
+    def array(self, feature: Feature) -> np.ndarray:
+        """Returns an array feature.
+
+        Raises:
+            MissingFeatureError: It was not observed.
+        """
+        if feature not in self.features:
+            raise MissingFeatureError(
+                f"Record {self.key} has no {feature.value}; it was not observed. "
+                "Collect the run with this signal, or leave out what needs it."
+            )
+        return self.features[feature]
+
+    def with_related(self, related: Related) -> Record:
+        """Returns this record with other linked records."""
+        return replace(self, related=related)
+
+
+_HAS: Mapping[Feature, Callable[[Record], bool]] = {
+    Feature.ANSWER: lambda r: r.greedy is not None,
+    Feature.LOGPROBS: lambda r: r.greedy is not None and r.greedy.logprobs is not None,
+    Feature.SAMPLES: lambda r: len(r.samples) > 0,
+    Feature.SAMPLE_LOGPROBS: lambda r: (
+        len(r.samples) > 0 and all(s.logprobs is not None for s in r.samples)
+    ),
+    Feature.CHOICES: lambda r: r.example.choices is not None,
+    Feature.QUESTION_TYPE: lambda r: r.example.question_type is not None,
+    Feature.CONDITIONS: lambda r: len(r.related.conditions) > 0,
+    Feature.ROTATIONS: lambda r: len(r.related.rotations) > 0,
+    Feature.MODELS: lambda r: len(r.related.models) > 0,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """An example that could not be observed, kept as a row with its reason."""
+
+    key: Key
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A measured figure with its interval.
+
+    Attributes:
+        value: The figure, or None where it is not defined.
+        low: Lower end of the interval, or None where there is none.
+        high: Upper end of the interval.
+        n: Rows it was measured on.
+        reason: Why ``value`` is None, in words; None otherwise.
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    reason: str | None = None
+
+
+def _clip(text: str, limit: int = 40) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _frozen(array: Sequence[float] | np.ndarray, dtype: type) -> np.ndarray:
+    out: np.ndarray = np.array(array, dtype=dtype)
+    if out.ndim != 1:
+        raise DataError(f"Array of shape {out.shape}; one value per token is required. Flatten it.")
+    out.setflags(write=False)
+    return out
+
+
+def _checked_array(feature: Feature, array: np.ndarray, record: Record) -> np.ndarray:
+    axes = ARRAY_AXES.get(feature)
+    where = f"{feature.value} of record {record.key}"
+    if axes is None:
+        raise DataError(f"{where} is not an array feature; store it on the generation instead.")
+    array = np.asarray(array)
+    if array.ndim != len(axes):
+        raise DataError(
+            f"{where} has shape {array.shape}; axes {axes} are required. Reshape it before storing."
+        )
+    expected = {
+        "t": _token_count(record.greedy),
+        "l": len(record.layers) if feature in LAYERED else None,
+        "c": len(record.example.choices or ()),
+    }
+    for axis, size in zip(axes, array.shape, strict=True):
+        want = expected.get(axis)
+        if want is not None and size != want:
+            raise DataError(
+                f"{where} has {size} along axis {axis}; the record has {want}. "
+                "Store one entry per token, layer or choice."
+            )
+    if not np.isfinite(array).all():
+        raise DataError(
+            f"{where} holds NaN or infinity; observed arrays must be finite. "
+            "Leave the feature out where it could not be observed."
+        )
+    if array.flags.writeable:
+        array = array.copy()
+        array.setflags(write=False)
+    return array
+
+
+def _token_count(generation: Generation | None) -> int | None:
+    if generation is None:
+        return 0
+    for value in (generation.logprobs, generation.token_ids, generation.tokens):
+        if value is not None:
+            return len(value)
+    return None

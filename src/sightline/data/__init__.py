@@ -1,0 +1,1 @@
+"""Examples, images, prompts and splits."""

@@ -1,0 +1,1 @@
+"""Uncertainty estimators and the one table that lists them."""

@@ -1,0 +1,1 @@
+"""Plain metric functions and their intervals."""

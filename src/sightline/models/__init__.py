@@ -1,0 +1,1 @@
+"""Vision-language models that can be observed."""

@@ -1,0 +1,1 @@
+"""The verbs: collect, evaluate, and what they share."""
