@@ -97,6 +97,7 @@ class EstimatorResult:
         name: As in the table of estimators.
         family: Module of the estimator, or ``control``.
         spec: Settings that produced the scores.
+        control: Whether it must not work by design (question type only, answer length, random).
         scored: Rows scored in the whole run.
         skipped: Rows not scored, by reason.
         forward_passes: Extra prefills per answer.
@@ -124,6 +125,7 @@ class EstimatorResult:
     name: str
     family: str
     spec: dict[str, Any]
+    control: bool
     scored: int
     skipped: tuple[Skipped, ...]
     forward_passes: int

@@ -226,6 +226,14 @@ class Generation:
         return self.finish_reason == "length"
 
     @property
+    def n_tokens(self) -> int | None:
+        """Generated tokens, end token and reasoning included, or None where not observed."""
+        for value in (self.logprobs, self.token_ids, self.tokens):
+            if value is not None:
+                return len(value)
+        return None
+
+    @property
     def answer_logprobs(self) -> Float[np.ndarray, " t"] | None:
         """Log-probabilities of the answer's own tokens (reasoning excluded, end token included)."""
         return None if self.logprobs is None else self.logprobs[self.answer_start :]
@@ -387,7 +395,7 @@ def _checked_array(feature: Feature, array: np.ndarray, record: Record) -> np.nd
             f"{where} has shape {array.shape}; axes {axes} are required. Reshape it before storing."
         )
     expected = {
-        "t": _token_count(record.greedy),
+        "t": 0 if record.greedy is None else record.greedy.n_tokens,
         "l": len(record.layers) if feature in LAYERED else None,
         "c": len(record.example.choices or ()),
     }
@@ -407,12 +415,3 @@ def _checked_array(feature: Feature, array: np.ndarray, record: Record) -> np.nd
         array = array.copy()
         array.setflags(write=False)
     return array
-
-
-def _token_count(generation: Generation | None) -> int | None:
-    if generation is None:
-        return 0
-    for value in (generation.logprobs, generation.token_ids, generation.tokens):
-        if value is not None:
-            return len(value)
-    return None
