@@ -1,3 +1,39 @@
-"""Know when a vision-language model can be trusted."""
+"""Know when a vision-language model can be trusted.
+
+The verbs of the command line as functions: `collect`, `import_file`, `evaluate`, `report`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+_EXPORTS = {
+    "collect": "sightline.api",
+    "evaluate": "sightline.api",
+    "report": "sightline.api",
+    "import_file": "sightline.api",
+    "import_labels": "sightline.api",
+    "Settings": "sightline.workflow.evaluate",
+    "Evaluation": "sightline.core.results",
+    "RunStore": "sightline.store.run",
+    "SightlineError": "sightline.core.errors",
+}
+
+__all__ = [*_EXPORTS, "__version__"]
+
+if TYPE_CHECKING:
+    from sightline.api import collect, evaluate, import_file, import_labels, report
+    from sightline.core.errors import SightlineError
+    from sightline.core.results import Evaluation
+    from sightline.store.run import RunStore
+    from sightline.workflow.evaluate import Settings
+
+
+def __getattr__(name: str) -> Any:
+    """Imports an exported name when it is first used, so that importing the package is fast."""
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'sightline' has no attribute {name!r}")
+    return getattr(import_module(_EXPORTS[name]), name)

@@ -1,0 +1,173 @@
+"""The verbs as Python functions: what the command line calls, and what scripts call.
+
+Example:
+    >>> import sightline  # doctest: +SKIP
+    >>> run = sightline.collect("./llava-1.5-7b-hf", "questions.jsonl", "runs/a", samples=10)
+    >>> evaluation = sightline.evaluate(run.path)
+    >>> sightline.report([run.path], "report.html")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sightline.core.protocols import Request
+from sightline.core.results import Evaluation, load_evaluation, save_evaluation
+
+if TYPE_CHECKING:
+    from sightline.data.prompts import PromptStyle
+    from sightline.workflow.collect import CollectProgress, CollectResult
+    from sightline.workflow.evaluate import Settings
+
+DEFAULT_LAYERS = (0.25, 0.5, 0.75, 1.0)
+DEFAULT_SAMPLES = 10
+RESULTS = Path("evaluation") / "results.json"
+SAMPLES = Path("evaluation") / "samples.parquet"
+REPORT = Path("evaluation") / "report.html"
+
+
+def collect(
+    model: str,
+    data: str | Path,
+    output: str | Path,
+    *,
+    images: str | Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    estimators: Sequence[str] | None = None,
+    samples: int = DEFAULT_SAMPLES,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    max_new_tokens: int = 64,
+    top_k: int = 20,
+    layers: Sequence[float | int] = DEFAULT_LAYERS,
+    options: bool = True,
+    blank: bool = True,
+    seed: int = 0,
+    limit: float | None = None,
+    sample_ids: Sequence[str] = (),
+    batch_size: int = 8,
+    shard_size: int = 32,
+    overwrite: bool = False,
+    prompt: PromptStyle | None = None,
+    model_options: Mapping[str, Any] | None = None,
+    progress: Callable[[CollectProgress], None] = lambda _: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> CollectResult:
+    """Observes a model on a dataset and stores everything it shows; the same call resumes.
+
+    Args:
+        model: A directory or hub name that transformers loads, ``embedded:NAME`` or ``fake``.
+        data: A dataset file, folder or name; see `sightline.data.examples.load_dataset`.
+        output: The run directory.
+        images: Folder that relative image paths start from; the dataset's own folder if None.
+        columns: Renames dataset columns: field to column name.
+        estimators: Collect only what these need (overrides samples, layers, options, blank).
+        samples: Sampled answers beside the greedy one.
+        temperature: Sampling temperature.
+        top_p: Nucleus for sampling.
+        max_new_tokens: Limit on generated tokens per answer.
+        top_k: Most likely tokens kept per position.
+        layers: Depths whose hidden states are kept: fractions, or layer indices.
+        options: Score the options of multiple-choice questions.
+        blank: Also observe with a blank image.
+        seed: Run seed.
+        limit: First examples only: a count (int) or a share (float ≤ 1); stamps the run partial.
+        sample_ids: Only these examples.
+        batch_size: Examples observed at once.
+        shard_size: Examples committed at once.
+        overwrite: Remove an existing run first.
+        prompt: How questions are worded; the default adds short answer instructions.
+        model_options: Passed to `sightline.models.load_model` (device_map, dtype, revision, …).
+        progress: Called after every shard.
+        should_stop: Asked before every shard; True ends the collect, resumable.
+    """
+    from sightline.data.examples import load_dataset
+    from sightline.data.prompts import PromptStyle
+    from sightline.models import load_model
+    from sightline.workflow.collect import collect as run_collect
+    from sightline.workflow.collect import request_for
+
+    request = Request(
+        max_new_tokens=max_new_tokens,
+        n_samples=samples,
+        temperature=temperature,
+        top_p=top_p,
+        top_k_logprobs=top_k,
+        layers=tuple(layers),
+        options=options,
+        blank=blank,
+        seed=seed,
+    )
+    if estimators is not None:
+        request = request_for(estimators, request)
+    dataset = load_dataset(data, images=images, columns=columns, limit=limit, sample_ids=sample_ids)
+    return run_collect(
+        load_model(model, prompt=prompt or PromptStyle(), **(model_options or {})),
+        dataset,
+        Path(output),
+        request=request,
+        batch_size=batch_size,
+        shard_size=shard_size,
+        overwrite=overwrite,
+        progress=progress,
+        should_stop=should_stop,
+    )
+
+
+def evaluate(
+    run: str | Path,
+    settings: Settings | None = None,
+    *,
+    other_runs: Sequence[str | Path] = (),
+    given_split: Mapping[str, str] | None = None,
+    progress: Callable[[str, int, int], None] = lambda _stage, _done, _total: None,
+) -> Evaluation:
+    """Evaluates a run and writes results.json and samples.parquet beside its records."""
+    import pyarrow.parquet as pq
+
+    from sightline.workflow.evaluate import Settings
+    from sightline.workflow.evaluate import evaluate as run_evaluate
+
+    outcome = run_evaluate(
+        Path(run),
+        settings or Settings(),
+        other_runs=[Path(other) for other in other_runs],
+        given_split=given_split,
+        progress=progress,
+    )
+    results = Path(run) / RESULTS
+    results.parent.mkdir(exist_ok=True)
+    save_evaluation(outcome.evaluation, results)
+    pq.write_table(outcome.samples, Path(run) / SAMPLES)
+    return outcome.evaluation
+
+
+def report(
+    runs: Sequence[str | Path], output: str | Path | None = None, *, title: str | None = None
+) -> Path:
+    """Renders one self-contained HTML report over one or more evaluated runs.
+
+    Returns:
+        The report's path: ``output``, or ``evaluation/report.html`` of the first run.
+    """
+    from sightline.report.render import write_report
+
+    evaluations = [load_evaluation(Path(run) / RESULTS) for run in runs]
+    path = Path(output) if output is not None else Path(runs[0]) / REPORT
+    write_report(evaluations, path, title=title)
+    return path
+
+
+def import_file(
+    source: str | Path, output: str | Path, *, format: str = "auto", overwrite: bool = False
+) -> list[Path]:
+    """Turns recorded outputs of models that ran elsewhere into runs, one per model.
+
+    Returns:
+        The run directories written under ``output``.
+    """
+    from sightline.store.importers import import_runs
+
+    return import_runs(Path(source), Path(output), format=format, overwrite=overwrite)

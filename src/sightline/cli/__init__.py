@@ -1,0 +1,76 @@
+"""The command line: parse, call one workflow, print.
+
+Results go to standard output, everything else to standard error. Exit codes: 0 done; 1 failure;
+2 usage, configuration or data; 3 a gate missed; 4 finished with quarantined examples; 5 a damaged
+store; 130 and 143 stopped by a signal, resumable.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+import sightline
+
+_COMMANDS = {
+    "collect": ("sightline.cli.collecting", "collect_command"),
+    "import": ("sightline.cli.importing", "import_command"),
+    "evaluate": ("sightline.cli.evaluating", "evaluate_command"),
+    "report": ("sightline.cli.evaluating", "report_command"),
+    "runs": ("sightline.cli.runs", "runs_group"),
+    "models": ("sightline.cli.about", "models_command"),
+    "doctor": ("sightline.cli.about", "doctor_command"),
+}
+
+
+class _Lazy(click.Group):
+    """A group that imports a command's module when the command is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, name = _COMMANDS[cmd_name]
+        command: click.Command = getattr(import_module(module), name)
+        return command
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(sightline.__version__, prog_name="sightline")
+def cli() -> None:
+    """Know when a vision-language model can be trusted.
+
+    \b
+    collect   run a model over images and questions once, and store what it shows
+    import    turn recorded outputs of a model that ran elsewhere into runs
+    evaluate  score every answer, calibrate the scores, measure them honestly
+    report    render the evaluation as one HTML page
+    """
+
+
+def main() -> None:
+    """Runs the command line and exits with the code of `sightline.core.errors`."""
+    from sightline.core.errors import SightlineError
+
+    try:
+        code = cli.main(prog_name="sightline", standalone_mode=False)
+    except SightlineError as error:
+        _fail(str(error))
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        _fail(error.format_message())
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("stopped; what was committed is kept. Run the same command to go on.")
+        sys.exit(130)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str) -> None:
+    from sightline.core.text import printable
+
+    click.echo(f"sightline: {printable(' '.join(message.split()))}", err=True)

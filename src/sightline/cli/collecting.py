@@ -1,0 +1,305 @@
+"""sightline collect."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sightline.cli.display import ProgressLine, duration, stop_on_signal
+from sightline.cli.options import (
+    key_values,
+    parse_layers,
+    parse_limit,
+    shared_options,
+    show_config,
+)
+from sightline.core.errors import SightlineError
+
+if TYPE_CHECKING:
+    from sightline.workflow.collect import CollectProgress, CollectResult
+
+
+@click.command("collect")
+@click.option(
+    "--model",
+    "-m",
+    required=True,
+    envvar="SIGHTLINE_MODEL",
+    help="Directory or hub name that transformers loads, or embedded:vlm.",
+)
+@click.option(
+    "--data",
+    "-d",
+    required=True,
+    envvar="SIGHTLINE_DATA",
+    help="JSONL, CSV, TSV, Parquet, image folder, hf://NAME or scenes:SPLIT.",
+)
+@click.option(
+    "--images",
+    envvar="SIGHTLINE_IMAGES",
+    type=click.Path(file_okay=False),
+    help="Folder that relative image paths start from.  [default: the dataset's folder]",
+)
+@click.option(
+    "--output-path",
+    "-o",
+    "output",
+    required=True,
+    envvar="SIGHTLINE_OUTPUT_PATH",
+    type=click.Path(file_okay=False),
+    help="The run directory.",
+)
+@click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="FIELD=NAME",
+    help="Read a field from a column of another name (repeatable).",
+)
+@click.option(
+    "--estimators",
+    envvar="SIGHTLINE_ESTIMATORS",
+    help="Collect only what these need (comma-separated).",
+)
+@click.option(
+    "--samples",
+    default=10,
+    show_default=True,
+    envvar="SIGHTLINE_SAMPLES",
+    type=click.IntRange(0),
+    help="Sampled answers beside the greedy one.",
+)
+@click.option(
+    "--temperature",
+    default=1.0,
+    show_default=True,
+    envvar="SIGHTLINE_TEMPERATURE",
+    type=click.FloatRange(0, min_open=True),
+    help="Sampling temperature.",
+)
+@click.option(
+    "--top-p",
+    default=1.0,
+    show_default=True,
+    envvar="SIGHTLINE_TOP_P",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Nucleus for sampling.",
+)
+@click.option(
+    "--max-new-tokens",
+    default=64,
+    show_default=True,
+    type=click.IntRange(1),
+    envvar="SIGHTLINE_MAX_NEW_TOKENS",
+    help="Limit on generated tokens per answer.",
+)
+@click.option(
+    "--top-k",
+    default=20,
+    show_default=True,
+    type=click.IntRange(0),
+    envvar="SIGHTLINE_TOP_K",
+    help="Most likely tokens kept per position.",
+)
+@click.option(
+    "--layers",
+    default="0.25,0.5,0.75,1.0",
+    show_default=True,
+    envvar="SIGHTLINE_LAYERS",
+    help="Depths whose hidden states are kept: fractions, layer indices or none.",
+)
+@click.option(
+    "--options/--no-options",
+    default=True,
+    show_default=True,
+    envvar="SIGHTLINE_OPTIONS",
+    help="Score the options of multiple choice.",
+)
+@click.option(
+    "--blank/--no-blank",
+    default=True,
+    show_default=True,
+    envvar="SIGHTLINE_BLANK",
+    help="Also ask every question with a blank image.",
+)
+@click.option(
+    "--limit",
+    "-L",
+    envvar="SIGHTLINE_LIMIT",
+    help="First examples only: a count (100) or a share (0.1).",
+)
+@click.option("--sample-id", "sample_ids", multiple=True, help="Only this example (repeatable).")
+@click.option(
+    "--batch-size",
+    default=8,
+    show_default=True,
+    type=click.IntRange(1),
+    envvar="SIGHTLINE_BATCH_SIZE",
+    help="Examples at once; halved when memory runs out.",
+)
+@click.option(
+    "--shard-size",
+    default=32,
+    show_default=True,
+    type=click.IntRange(1),
+    envvar="SIGHTLINE_SHARD_SIZE",
+    help="Examples committed at once.",
+)
+@click.option("--seed", default=0, show_default=True, envvar="SIGHTLINE_SEED", help="Run seed.")
+@click.option("--device", envvar="SIGHTLINE_DEVICE", help="cpu, cuda, cuda:1, mps.")
+@click.option(
+    "--device-map",
+    envvar="SIGHTLINE_DEVICE_MAP",
+    help="Passed to transformers: auto spreads a model over devices.",
+)
+@click.option(
+    "--dtype",
+    default="auto",
+    show_default=True,
+    envvar="SIGHTLINE_DTYPE",
+    type=click.Choice(["auto", "bfloat16", "float16", "float32"]),
+    help="auto is the checkpoint's, float32 on a CPU.",
+)
+@click.option("--revision", envvar="SIGHTLINE_REVISION", help="Hub revision of the model.")
+@click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the model.")
+@click.option(
+    "--model-args",
+    "--model_args",
+    "model_args",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="More arguments for loading the model (repeatable).",
+)
+@click.option(
+    "--instruction",
+    envvar="SIGHTLINE_INSTRUCTION",
+    help="Replaces the short-answer instruction; empty for none.",
+)
+@click.option(
+    "--choice-instruction",
+    envvar="SIGHTLINE_CHOICE_INSTRUCTION",
+    help="Replaces the multiple-choice instruction; empty for none.",
+)
+@click.option(
+    "--fail-on-error",
+    default=0.05,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    envvar="SIGHTLINE_FAIL_ON_ERROR",
+    help="Share of failed rows above which the exit code is 1.",
+)
+@click.option("--overwrite", is_flag=True, help="Remove an existing run first.")
+@shared_options
+@click.pass_context
+def collect_command(ctx: click.Context, **flags: Any) -> int:
+    """Run a model over images and questions once, and store all it shows.
+
+    The same command resumes a run that was stopped or killed.
+
+    \b
+    sightline collect -m ./llava-1.5-7b-hf -d questions.jsonl --images ./photos -o runs/a
+    """
+    if flags["show_config"]:
+        show_config(ctx)
+        return 0
+    from sightline.api import collect
+
+    with (
+        ProgressLine("collecting", flags["display"]) as line,
+        stop_on_signal() as stop,
+    ):
+
+        def show(progress: CollectProgress) -> None:
+            left = progress.remaining_s
+            note = "" if left is None else f"about {duration(left)} left"
+            if progress.quarantined:
+                note += f" · {progress.quarantined} quarantined"
+            line.update(progress.done, progress.total, note)
+
+        result = collect(
+            flags["model"],
+            flags["data"],
+            flags["output"],
+            images=flags["images"],
+            columns=key_values(flags["columns"], "--column") or None,
+            estimators=_listed(flags["estimators"]),
+            samples=flags["samples"],
+            temperature=flags["temperature"],
+            top_p=flags["top_p"],
+            max_new_tokens=flags["max_new_tokens"],
+            top_k=flags["top_k"],
+            layers=parse_layers(flags["layers"]),
+            options=flags["options"],
+            blank=flags["blank"],
+            seed=flags["seed"],
+            limit=parse_limit(flags["limit"]),
+            sample_ids=flags["sample_ids"],
+            batch_size=flags["batch_size"],
+            shard_size=flags["shard_size"],
+            overwrite=flags["overwrite"],
+            instruction=flags["instruction"],
+            choice_instruction=flags["choice_instruction"],
+            model_options=_model_options(flags),
+            announce=lambda text: click.echo(text, err=True),
+            progress=show,
+            should_stop=stop,
+        )
+    return _finish(result, flags, stop.exit_code if result.interrupted else 0)
+
+
+def _finish(result: CollectResult, flags: dict[str, Any], interrupted: int) -> int:
+    failed = result.quarantined + result.rejected
+    share = failed / (result.total + result.rejected)
+    if flags["as_json"]:
+        document = {
+            "path": str(result.path),
+            "examples": result.total,
+            "quarantined": result.quarantined,
+            "rejected": result.rejected,
+            "interrupted": result.interrupted,
+        }
+        click.echo(json.dumps(document, indent=1))
+    else:
+        click.echo(str(result.path))
+    for reason, count in result.reasons[:5]:
+        click.echo(f"  {count} × {_printable(reason)}", err=True)
+    if interrupted:
+        click.echo("sightline: stopped; run the same command to go on.", err=True)
+        return interrupted
+    if share > flags["fail_on_error"]:
+        raise SightlineError(
+            f"{failed} of {result.total + result.rejected} rows failed ({share:.1%}); at most "
+            f"{flags['fail_on_error']:.1%} may (--fail-on-error). The others are kept in "
+            f"{result.path}; see 'sightline runs show {result.path}'."
+        )
+    if failed:
+        click.echo(
+            f"sightline: finished; {result.quarantined} examples quarantined, {result.rejected} "
+            "dataset rows rejected.",
+            err=True,
+        )
+        return 4
+    return 0
+
+
+def _printable(text: str) -> str:
+    from sightline.core.text import printable
+
+    return printable(text)
+
+
+def _listed(text: str | None) -> list[str] | None:
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _model_options(flags: dict[str, Any]) -> dict[str, Any]:
+    options: dict[str, Any] = dict(key_values(flags["model_args"], "--model-args"))
+    options["dtype"] = flags["dtype"]
+    for name in ("device", "device_map", "revision"):
+        if flags[name] is not None:
+            options[name] = flags[name]
+    if flags["trust_remote_code"]:
+        options["trust_remote_code"] = True
+    return options

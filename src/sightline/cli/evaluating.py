@@ -1,0 +1,226 @@
+"""sightline evaluate and sightline report."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sightline.cli.display import ProgressLine
+from sightline.cli.options import shared_options, show_config
+from sightline.core.errors import GateFailedError, UsageError
+
+if TYPE_CHECKING:
+    from sightline.core.results import Evaluation
+
+
+@click.command("evaluate")
+@click.argument("runs", nargs=-1, required=True, type=click.Path(file_okay=False))
+@click.option(
+    "--estimators",
+    envvar="SIGHTLINE_ESTIMATORS",
+    help="Comma-separated.  [default: all that can score any answer]",
+)
+@click.option(
+    "--grader",
+    default="auto",
+    show_default=True,
+    envvar="SIGHTLINE_GRADER",
+    help="How answers are judged; see 'sightline evaluate --graders'.",
+)
+@click.option(
+    "--calibrator",
+    default="platt",
+    show_default=True,
+    envvar="SIGHTLINE_CALIBRATOR",
+    help="temperature, platt, beta, isotonic or histogram.",
+)
+@click.option(
+    "--condition",
+    default="clean",
+    show_default=True,
+    envvar="SIGHTLINE_CONDITION",
+    help="Which records are judged.",
+)
+@click.option(
+    "--seeds",
+    default=5,
+    show_default=True,
+    type=click.IntRange(1),
+    envvar="SIGHTLINE_SEEDS",
+    help="Number of splits.",
+)
+@click.option(
+    "--seed", default=0, show_default=True, envvar="SIGHTLINE_SEED", help="First split seed."
+)
+@click.option(
+    "--fractions",
+    default="0.4,0.2,0.4",
+    show_default=True,
+    envvar="SIGHTLINE_FRACTIONS",
+    help="Shares for train, calibration and test.",
+)
+@click.option(
+    "--split",
+    "split_file",
+    type=click.Path(dir_okay=False),
+    help="JSON of {group: train|calibration|test}; replaces the seeds.",
+)
+@click.option(
+    "--resamples",
+    default=1000,
+    show_default=True,
+    type=click.IntRange(100),
+    envvar="SIGHTLINE_RESAMPLES",
+    help="Bootstrap resamples.",
+)
+@click.option(
+    "--together",
+    is_flag=True,
+    help="The runs are models on the same examples: adds cross-model agreement.",
+)
+@click.option(
+    "--max-ece",
+    type=click.FloatRange(0, 1),
+    help="Exit 3 unless the best estimator's held-out ECE is at most this.",
+)
+@click.option(
+    "--min-auroc",
+    type=click.FloatRange(0, 1),
+    help="Exit 3 unless the best estimator's held-out AUROC is at least this.",
+)
+@click.option("--top", default=15, show_default=True, help="Estimators shown in the terminal.")
+@shared_options
+@click.pass_context
+def evaluate_command(ctx: click.Context, **flags: Any) -> int:
+    """Score every answer of a run, calibrate the scores, measure them on held-out rows."""
+    if flags["show_config"]:
+        show_config(ctx)
+        return 0
+    from sightline.api import evaluate
+    from sightline.workflow.evaluate import Settings
+
+    settings = Settings(
+        estimators=None
+        if flags["estimators"] is None
+        else tuple(part.strip() for part in flags["estimators"].split(",") if part.strip()),
+        grader=flags["grader"],
+        calibrator=flags["calibrator"],
+        condition=flags["condition"],
+        seeds=flags["seeds"],
+        seed=flags["seed"],
+        fractions=_fractions(flags["fractions"]),
+        resamples=flags["resamples"],
+    )
+    evaluations = []
+    for run in flags["runs"]:
+        others = [other for other in flags["runs"] if other != run] if flags["together"] else []
+        with ProgressLine(f"evaluating {Path(run).name}", flags["display"]) as line:
+
+            def show(stage: str, done: int, total: int, line: ProgressLine = line) -> None:
+                line.update(done, total, label=stage)
+
+            evaluations.append(
+                evaluate(
+                    run,
+                    settings,
+                    other_runs=others,
+                    given_split=_given_split(flags["split_file"]),
+                    progress=show,
+                )
+            )
+    if flags["as_json"]:
+        documents = [asdict(evaluation) for evaluation in evaluations]
+        click.echo(json.dumps(documents[0] if len(documents) == 1 else documents, allow_nan=False))
+    else:
+        from sightline.report.terminal import print_leaderboard
+
+        for evaluation in evaluations:
+            print_leaderboard(evaluation, top=flags["top"])
+    for evaluation in evaluations:
+        _gate(evaluation, flags)
+    return 0
+
+
+def _gate(evaluation: Evaluation, flags: dict[str, Any]) -> None:
+    best = next((e for e in evaluation.estimators if not e.control), None)
+    for flag, metric, met in (
+        ("max_ece", "ece", lambda value, limit: value <= limit),
+        ("min_auroc", "auroc", lambda value, limit: value >= limit),
+    ):
+        limit = flags[flag]
+        if limit is None:
+            continue
+        value = None if best is None else best.heldout[metric].value
+        if value is None or not met(value, limit):
+            shown = "undefined" if value is None else f"{value:.4f}"
+            name = "none" if best is None else best.name
+            raise GateFailedError(
+                f"Held-out {metric.upper()} of the best estimator ({name}) on "
+                f"{evaluation.run.name} is {shown}; --{flag.replace('_', '-')} {limit} is "
+                "required. Improve the model or the estimator, or change the gate."
+            )
+
+
+def _fractions(text: str) -> tuple[float, float, float]:
+    try:
+        train, calibration, test = (float(part) for part in text.split(","))
+    except ValueError:
+        train = calibration = test = -1.0
+    if min(train, calibration, test) < 0 or not 0.999 < train + calibration + test < 1.001:
+        raise UsageError(
+            f"--fractions {text}; three shares that add up to 1 are required. "
+            "For example: --fractions 0.4,0.2,0.4."
+        )
+    return train, calibration, test
+
+
+def _given_split(path: str | None) -> dict[str, str] | None:
+    if path is None:
+        return None
+    try:
+        split = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(
+            f"--split {path}: {error.strerror}; a readable JSON file is required. Check the path."
+        ) from None
+    except ValueError:
+        split = None
+    allowed = {"train", "calibration", "test"}
+    if not isinstance(split, dict) or not set(map(str, split.values())) <= allowed:
+        raise UsageError(
+            f"--split {path}: not a JSON object of group to train, calibration or test; that is "
+            'required. For example: {"image-1": "train", "image-2": "test"}.'
+        )
+    return {str(group): str(part) for group, part in split.items()}
+
+
+@click.command("report")
+@click.argument("runs", nargs=-1, required=True, type=click.Path(file_okay=False))
+@click.option(
+    "--output-path",
+    "-o",
+    "output",
+    type=click.Path(dir_okay=False),
+    envvar="SIGHTLINE_OUTPUT_PATH",
+    help="The HTML file.  [default: evaluation/report.html of the first run]",
+)
+@click.option("--title", help="Heading of the page.")
+@shared_options
+@click.pass_context
+def report_command(ctx: click.Context, **flags: Any) -> int:
+    """Render evaluated runs as one self-contained HTML page; several runs side by side."""
+    if flags["show_config"]:
+        show_config(ctx)
+        return 0
+    from sightline.api import report
+
+    path = report(flags["runs"], flags["output"], title=flags["title"])
+    if flags["as_json"]:
+        click.echo(json.dumps({"path": str(path)}))
+    else:
+        click.echo(str(path))
+    return 0

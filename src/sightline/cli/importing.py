@@ -1,0 +1,97 @@
+"""sightline import."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from sightline.cli.options import shared_options, show_config
+from sightline.core.errors import UsageError
+
+
+@click.command("import")
+@click.argument("source", type=click.Path(dir_okay=False), required=False)
+@click.option(
+    "--output-path",
+    "-o",
+    "output",
+    type=click.Path(file_okay=False),
+    envvar="SIGHTLINE_OUTPUT_PATH",
+    default="runs",
+    show_default=True,
+    help="Folder that receives one run directory per model.",
+)
+@click.option(
+    "--format",
+    "format_",
+    default="auto",
+    show_default=True,
+    help="auto, or the name of a reader ('sightline import --formats' lists them).",
+)
+@click.option("--formats", is_flag=True, help="List the readers and what they read.")
+@click.option(
+    "--labels",
+    type=click.Path(dir_okay=False),
+    help="A file written by 'runs export --to-label', filled in.",
+)
+@click.option(
+    "--run",
+    "run",
+    type=click.Path(file_okay=False),
+    help="With --labels: the run the labels are for.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace existing runs of the same name.")
+@shared_options
+@click.pass_context
+def import_command(ctx: click.Context, **flags: Any) -> int:
+    """Turn recorded outputs of a model that ran elsewhere into runs.
+
+    \b
+    sightline import answers.jsonl -o runs
+    sightline import --labels labelled.csv --run runs/a
+    """
+    if flags["show_config"]:
+        show_config(ctx)
+        return 0
+    if flags["formats"]:
+        from sightline.store.importers import FORMATS
+
+        for name, description in FORMATS.items():
+            click.echo(f"{name:12} {description}")
+        return 0
+    if flags["labels"] is not None:
+        return _labels(flags)
+    if flags["source"] is None:
+        raise UsageError(
+            "No file to import; a file of recorded answers (or --labels with --run) is required. "
+            "For example: sightline import answers.jsonl -o runs."
+        )
+    from sightline.api import import_file
+
+    imported = import_file(
+        flags["source"], flags["output"], format=flags["format_"], overwrite=flags["overwrite"]
+    )
+    if flags["as_json"]:
+        click.echo(json.dumps([{"path": str(path)} for path in imported], indent=1))
+    else:
+        for path in imported:
+            click.echo(str(path))
+    return 0
+
+
+def _labels(flags: dict[str, Any]) -> int:
+    if flags["run"] is None:
+        raise UsageError(
+            "--labels without --run; the run that the labels are for is required. "
+            "Add --run runs/NAME."
+        )
+    from sightline.api import import_labels
+
+    column = import_labels(flags["labels"], flags["run"])
+    if flags["as_json"]:
+        click.echo(json.dumps({"path": flags["run"], "labels": len(column)}))
+    else:
+        click.echo(f"{len(column)} labels stored in {flags['run']}")
+    return 0

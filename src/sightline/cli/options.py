@@ -1,0 +1,161 @@
+"""Options every command shares: configuration file, environment, display, JSON.
+
+Precedence: flag, then ``SIGHTLINE_*`` environment variable, then the YAML file of ``--config``,
+then the default. ``--show-config`` prints the merge and where each value comes from.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from sightline.core.errors import UsageError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_SOURCES = {
+    ParameterSource.COMMANDLINE: "flag",
+    ParameterSource.ENVIRONMENT: "environment",
+    ParameterSource.DEFAULT_MAP: "config file",
+    ParameterSource.DEFAULT: "default",
+    ParameterSource.PROMPT: "prompt",
+}
+
+
+def shared_options(command: F) -> F:
+    """Adds --config, --show-config, --display and --json."""
+    for decorate in (
+        click.option(
+            "--json", "as_json", is_flag=True, help="Print exactly one JSON document to stdout."
+        ),
+        click.option(
+            "--display",
+            type=click.Choice(["auto", "rich", "plain", "none"]),
+            default="auto",
+            show_default=True,
+            help="Progress on stderr: auto is rich on a terminal, else plain.",
+        ),
+        click.option(
+            "--show-config",
+            is_flag=True,
+            is_eager=False,
+            help="Print the settings after merging flags, environment and file; do nothing.",
+        ),
+        click.option(
+            "--config",
+            type=click.Path(dir_okay=False),
+            is_eager=True,
+            expose_value=False,
+            callback=_read_config,
+            help="YAML file of settings, named as the flags are.",
+        ),
+    ):
+        command = decorate(command)
+    return command
+
+
+def _read_config(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
+    if value is None:
+        return
+    import yaml
+
+    try:
+        settings = yaml.safe_load(Path(value).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(
+            f"{value}: {error.strerror}; a readable YAML file is required. Check --config."
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        first = str(error).splitlines()[0]
+        raise UsageError(f"{value}: {first}; valid YAML is required. Fix the file.") from None
+    if not isinstance(settings, dict):
+        raise UsageError(
+            f"{value}: holds {type(settings).__name__}; a mapping of settings is required. "
+            "Write one 'name: value' per line."
+        )
+    known = {
+        option.removeprefix("--").replace("-", "_"): param.name
+        for param in ctx.command.params
+        for option in (*param.opts, *param.secondary_opts)
+        if option.startswith("--")
+    }
+    known |= {param.name: param.name for param in ctx.command.params if param.name}
+    merged: dict[str, Any] = {}
+    for key, setting in settings.items():
+        name = known.get(str(key).replace("-", "_"))
+        if name is None:
+            raise UsageError(
+                f"{value}: unknown setting {str(key)!r}; one of the flags of "
+                f"'sightline {ctx.info_name}' is required. See --help."
+            )
+        merged[name] = setting
+    ctx.default_map = {**(ctx.default_map or {}), **merged}
+
+
+def show_config(ctx: click.Context) -> None:
+    """Prints every setting with its value and source, as JSON."""
+    settings = {
+        name: {
+            "value": str(value) if isinstance(value, Path) else value,
+            "source": _SOURCES.get(ctx.get_parameter_source(name) or ParameterSource.DEFAULT),
+        }
+        for name, value in sorted(ctx.params.items())
+        if name not in ("show_config", "config")
+    }
+    click.echo(json.dumps(settings, indent=1, default=str))
+
+
+def key_values(values: tuple[str, ...], flag: str) -> dict[str, str]:
+    """Parses repeated ``key=value`` (or one comma-separated list of them)."""
+    out: dict[str, str] = {}
+    for part in (p for value in values for p in value.split(",") if p):
+        key, sign, text = part.partition("=")
+        if not sign or not key:
+            raise UsageError(
+                f"{flag} {part!r}; key=value is required. For example: {flag} revision=main."
+            )
+        out[key.strip()] = text.strip()
+    return out
+
+
+def parse_limit(text: str | None) -> int | float | None:
+    """Parses --limit: a whole number is a count, a number with a point is a share."""
+    if text is None:
+        return None
+    try:
+        limit: int | float = int(text) if "." not in str(text) else float(text)
+    except ValueError:
+        limit = 0
+    if limit <= 0 or (isinstance(limit, float) and limit > 1):
+        raise UsageError(
+            f"--limit {text}; a whole number of examples or a share between 0 and 1 is required. "
+            "For example: --limit 100 or --limit 0.1."
+        )
+    return limit
+
+
+def parse_layers(text: str) -> tuple[float | int, ...]:
+    """Parses --layers: comma-separated fractions of the depth (0.5) or layer indices (12)."""
+    if text.strip().lower() in ("", "none"):
+        return ()
+    layers: list[float | int] = []
+    for part in text.split(","):
+        try:
+            layer: float | int = float(part) if "." in part else int(part)
+        except ValueError:
+            raise UsageError(
+                f"--layers {part!r}; fractions of the depth or layer indices are required. "
+                "For example: --layers 0.25,0.5,0.75,1.0 or --layers 8,16,24 or --layers none."
+            ) from None
+        if layer < 0 or (isinstance(layer, float) and layer > 1):
+            raise UsageError(
+                f"--layers {part!r}; fractions lie between 0.0 and 1.0 and indices are not "
+                "negative. For example: --layers 0.5,1.0."
+            )
+        layers.append(layer)
+    return tuple(layers)

@@ -1,0 +1,342 @@
+"""Collecting: examples through a model into a run, shard by shard, resumable at any moment.
+
+The plan fixes everything that affects results before the first example is observed: shard ``i``
+holds the examples ``[i·size, (i+1)·size)`` and its batches are consecutive slices of it. A killed
+collect, started again with the same command, therefore ends with the same rows and arrays.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sightline.core.errors import ImageError, ModelError, OutOfMemoryError, UsageError
+from sightline.core.protocols import Request, VisionLanguageModel
+from sightline.core.types import (
+    BLANK,
+    CLEAN,
+    LAYERED,
+    Example,
+    Feature,
+    Key,
+    Quarantined,
+    Record,
+)
+from sightline.data.examples import Dataset
+from sightline.data.images import DECODE_POLICY, ImageLimits, load_image
+from sightline.estimators import parse_estimator
+from sightline.store.run import Manifest, RunStore
+from sightline.store.schema import SCHEMA_VERSION
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SAMPLED = frozenset({Feature.SAMPLES, Feature.SAMPLE_LOGPROBS})
+TOP = frozenset({Feature.TOP_LOGPROBS, Feature.TOP_TOKEN_IDS})
+OPTIONS = frozenset(
+    {
+        Feature.OPTION_LOGPROBS,
+        Feature.OPTION_LENGTHS,
+        Feature.LETTER_LOGPROBS,
+        Feature.BLANK_OPTION_LOGPROBS,
+        Feature.BLANK_LETTER_LOGPROBS,
+    }
+)
+BLANKED = frozenset(
+    {
+        Feature.CONDITIONS,
+        Feature.BLANK_LOGPROBS,
+        Feature.BLANK_OPTION_LOGPROBS,
+        Feature.BLANK_LETTER_LOGPROBS,
+    }
+)
+
+Progress = Callable[["CollectProgress"], None]
+
+
+@dataclass(frozen=True, slots=True)
+class CollectProgress:
+    """Where a collect stands.
+
+    Attributes:
+        done: Examples committed, those of earlier tries included.
+        total: Examples of the plan.
+        quarantined: Examples that could not be observed.
+        seconds: Seconds since this try started.
+        observed: Examples committed by this try.
+    """
+
+    done: int
+    total: int
+    quarantined: int
+    seconds: float
+    observed: int
+
+    @property
+    def remaining_s(self) -> float | None:
+        """Estimated seconds to the end, or None before the first shard of this try."""
+        if self.observed == 0:
+            return None
+        return self.seconds / self.observed * (self.total - self.done)
+
+
+@dataclass(frozen=True, slots=True)
+class CollectResult:
+    """What a collect left behind.
+
+    Attributes:
+        path: The run directory.
+        total: Examples of the plan.
+        quarantined: Examples stored as error rows.
+        rejected: Dataset rows that never became examples.
+        interrupted: Whether it stopped early, on request; the same command goes on.
+    """
+
+    path: Path
+    total: int
+    quarantined: int
+    rejected: int
+    interrupted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ShardResult:
+    """What observing one shard gave; ``log`` stays outside the compared bytes."""
+
+    records: tuple[Record, ...]
+    quarantined: tuple[Quarantined, ...]
+    log: dict[str, Any]
+
+
+def collect(
+    model: VisionLanguageModel,
+    dataset: Dataset,
+    path: Path,
+    *,
+    request: Request = Request(),  # noqa: B008 (frozen)
+    image_root: Path | None = None,
+    batch_size: int = 8,
+    shard_size: int = 32,
+    overwrite: bool = False,
+    limits: ImageLimits = ImageLimits(),  # noqa: B008 (frozen)
+    progress: Progress = lambda _: None,
+    should_stop: Callable[[], bool] = lambda: False,
+    notes: Sequence[str] = (),
+) -> CollectResult:
+    """Observes every example of a dataset and stores what the model shows.
+
+    Args:
+        model: The model to observe.
+        dataset: Its examples, and the rows that could not become examples.
+        path: The run directory; one that exists is resumed if its settings are the same.
+        request: What to observe on every example.
+        image_root: Folder that relative image paths start from; the run's own directory if None.
+        batch_size: Examples observed at once; halved where memory runs out.
+        shard_size: Examples committed at once.
+        overwrite: Remove an existing run first.
+        limits: Limits on images.
+        progress: Called after every shard.
+        should_stop: Asked after every shard; True ends the collect, resumable.
+        notes: Sentences every report of this run shows.
+
+    Raises:
+        UsageError: The dataset is empty, or a size is not positive.
+        StoreError: The directory holds a run with other settings, or is in use.
+    """
+    if batch_size < 1 or shard_size < 1:
+        raise UsageError(
+            f"batch size {batch_size}, shard size {shard_size}; both must be at least 1. "
+            "Give positive numbers."
+        )
+    if not dataset.examples:
+        raise UsageError(
+            f"{dataset.name} has no usable example ({len(dataset.rejected)} rows rejected); "
+            "at least one is required. See the reasons above."
+        )
+    path = Path(path)
+    if overwrite and path.exists():
+        _remove_run(path)
+    store = RunStore.resume(
+        path,
+        _manifest(model, dataset, request, image_root, batch_size, shard_size, notes),
+        dataset.examples,
+        rejected=dataset.rejected,
+    )
+    examples = store.examples()
+    root = image_root if image_root is not None else path
+    shards = list(_shards(examples, shard_size))
+    committed = store.committed()
+    done = sum(len(shard) for index, shard in shards if index in committed)
+    quarantined = len(store.quarantined())
+    started = time.monotonic()
+    observed = 0
+    interrupted = False
+    progress(CollectProgress(done, len(examples), quarantined, 0.0, 0))
+    with store.writer() as writer:
+        for index, shard in shards:
+            if index in committed:
+                continue
+            if should_stop():
+                interrupted = True
+                break
+            result = observe_shard(
+                model, shard, request, root=root, batch_size=batch_size, limits=limits
+            )
+            writer.commit(index, result.records, result.quarantined, result.log)
+            done += len(shard)
+            observed += len(shard)
+            quarantined += len(result.quarantined)
+            progress(
+                CollectProgress(
+                    done, len(examples), quarantined, time.monotonic() - started, observed
+                )
+            )
+    return CollectResult(path, len(examples), quarantined, len(dataset.rejected), interrupted)
+
+
+def observe_shard(
+    model: VisionLanguageModel,
+    examples: Sequence[Example],
+    request: Request,
+    *,
+    root: Path,
+    batch_size: int,
+    limits: ImageLimits = ImageLimits(),  # noqa: B008 (frozen)
+) -> ShardResult:
+    """Observes one shard; an example that fails is quarantined alone.
+
+    A pure function of its arguments (timings aside), so that any engine can run it.
+    """
+    started = time.perf_counter()
+    records: list[Record] = []
+    quarantined: list[Quarantined] = []
+    halvings = 0
+    for start in range(0, len(examples), batch_size):
+        readable: list[Example] = []
+        images: list[tuple[Image, ...]] = []
+        for example in examples[start : start + batch_size]:
+            try:
+                images.append(tuple(load_image(ref, root, limits=limits) for ref in example.images))
+                readable.append(example)
+            except ImageError as error:
+                quarantined.append(Quarantined(Key(example.id, CLEAN), str(error)))
+        if readable:
+            halvings += _observe_batch(model, readable, images, request, records, quarantined)
+    order = {example.id: i for i, example in enumerate(examples)}
+    records.sort(key=lambda r: (order[r.example.id], r.condition != CLEAN, r.condition))
+    quarantined.sort(key=lambda q: order[q.key.example_id])
+    log = {"seconds": time.perf_counter() - started, "halvings": halvings}
+    return ShardResult(tuple(records), tuple(quarantined), log)
+
+
+def _observe_batch(
+    model: VisionLanguageModel,
+    examples: Sequence[Example],
+    images: Sequence[tuple[Image, ...]],
+    request: Request,
+    records: list[Record],
+    quarantined: list[Quarantined],
+) -> int:
+    """Appends what the batch shows; halves it on failure down to the one example at fault."""
+    try:
+        records.extend(model.observe(examples, images, request))
+        return 0
+    except ModelError as error:
+        if len(examples) == 1:
+            quarantined.append(Quarantined(Key(examples[0].id, CLEAN), str(error)))
+            return 0
+        out_of_memory = isinstance(error, OutOfMemoryError)
+    middle = len(examples) // 2
+    return int(out_of_memory) + sum(
+        _observe_batch(model, examples[part], images[part], request, records, quarantined)
+        for part in (slice(0, middle), slice(middle, None))
+    )
+
+
+def _shards(examples: Sequence[Example], size: int) -> Iterator[tuple[int, Sequence[Example]]]:
+    for index, start in enumerate(range(0, len(examples), size)):
+        yield index, examples[start : start + size]
+
+
+def _manifest(
+    model: VisionLanguageModel,
+    dataset: Dataset,
+    request: Request,
+    image_root: Path | None,
+    batch_size: int,
+    shard_size: int,
+    notes: Sequence[str],
+) -> Manifest:
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        run_id=dataset.sha256[:12],
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        kind="collected",
+        model=dict(model.fingerprint()),
+        dataset={
+            "name": dataset.name,
+            "sha256": dataset.sha256,
+            "n": len(dataset.examples),
+            "rejected": len(dataset.rejected),
+        },
+        settings={
+            "request": {**asdict(request), "layers": list(request.layers)},
+            "batch_size": batch_size,
+            "decode_policy": DECODE_POLICY,
+        },
+        versions=package_versions(),
+        shard_size=shard_size,
+        n_shards=-(-len(dataset.examples) // shard_size),
+        conditions=(CLEAN, BLANK) if request.blank else (CLEAN,),
+        partial=dataset.partial,
+        image_root=str(image_root.resolve()) if image_root is not None else "",
+        notes=tuple(notes),
+    )
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that can change a number."""
+    versions = {"python": platform.python_version()}
+    for name in ("sightline", "numpy", "pillow", "pyarrow", "safetensors", "torch", "transformers"):
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _remove_run(path: Path) -> None:
+    """Removes a run directory, and nothing that is not one."""
+    if not (path / "manifest.json").is_file():
+        raise UsageError(
+            f"{path} exists and is not a run; --overwrite only removes runs. "
+            "Choose another output directory."
+        )
+    shutil.rmtree(path)
+
+
+def request_for(estimators: Sequence[str], defaults: Request) -> Request:
+    """Returns the request that observes just what the named estimators need.
+
+    Args:
+        estimators: Specs of estimators.
+        defaults: Settings for what is needed (number of samples, layers, …).
+    """
+    needs: set[Feature] = set()
+    for spec in estimators:
+        needs |= parse_estimator(spec).needs
+    return replace(
+        defaults,
+        n_samples=defaults.n_samples if needs & SAMPLED else 0,
+        top_k_logprobs=defaults.top_k_logprobs if needs & TOP else 0,
+        layers=defaults.layers if needs & LAYERED else (),
+        options=bool(needs & OPTIONS),
+        blank=bool(needs & BLANKED),
+    )

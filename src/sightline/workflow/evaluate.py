@@ -1,0 +1,351 @@
+"""Evaluating a run: grade, score, split, fit, calibrate, measure.
+
+Protocol. Groups are split into train, calibration and test by several seeds. Every estimator is
+given the same calibrator on the same calibration rows and is measured on the same test rows (those
+it can score; the others are counted). Figures are means over the seeds' test rows; intervals come
+from one bootstrap over groups shared by all seeds and estimators, so that differences are paired.
+Ranking figures use the raw score, probability figures the calibrated confidence.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+import sightline
+from sightline.calibration import CALIBRATORS
+from sightline.core.column import Column, ColumnKind
+from sightline.core.errors import AntiInformativeError, DataError, UsageError
+from sightline.core.protocols import Calibrator, LearnedEstimator
+from sightline.core.records import link
+from sightline.core.results import Curve, Evaluation, Protocol, RunSummary, Skipped, TypeSummary
+from sightline.core.types import CLEAN, Record
+from sightline.data.splits import Split, split_groups
+from sightline.estimators import spec_of
+from sightline.grading import grade_records, parse_grader
+from sightline.metrics import curves
+from sightline.metrics.discrimination import auroc
+from sightline.metrics.intervals import proportion
+from sightline.store.run import RunStore
+from sightline.workflow.measure import (
+    BootstrapSettings,
+    Heldout,
+    JudgedRows,
+    estimator_result,
+    heldout_figures,
+)
+from sightline.workflow.samples import samples_table
+from sightline.workflow.scoring import Scored, score
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to evaluate.
+
+    Attributes:
+        estimators: Specs, or None for every estimator that can score any record.
+        grader: Spec of a grader, ``labels`` or ``recorded`` for correctness that is stored, or
+            ``auto``: stored correctness if there is any, else graded by the kind of question.
+        calibrator: Name in `sightline.calibration.CALIBRATORS`.
+        condition: Which records are judged.
+        seeds: Number of split seeds.
+        fractions: Shares of groups for train, calibration and test.
+        resamples: Bootstrap resamples.
+        level: Coverage of the intervals.
+        threshold: An answer is right when its correctness reaches it.
+        seed: First split seed, and the seed of the bootstrap.
+    """
+
+    estimators: tuple[str, ...] | None = None
+    grader: str = "auto"
+    calibrator: str = "platt"
+    condition: str = CLEAN
+    seeds: int = 5
+    fractions: tuple[float, float, float] = (0.4, 0.2, 0.4)
+    resamples: int = 1000
+    level: float = 0.95
+    threshold: float = 0.5
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """An evaluation and its per-answer table."""
+
+    evaluation: Evaluation
+    samples: pa.Table
+
+
+def evaluate(
+    path: Path,
+    settings: Settings = Settings(),  # noqa: B008 (frozen)
+    *,
+    other_runs: Sequence[Path] = (),
+    given_split: Mapping[str, str] | None = None,
+    progress: Progress = lambda _stage, _done, _total: None,
+) -> Outcome:
+    """Evaluates one run; stores its correctness and uncertainty columns.
+
+    Args:
+        path: The run directory.
+        settings: How to evaluate.
+        other_runs: Runs of other models on the same examples, for cross-model agreement.
+        given_split: Split name (train, calibration or test) by group; replaces the seeds.
+        progress: Called with (stage, done, total).
+
+    Raises:
+        DataError: No answer could be graded, or the split leaves a part empty.
+        UsageError: An unknown estimator, grader or calibrator.
+        MissingFeatureError: A named estimator can score no record.
+    """
+    store = RunStore.open(path)
+    calibrator = _named_calibrator(settings.calibrator)
+    progress("reading", 0, 1)
+    linked = link(
+        list(store.records()),
+        condition=settings.condition,
+        other_runs=[list(RunStore.open(other).records()) for other in other_runs],
+    )
+    judged = [record for record in linked if record.greedy is not None]
+    column, ungraded = correctness(store, judged, settings)
+    rows = _rows(judged, column, settings, given_split)
+    scored = score(rows.records, settings.estimators)
+    for item in scored:
+        if not item.learns:
+            store.write_column(_uncertainty_column(item, rows), replace=True)
+    heldout = []
+    for index, item in enumerate(scored):
+        progress("calibrating", index, len(scored))
+        heldout.append([_heldout(item, rows, split, calibrator, settings) for split in rows.splits])
+    baseline = _best_simple(scored, rows)
+    bootstrap = BootstrapSettings(settings.resamples, settings.level, settings.seed)
+    progress("measuring", 0, len(scored))
+    figures = heldout_figures(heldout, baseline, rows, bootstrap)
+    results = []
+    for index, item in enumerate(scored):
+        progress("measuring", index, len(scored))
+        results.append(estimator_result(item, heldout[index], figures[index], rows, bootstrap))
+    progress("measuring", len(scored), len(scored))
+    results.sort(key=lambda r: (-(r.heldout["auroc"].value or 0.0), r.name))
+    test = rows.splits[0].test
+    evaluation = Evaluation(
+        format_version=1,
+        sightline_version=sightline.__version__,
+        run=_run_summary(store, judged, rows),
+        protocol=Protocol(
+            condition=settings.condition,
+            grader=dict(column.spec) or {"name": column.name},
+            graded=len(rows.records),
+            ungraded=ungraded,
+            seeds=tuple(settings.seed + i for i in range(len(rows.splits))),
+            fractions=settings.fractions,
+            rows=(
+                len(rows.splits[0].train),
+                len(rows.splits[0].calibration),
+                len(rows.splits[0].test),
+            ),
+            calibrator=settings.calibrator,
+            resamples=settings.resamples,
+            level=settings.level,
+            baseline=None if baseline is None else scored[baseline].name,
+        ),
+        accuracy=proportion(rows.correct, rows.groups, level=settings.level),
+        types=_type_summaries(rows, settings.level),
+        oracle_risk_coverage=Curve(*curves.oracle_risk_coverage(rows.correct[test])),
+        oracle_rejection=Curve(*curves.oracle_rejection(rows.correct[test])),
+        estimators=tuple(results),
+    )
+    return Outcome(evaluation, samples_table(scored, heldout, rows))
+
+
+def correctness(
+    store: RunStore, records: Sequence[Record], settings: Settings
+) -> tuple[Column, tuple[Skipped, ...]]:
+    """Returns the correctness of each answer that has one, and counts the others.
+
+    Graded correctness is stored in the run.
+
+    Raises:
+        DataError: No answer could be graded, or stored correctness was asked for and is absent.
+    """
+    stored = {name for kind, name in store.columns() if kind is ColumnKind.CORRECT}
+    for name in ("labels", "recorded"):
+        if name in stored and settings.grader in (name, "auto"):
+            column = store.column(ColumnKind.CORRECT, name)
+            known = set(column.keys)
+            without = sum(record.key not in known for record in records)
+            return column, (Skipped(f"no {name} correctness", without),) if without else ()
+    if settings.grader in ("labels", "recorded"):
+        raise DataError(
+            f"{store.path} holds no {settings.grader} correctness; --grader {settings.grader} "
+            "requires it. Import labels first, or choose another grader."
+        )
+    column, failed = grade_records(records, parse_grader(settings.grader))
+    if not len(column):
+        reason = failed[0][1] if failed else "there are no answers"
+        raise DataError(
+            f"None of the {len(records)} answers of {store.path} could be graded ({reason}); "
+            "references or recorded correctness are required. Add references, or export with "
+            "--to-label and import the labels."
+        )
+    store.write_column(column, replace=True)
+    counts = Counter(reason for _, reason in failed)
+    return column, tuple(Skipped(reason, n) for reason, n in counts.most_common())
+
+
+def _named_calibrator(name: str) -> Calibrator:
+    if name not in CALIBRATORS:
+        raise UsageError(
+            f"Calibrator {name!r} is unknown; one of {', '.join(CALIBRATORS)} is required. "
+            "Choose one of them."
+        )
+    return CALIBRATORS[name]
+
+
+def _rows(
+    judged: Sequence[Record],
+    column: Column,
+    settings: Settings,
+    given_split: Mapping[str, str] | None,
+) -> JudgedRows:
+    correct_by_key = dict(zip(column.keys, column.values.tolist(), strict=True))
+    records = tuple(record for record in judged if record.key in correct_by_key)
+    if not records:
+        raise DataError(
+            f"None of the {len(judged)} answers under condition {settings.condition!r} has a "
+            "correctness; at least one is required. Check the condition and the labels."
+        )
+    names = [record.example.group for record in records]
+    type_names = tuple(sorted({r.example.question_type or "" for r in records}))
+    types = None
+    if "" in type_names:
+        type_names = ()
+    else:
+        code = {name: i for i, name in enumerate(type_names)}
+        types = np.array([code[r.example.question_type or ""] for r in records])
+    return JudgedRows(
+        records=records,
+        correct=np.array(
+            [correct_by_key[r.key] >= settings.threshold for r in records], dtype=np.float64
+        ),
+        groups=np.unique(names, return_inverse=True)[1],
+        types=types,
+        type_names=type_names,
+        splits=tuple(
+            split_groups(names, settings.fractions, seed=settings.seed + i, given=given_split)
+            for i in range(1 if given_split is not None else settings.seeds)
+        ),
+    )
+
+
+def _heldout(
+    item: Scored, rows: JudgedRows, split: Split, calibrator: Calibrator, settings: Settings
+) -> Heldout:
+    """Fits on train, calibrates on calibration, scores the test rows; only rows it can see."""
+    train, calibration, test = (
+        np.intersect1d(part, item.rows, assume_unique=True)
+        for part in (split.train, split.calibration, split.test)
+    )
+    if not len(test):
+        raise DataError(
+            f"{item.name} has none of its {len(item.rows)} rows in the test split; at least one "
+            "is required. Use more data, or leave the estimator out."
+        )
+    if isinstance(item.estimator, LearnedEstimator):
+        if not len(train):
+            raise DataError(
+                f"{item.name} has none of its {len(item.rows)} rows in the train split; at least "
+                "one is required. Use larger fractions or more data."
+            )
+        fitted = item.estimator.fit(
+            [rows.records[i] for i in train],
+            rows.correct[train],
+            rng=np.random.default_rng(settings.seed),
+        )
+        on_calibration = fitted.uncertainty([rows.records[i] for i in calibration])
+        on_test = fitted.uncertainty([rows.records[i] for i in test])
+    else:
+        on_calibration = item.uncertainty[np.searchsorted(item.rows, calibration)]
+        on_test = item.uncertainty[np.searchsorted(item.rows, test)]
+    if not len(calibration):
+        return Heldout(test, on_test, None, "none of its rows is in the calibration split")
+    try:
+        fit = calibrator.fit(
+            on_calibration, rows.correct[calibration], groups=rows.groups[calibration]
+        )
+    except AntiInformativeError as error:
+        return Heldout(test, on_test, None, str(error))
+    note = "fitted" if fit.informative else "base rate"
+    return Heldout(test, on_test, fit.confidence(on_test), note)
+
+
+def _best_simple(scored: Sequence[Scored], rows: JudgedRows) -> int | None:
+    """Index of the simple baseline with the best AUROC on the calibration rows, or None.
+
+    Chosen there, so that the comparison on the test rows is fair; it must score at least half of
+    the rows.
+    """
+    best: int | None = None
+    best_auroc = 0.0
+    for index, item in enumerate(scored):
+        if item.learns or not item.estimator.simple or 2 * len(item.rows) < len(rows.records):
+            continue
+        values = []
+        for split in rows.splits:
+            chosen = np.intersect1d(split.calibration, item.rows, assume_unique=True)
+            correct = rows.correct[chosen]
+            if 0 < correct.sum() < len(correct):
+                trust = -item.uncertainty[np.searchsorted(item.rows, chosen)]
+                values.append(auroc(trust, correct))
+        if values and float(np.mean(values)) > best_auroc:
+            best, best_auroc = index, float(np.mean(values))
+    return best
+
+
+def _uncertainty_column(item: Scored, rows: JudgedRows) -> Column:
+    return Column(
+        name=item.name,
+        kind=ColumnKind.UNCERTAINTY,
+        keys=tuple(rows.records[i].key for i in item.rows),
+        values=item.uncertainty,
+        spec=spec_of(item.estimator),
+    )
+
+
+def _type_summaries(rows: JudgedRows, level: float) -> tuple[TypeSummary, ...]:
+    out = []
+    for code, name in enumerate(rows.type_names):
+        chosen = rows.types == code
+        accuracy = proportion(rows.correct[chosen], rows.groups[chosen], level=level)
+        out.append(TypeSummary(name, int(np.sum(chosen)), accuracy))
+    return tuple(out)
+
+
+def _run_summary(store: RunStore, judged: Sequence[Record], rows: JudgedRows) -> RunSummary:
+    manifest = store.manifest
+    quarantined = store.quarantined()
+    reasons = Counter(q.reason for q in quarantined)
+    return RunSummary(
+        name=store.path.name,
+        path=str(store.path),
+        model=str(manifest.model.get("name", "unknown")),
+        dataset=str(manifest.dataset.get("name", "unknown")),
+        records=len(judged),
+        quarantined=len(quarantined),
+        quarantine_reasons=tuple(Skipped(reason, n) for reason, n in reasons.most_common(10)),
+        partial=manifest.partial,
+        truncated_answers=sum(record.answer.is_truncated for record in judged),
+        empty_answers=sum(record.answer.is_empty for record in judged),
+        groups=len(np.unique(rows.groups)),
+        created=manifest.created,
+        decoding=dict(manifest.settings),
+        notes=manifest.notes,
+        image_root=manifest.image_root,
+    )

@@ -1,0 +1,437 @@
+"""Measuring scored and calibrated rows: every figure, curve and table of an evaluation."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from sightline.core.results import (
+    AnswerRow,
+    CoverageRow,
+    Curve,
+    EstimatorResult,
+    Histogram,
+    ReliabilityBin,
+    Skipped,
+)
+from sightline.core.types import Estimate, Record
+from sightline.data.splits import Split
+from sightline.estimators import spec_of
+from sightline.metrics import curves
+from sightline.metrics.intervals import Bootstrap, Sample, cluster_bootstrap, proportion
+from sightline.workflow.scoring import Scored
+
+RANKING = ("auroc", "prr", "aurc", "e_aurc", "augrc", "auarc", "fpr95", "aupr_right", "aupr_wrong")
+PROBABILITY = ("ece", "ece15", "ece_mass", "ace", "mce", "brier", "brier_skill", "nll")
+BY_TYPE_RANKING = ("auroc", "prr", "aurc")
+BY_TYPE_PROBABILITY = ("ece", "brier")
+RAW_PROBABILITY = ("ece", "ece15", "brier")
+COMPARED_RANKING = ("auroc", "prr", "aurc", "auarc")
+COMPARED_PROBABILITY = ("ece", "brier")
+COVERAGES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
+HISTOGRAM_BINS = 20
+SHOWN_ANSWERS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedRows:
+    """The judged answers of one run.
+
+    Attributes:
+        records: One per judged answer.
+        correct: 0 or 1.
+        groups: Index of each row's group.
+        types: Index of each row's question type, or None where some row has none.
+        type_names: Names of the types.
+        splits: One per seed, over these rows.
+    """
+
+    records: tuple[Record, ...]
+    correct: Float[np.ndarray, " n"]
+    groups: Int[np.ndarray, " n"]
+    types: Int[np.ndarray, " n"] | None
+    type_names: tuple[str, ...]
+    splits: tuple[Split, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Heldout:
+    """One estimator on one seed's test rows.
+
+    Attributes:
+        rows: Indices of the test rows it can score.
+        uncertainty: Its raw score there.
+        confidence: Its calibrated confidence there, or None where there is no calibration.
+        calibration: ``fitted``, ``base rate``, or why there is none.
+    """
+
+    rows: Int[np.ndarray, " rows"]
+    uncertainty: Float[np.ndarray, " rows"]
+    confidence: Float[np.ndarray, " rows"] | None
+    calibration: str
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Bootstrapped figures of one estimator."""
+
+    heldout: dict[str, Estimate]
+    within_type: Estimate
+    by_type: dict[str, dict[str, Estimate]]
+    vs_baseline: dict[str, Estimate]
+
+
+@dataclass(frozen=True, slots=True)
+class BootstrapSettings:
+    """Resamples, coverage and seed shared by every interval of an evaluation."""
+
+    resamples: int
+    level: float
+    seed: int
+
+
+def heldout_figures(
+    heldout: Sequence[Sequence[Heldout]],
+    baseline: int | None,
+    rows: JudgedRows,
+    settings: BootstrapSettings,
+) -> list[Figures]:
+    """Figures of every estimator on its held-out rows.
+
+    Args:
+        heldout: By estimator, then by seed.
+        baseline: Index of the estimator the others are compared with, or None.
+        rows: The judged rows.
+        settings: How to bootstrap.
+
+    Every bootstrap draws the same groups, so differences are paired. Estimators that see the same
+    rows are measured together.
+    """
+    together: dict[bytes, list[int]] = defaultdict(list)
+    for index, per_seed in enumerate(heldout):
+        together[b"|".join(h.rows.tobytes() for h in per_seed)].append(index)
+    figures: dict[int, Figures] = {}
+    for members in together.values():
+        shared = baseline is not None and _covers(heldout[baseline], heldout[members[0]])
+        compared = baseline if shared else None
+        figures |= _together(heldout, members, compared, rows, settings)
+        if baseline is not None and not shared:
+            for index in members:
+                figures[index].vs_baseline.update(
+                    _pair(heldout[index], heldout[baseline], rows, settings)
+                )
+    return [figures[index] for index in range(len(heldout))]
+
+
+def _covers(outer: Sequence[Heldout], inner: Sequence[Heldout]) -> bool:
+    return all(np.isin(i.rows, o.rows).all() for o, i in zip(outer, inner, strict=True))
+
+
+def _restricted(per_seed: Sequence[Heldout], wanted: Sequence[np.ndarray]) -> list[Heldout]:
+    """The same estimator on fewer rows."""
+    out = []
+    for held, rows in zip(per_seed, wanted, strict=True):
+        at = np.searchsorted(held.rows, rows)
+        confidence = None if held.confidence is None else held.confidence[at]
+        out.append(Heldout(rows, held.uncertainty[at], confidence, held.calibration))
+    return out
+
+
+def _samples(
+    members: Sequence[Sequence[Heldout]], rows: JudgedRows, *, probability: bool
+) -> list[Sample]:
+    samples = []
+    for per_estimator in zip(*members, strict=True):
+        index = per_estimator[0].rows
+        scores = [h.confidence if probability else -h.uncertainty for h in per_estimator]
+        samples.append(
+            Sample(
+                scores=np.array(scores, dtype=float).reshape(len(scores), len(index)),
+                correct=rows.correct[index],
+                groups=rows.groups[index],
+                types=None if rows.types is None else rows.types[index],
+            )
+        )
+    return samples
+
+
+def _bootstrap(
+    members: Sequence[Sequence[Heldout]],
+    metrics: Sequence[str],
+    rows: JudgedRows,
+    settings: BootstrapSettings,
+    *,
+    probability: bool,
+) -> Bootstrap:
+    return cluster_bootstrap(
+        _samples(members, rows, probability=probability),
+        metrics=metrics,
+        n_resamples=settings.resamples,
+        level=settings.level,
+        rng=np.random.default_rng(settings.seed),
+    )
+
+
+def _together(
+    heldout: Sequence[Sequence[Heldout]],
+    members: Sequence[int],
+    baseline: int | None,
+    rows: JudgedRows,
+    settings: BootstrapSettings,
+) -> dict[int, Figures]:
+    """Figures of estimators that see the same rows, the baseline restricted to those rows."""
+    views = [heldout[i] for i in members]
+    if baseline is not None:
+        views = [*views, _restricted(heldout[baseline], [h.rows for h in views[0]])]
+    calibrated = [i for i, view in enumerate(views) if all(h.confidence is not None for h in view)]
+    position = {view: at for at, view in enumerate(calibrated)}
+    ranked = _bootstrap(views, (*RANKING, *_within(rows)), rows, settings, probability=False)
+    measured = (
+        _bootstrap([views[i] for i in calibrated], PROBABILITY, rows, settings, probability=True)
+        if calibrated
+        else None
+    )
+    by_type = _by_type(views, calibrated, rows, settings)
+    last = len(views) - 1
+    figures = {}
+    for view, index in enumerate(members):
+        values = {metric: ranked.estimate(view, metric) for metric in RANKING}
+        against: dict[str, Estimate] = {}
+        compare = baseline is not None and index != baseline
+        if compare:
+            against = {m: ranked.difference(view, last, m) for m in COMPARED_RANKING}
+        if measured is not None and view in position:
+            at = position[view]
+            values |= {metric: measured.estimate(at, metric) for metric in PROBABILITY}
+            if compare and last in position:
+                against |= {
+                    m: measured.difference(at, position[last], m) for m in COMPARED_PROBABILITY
+                }
+        else:
+            values |= _undefined(PROBABILITY, heldout[index])
+        within = (
+            ranked.estimate(view, "within_type_auroc")
+            if rows.types is not None
+            else Estimate(None, n=0, reason="some rows have no question type")
+        )
+        figures[index] = Figures(values, within, by_type[view], against)
+    return figures
+
+
+def _within(rows: JudgedRows) -> tuple[str, ...]:
+    return () if rows.types is None else ("within_type_auroc",)
+
+
+def _undefined(metrics: Sequence[str], per_seed: Sequence[Heldout]) -> dict[str, Estimate]:
+    reason = next(h.calibration for h in per_seed if h.confidence is None)
+    n = len(per_seed[0].rows)
+    return {metric: Estimate(None, n=n, reason=f"no calibration: {reason}") for metric in metrics}
+
+
+def _by_type(
+    views: Sequence[Sequence[Heldout]],
+    calibrated: Sequence[int],
+    rows: JudgedRows,
+    settings: BootstrapSettings,
+) -> list[dict[str, dict[str, Estimate]]]:
+    out: list[dict[str, dict[str, Estimate]]] = [{} for _ in views]
+    if rows.types is None:
+        return out
+    for code, name in enumerate(rows.type_names):
+        wanted = [h.rows[rows.types[h.rows] == code] for h in views[0]]
+        if not all(len(w) for w in wanted):
+            continue
+        narrowed = [_restricted(view, wanted) for view in views]
+        ranked = _bootstrap(narrowed, BY_TYPE_RANKING, rows, settings, probability=False)
+        for view in range(len(views)):
+            out[view][name] = {m: ranked.estimate(view, m) for m in BY_TYPE_RANKING}
+        if calibrated:
+            measured = _bootstrap(
+                [narrowed[i] for i in calibrated],
+                BY_TYPE_PROBABILITY,
+                rows,
+                settings,
+                probability=True,
+            )
+            for at, view in enumerate(calibrated):
+                out[view][name] |= {m: measured.estimate(at, m) for m in BY_TYPE_PROBABILITY}
+    return out
+
+
+def _pair(
+    first: Sequence[Heldout],
+    second: Sequence[Heldout],
+    rows: JudgedRows,
+    settings: BootstrapSettings,
+) -> dict[str, Estimate]:
+    """Paired differences on the rows both can score."""
+    wanted = [
+        np.intersect1d(a.rows, b.rows, assume_unique=True)
+        for a, b in zip(first, second, strict=True)
+    ]
+    if not all(len(w) for w in wanted):
+        missing = Estimate(None, n=0, reason="no row scored by both")
+        return dict.fromkeys((*COMPARED_RANKING, *COMPARED_PROBABILITY), missing)
+    views = [_restricted(first, wanted), _restricted(second, wanted)]
+    ranked = _bootstrap(views, COMPARED_RANKING, rows, settings, probability=False)
+    out = {m: ranked.difference(0, 1, m) for m in COMPARED_RANKING}
+    if all(h.confidence is not None for view in views for h in view):
+        measured = _bootstrap(views, COMPARED_PROBABILITY, rows, settings, probability=True)
+        out |= {m: measured.difference(0, 1, m) for m in COMPARED_PROBABILITY}
+    return out
+
+
+def raw_figures(item: Scored, rows: JudgedRows, settings: BootstrapSettings) -> dict[str, Estimate]:
+    """Figures of the raw score on every scored row; nothing is fitted, so nothing is held out."""
+    if item.learns or not item.rows.size:
+        return {}
+    view = [[Heldout(item.rows, item.uncertainty, None, "")]]
+    ranked = _bootstrap(view, (*RANKING, *_within(rows)), rows, settings, probability=False)
+    values = {m: ranked.estimate(0, m) for m in (*RANKING, *_within(rows))}
+    if item.estimator.is_probability:
+        view = [[Heldout(item.rows, item.uncertainty, 1.0 - item.uncertainty, "")]]
+        measured = _bootstrap(view, RAW_PROBABILITY, rows, settings, probability=True)
+        values |= {m: measured.estimate(0, m) for m in RAW_PROBABILITY}
+    return values
+
+
+def estimator_result(
+    item: Scored,
+    per_seed: Sequence[Heldout],
+    figures: Figures,
+    rows: JudgedRows,
+    settings: BootstrapSettings,
+) -> EstimatorResult:
+    """Everything the report shows about one estimator; curves are of the first seed."""
+    first = per_seed[0]
+    correct = rows.correct[first.rows]
+    groups = rows.groups[first.rows]
+    trust = -first.uncertainty if first.confidence is None else first.confidence
+    ranking = -first.uncertainty
+    seen = [rows.records[i] for i in item.rows]
+    cost = item.estimator.cost(seen)
+    return EstimatorResult(
+        name=item.name,
+        family=item.estimator.family,
+        spec=spec_of(item.estimator),
+        control=item.estimator.control,
+        scored=len(item.rows),
+        skipped=tuple(Skipped(reason, n) for reason, n in sorted(item.skipped.items())),
+        forward_passes=cost.forward_passes,
+        generations=cost.generations,
+        generated_tokens=_sampled_tokens(seen) if cost.generations else 0.0,
+        seconds=item.seconds,
+        raw=raw_figures(item, rows, settings),
+        heldout=figures.heldout,
+        within_type=figures.within_type,
+        by_type=figures.by_type,
+        vs_baseline=figures.vs_baseline,
+        calibration=first.calibration,
+        reliability=_reliability(first, correct, groups, settings.level),
+        risk_coverage=Curve(*curves.risk_coverage(ranking, correct)),
+        rejection=Curve(*curves.rejection(ranking, correct)),
+        roc=_roc(ranking, correct),
+        histogram=_histogram(first.confidence, correct),
+        coverage_table=_coverage_table(ranking, trust, correct, groups, settings.level),
+        confident_wrong=_answers(first, rows, wanted=0.0),
+        unsure_right=_answers(first, rows, wanted=1.0),
+    )
+
+
+def _sampled_tokens(records: Sequence[Record]) -> float | None:
+    counts = []
+    for record in records:
+        lengths = [s.n_tokens for s in record.samples]
+        if any(length is None for length in lengths):
+            return None
+        counts.append(sum(length for length in lengths if length is not None))
+    return float(np.mean(counts))
+
+
+def _reliability(
+    held: Heldout, correct: np.ndarray, groups: np.ndarray, level: float
+) -> tuple[ReliabilityBin, ...]:
+    if held.confidence is None:
+        return ()
+    edges = np.linspace(0, 1, 11)
+    which = np.clip(np.ceil(held.confidence * 10).astype(int) - 1, 0, 9)
+    bins = []
+    for b in range(10):
+        chosen = which == b
+        n = int(chosen.sum())
+        accuracy = (
+            proportion(correct[chosen], groups[chosen], level=level)
+            if n
+            else Estimate(None, n=0, reason="empty bin")
+        )
+        mean = float(held.confidence[chosen].mean()) if n else None
+        bins.append(ReliabilityBin(float(edges[b]), float(edges[b + 1]), mean, accuracy, n))
+    return tuple(bins)
+
+
+def _roc(ranking: np.ndarray, correct: np.ndarray) -> Curve:
+    if not 0 < correct.sum() < len(correct):
+        return Curve((), ())
+    return Curve(*curves.roc(ranking, correct))
+
+
+def _histogram(confidence: np.ndarray | None, correct: np.ndarray) -> Histogram | None:
+    if confidence is None:
+        return None
+    edges = np.linspace(0, 1, HISTOGRAM_BINS + 1)
+    right, _ = np.histogram(confidence[correct == 1], edges)
+    wrong, _ = np.histogram(confidence[correct == 0], edges)
+    return Histogram(tuple(edges.tolist()), tuple(right.tolist()), tuple(wrong.tolist()))
+
+
+def _coverage_table(
+    ranking: np.ndarray,
+    trust: np.ndarray,
+    correct: np.ndarray,
+    groups: np.ndarray,
+    level: float,
+) -> tuple[CoverageRow, ...]:
+    """Accuracy of the most confident rows; tied rows at the edge are kept together."""
+    table = []
+    ordered = np.sort(ranking)[::-1]
+    for coverage in COVERAGES:
+        if not len(ordered):
+            break
+        edge = ordered[max(0, int(np.ceil(coverage * len(ordered))) - 1)]
+        kept = ranking >= edge
+        accuracy = proportion(correct[kept], groups[kept], level=level)
+        table.append(CoverageRow(coverage, accuracy, float(trust[kept].min())))
+    return tuple(table)
+
+
+def _answers(held: Heldout, rows: JudgedRows, *, wanted: float) -> tuple[AnswerRow, ...]:
+    """The answers whose confidence misleads most: sure and wrong, or unsure and right."""
+    if held.confidence is None:
+        return ()
+    chosen = np.flatnonzero(rows.correct[held.rows] == wanted)
+    sign = -1.0 if wanted == 0.0 else 1.0
+    keys = [rows.records[held.rows[i]].key for i in chosen]
+    order = sorted(range(len(chosen)), key=lambda j: (sign * held.confidence[chosen[j]], keys[j]))
+    out = []
+    for j in order[:SHOWN_ANSWERS]:
+        at = chosen[j]
+        record = rows.records[held.rows[at]]
+        example = record.example
+        out.append(
+            AnswerRow(
+                example_id=example.id,
+                question=example.question,
+                question_type=example.question_type,
+                answer=record.answer.text,
+                references=example.references,
+                choices=example.choices or (),
+                correct=float(rows.correct[held.rows[at]]),
+                confidence=float(held.confidence[at]),
+                images=tuple(image.path for image in example.images),
+            )
+        )
+    return tuple(out)

@@ -1,0 +1,91 @@
+"""Scoring a run: every estimator on the records it can see, with the others counted."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from sightline.core.errors import MissingFeatureError
+from sightline.core.protocols import Estimator, LearnedEstimator
+from sightline.core.types import Feature, Record
+from sightline.estimators import ESTIMATORS, parse_estimator
+
+AnyEstimator = Estimator | LearnedEstimator
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One estimator's view of a run.
+
+    Attributes:
+        name: The spec it was asked for by.
+        estimator: The estimator, not yet fitted if it learns.
+        rows: Indices of the records it can score.
+        skipped: Rows it cannot score, by reason.
+        uncertainty: One value per row in ``rows``; empty for an estimator that learns.
+        seconds: Seconds spent scoring.
+    """
+
+    name: str
+    estimator: AnyEstimator
+    rows: Int[np.ndarray, " rows"]
+    skipped: Mapping[str, int]
+    uncertainty: Float[np.ndarray, " rows"]
+    seconds: float
+
+    @property
+    def learns(self) -> bool:
+        """Whether it must be fitted on labelled records first."""
+        return isinstance(self.estimator, LearnedEstimator)
+
+
+def observable(
+    records: Sequence[Record], needs: frozenset[Feature]
+) -> tuple[Int[np.ndarray, " rows"], Counter[str]]:
+    """Splits records into those that show every needed feature and those that do not.
+
+    Returns:
+        Indices of the records that can be scored, and how many lack what.
+    """
+    rows: list[int] = []
+    skipped: Counter[str] = Counter()
+    for index, record in enumerate(records):
+        missing = record.missing(needs)
+        if missing:
+            skipped["no " + ", ".join(f.value for f in missing)] += 1
+        else:
+            rows.append(index)
+    return np.array(rows, dtype=np.int64), skipped
+
+
+def score(records: Sequence[Record], specs: Sequence[str] | None) -> list[Scored]:
+    """Scores records with the named estimators, or with every one that can see any record.
+
+    Raises:
+        MissingFeatureError: A named estimator can score no record.
+        UsageError: A name is not in the table.
+    """
+    scored = []
+    for spec in ESTIMATORS if specs is None else specs:
+        estimator = parse_estimator(spec)
+        rows, skipped = observable(records, estimator.needs)
+        if not rows.size:
+            if specs is None:
+                continue
+            lacking = "; ".join(f"{reason} ({n} rows)" for reason, n in skipped.most_common(3))
+            raise MissingFeatureError(
+                f"Estimator {spec!r} can score none of the {len(records)} records: {lacking}; it "
+                "requires these signals. Collect them, or leave the estimator out."
+            )
+        started = time.perf_counter()
+        if isinstance(estimator, LearnedEstimator):
+            values = np.empty(0)
+        else:
+            values = estimator.uncertainty([records[i] for i in rows])
+        scored.append(Scored(spec, estimator, rows, skipped, values, time.perf_counter() - started))
+    return scored
