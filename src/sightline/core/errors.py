@@ -45,6 +45,18 @@ class AntiInformativeError(SightlineError):
     """A score that ranks wrong answers above right ones beyond chance on the calibration rows."""
 
 
+class UndefinedMetricError(SightlineError):
+    """A metric that has no value on the given rows, such as AUROC where every answer is right.
+
+    Attributes:
+        reason: Why, in words; what an `Estimate` without a value carries.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class ModelError(SightlineError):
     """A model that failed on the given input; the example is quarantined, not the run."""
 
@@ -73,3 +85,7 @@ class CorruptStoreError(StoreError):
     """Stored bytes that do not match their checksum or schema; they are never used."""
 
     exit_code = 5
+
+
+class DiskError(SightlineError):
+    """A file operation the operating system refused: disk full, read-only or failing."""

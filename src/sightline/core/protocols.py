@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from sightline.core.types import Example, Feature, Generation, Record
 
@@ -65,7 +65,16 @@ class LearnedEstimator(Protocol):
 
 
 class Calibration(Protocol):
-    """A fitted map from uncertainty to the probability of being right."""
+    """A fitted map from uncertainty to the probability of being right.
+
+    `informative` is False where the score carried no signal on the calibration rows and every
+    answer is given the base rate.
+    """
+
+    @property
+    def informative(self) -> bool:
+        """Whether the AUROC on the calibration rows was above .5 beyond chance."""
+        ...
 
     def confidence(self, uncertainty: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
         """Probability in [0, 1], never rising with uncertainty."""
@@ -80,9 +89,18 @@ class Calibrator(Protocol):
     """Fits a `Calibration` on held-out rows."""
 
     def fit(
-        self, uncertainty: Float[np.ndarray, " n"], correct: Float[np.ndarray, " n"]
+        self,
+        uncertainty: Float[np.ndarray, " n"],
+        correct: Float[np.ndarray, " n"],
+        *,
+        groups: Int[np.ndarray, " n"] | None = None,
     ) -> Calibration:
         """Returns the calibration fitted on these rows.
+
+        Args:
+            uncertainty: Raw scores, higher is worse.
+            correct: In [0, 1].
+            groups: Rows that share a number are not independent; None if all are.
 
         Raises:
             AntiInformativeError: The score ranks wrong answers above right ones beyond chance.
