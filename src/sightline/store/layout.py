@@ -1,0 +1,99 @@
+"""Where things lie: the names inside a run's directory, and runs inside a folder of runs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from sightline.core.errors import StoreError
+from sightline.store.disk import disk_errors, is_temporary, remove_file, sync_directory
+
+MANIFEST = "manifest.json"
+EXAMPLES_FILE = "examples.parquet"
+REJECTED_FILE = "rejected.parquet"
+SHARDS = "shards"
+COLUMNS = "columns"
+IMAGES = "images"
+LOG = "log.jsonl"
+LOCK = "lock"
+
+_ROWS_NAME = re.compile(r"([0-9]{6,})\.parquet")
+_RUN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+
+
+def is_run(path: Path) -> bool:
+    """Whether a run was created at the path."""
+    return (path / MANIFEST).is_file()
+
+
+def run_path(root: Path, name: str) -> Path:
+    """Path of the named run in a folder of runs.
+
+    Raises:
+        StoreError: The name could lead out of the folder, or is none.
+    """
+    if _RUN_NAME.fullmatch(name) is None or _RESERVED.fullmatch(name) or ".." in name:
+        raise StoreError(
+            f"Run name {name[:80]!r}; 1 to 128 letters, digits, '.', '_' and '-' are required. "
+            "See 'sightline runs ls' for the names there are."
+        )
+    path = root / name
+    if path.resolve().parent != root.resolve():
+        raise StoreError(
+            f"Run {name!r} leads out of {root}; a run must lie in the folder itself. "
+            "Give the path of the directory that it links to."
+        )
+    return path
+
+
+def committed_shards(path: Path) -> list[int]:
+    """Indices of the shards whose Parquet file is in place."""
+    with disk_errors(f"Reading {path / SHARDS}"):
+        names = [entry.name for entry in (path / SHARDS).iterdir()]
+    found = [int(match[1]) for name in names if (match := _ROWS_NAME.fullmatch(name))]
+    return [index for index in found if f"{index:06d}.parquet" in names]
+
+
+def require_free(path: Path, *, overwrite: bool) -> None:
+    """Raises a StoreError unless a run may be created at the path."""
+    if is_run(path):
+        if overwrite:
+            return
+        raise StoreError(
+            f"{path} already holds a run; a new run requires a directory of its own. "
+            "Choose another folder, resume it, or start again with --overwrite."
+        )
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise StoreError(f"{path} is a file; a run requires a directory. Choose another path.")
+    own = {EXAMPLES_FILE, REJECTED_FILE, SHARDS, COLUMNS, LOCK}
+    for entry in path.iterdir():
+        if entry.name not in own and not is_temporary(entry.name):
+            raise StoreError(
+                f"{path} holds {entry.name}, which is no part of a run; a new run requires an "
+                "empty directory. Choose another folder."
+            )
+
+
+def remove_run(path: Path) -> None:
+    """Removes a run's own files, the manifest first, so that half a run is never left.
+
+    The caller holds the lock. Files that are no part of a run stay.
+
+    Raises:
+        StoreError: There is no run at the path.
+    """
+    if not is_run(path):
+        raise StoreError(f"{path} is not a run; only runs are removed. Check the path.")
+    remove_file(path / MANIFEST)
+    with disk_errors(f"Removing {path}"):
+        sync_directory(path)
+    for folder in (SHARDS, COLUMNS, IMAGES):
+        if (path / folder).is_dir():
+            for entry in sorted((path / folder).iterdir()):
+                remove_file(entry)
+    for name in (EXAMPLES_FILE, REJECTED_FILE, LOG):
+        if (path / name).exists():
+            remove_file(path / name)

@@ -1,0 +1,264 @@
+"""The rows of one shard: what the rename of its Parquet file commits."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sightline.core.errors import DataError, MissingFeatureError
+from sightline.core.types import ARRAY_AXES, LAYERED, Example, Feature, Key, Quarantined, Record
+from sightline.store.schema import ROWS, decode_generations, encode_generation, storable
+from sightline.store.sealed import corrupt_file, metadata_of, open_table, unreadable, write_table
+from sightline.store.shards import (
+    FILE_NAME,
+    Place,
+    corrupt_arrays,
+    plan_arrays,
+    read_header,
+    read_parts,
+    slice_of,
+    write_arrays,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardSummary:
+    """What a shard's footer says about it, without reading rows or arrays.
+
+    Attributes:
+        records: Number of observed records.
+        quarantined: Number of error rows.
+        features: Array features of at least one record.
+        layers: Layers of at least one layered array.
+        conditions: Conditions of at least one row.
+        arrays: Name of the array file, or None.
+    """
+
+    records: int
+    quarantined: int
+    features: frozenset[Feature]
+    layers: frozenset[int]
+    conditions: tuple[str, ...]
+    arrays: str | None
+
+
+def write_shard(
+    directory: Path,
+    index: int,
+    run_hash: str,
+    records: Sequence[Record],
+    quarantined: Sequence[Quarantined],
+) -> None:
+    """Writes a shard's arrays, then its rows; the rename of the rows is the commit."""
+    tensors, places = plan_arrays(records)
+    arrays = write_arrays(directory, index, run_hash, tensors)
+    rows = [_row(record, mine) for record, mine in zip(records, places, strict=True)]
+    rows += [_error_row(row) for row in quarantined]
+    layered = {layer for r in records if r.features.keys() & LAYERED for layer in r.layers}
+    metadata = {
+        "sightline.format": "rows.1",
+        "sightline.run": run_hash,
+        "sightline.shard": str(index),
+        "sightline.arrays": "" if arrays is None else arrays.name,
+        "sightline.summary": json.dumps(
+            {
+                "records": len(records),
+                "quarantined": len(quarantined),
+                "features": [f.value for f in Feature if any(f in r.features for r in records)],
+                "layers": sorted(layered),
+                "conditions": list(dict.fromkeys(row["condition"] for row in rows)),
+            }
+        ),
+    }
+    table = pa.Table.from_pylist(rows, schema=ROWS)
+    write_table(rows_path(directory, index), ROWS, [table], metadata)
+
+
+def rows_path(directory: Path, index: int) -> Path:
+    """Path of a shard's Parquet file."""
+    return directory / f"{index:06d}.parquet"
+
+
+def _row(record: Record, places: Sequence[Place]) -> dict[str, Any]:
+    return {
+        "example_id": record.example.id,
+        "condition": record.condition,
+        "status": "ok",
+        "reason": None,
+        "greedy": None if record.greedy is None else encode_generation(record.greedy),
+        "samples": [encode_generation(sample) for sample in record.samples],
+        "layers": list(record.layers),
+        "arrays": [
+            {
+                "feature": place.feature.value,
+                "part": place.part,
+                "start": place.start,
+                "shape": list(place.shape),
+                "dtype": place.dtype,
+            }
+            for place in places
+        ],
+    }
+
+
+def _error_row(row: Quarantined) -> dict[str, Any]:
+    return {
+        "example_id": row.key.example_id,
+        "condition": row.key.condition,
+        "status": "error",
+        "reason": storable(row.reason),
+        "greedy": None,
+        "samples": [],
+        "layers": [],
+        "arrays": [],
+    }
+
+
+class StoredShard:
+    """One committed shard, its rows' checksum verified."""
+
+    def __init__(self, directory: Path, index: int, run_hash: str) -> None:
+        self._directory = directory
+        self._path = rows_path(directory, index)
+        self._file: pq.ParquetFile = open_table(self._path)
+        metadata = metadata_of(self._file, self._path)
+        for name, want in (("run", run_hash), ("shard", str(index)), ("format", "rows.1")):
+            if metadata.get(f"sightline.{name}") != want:
+                raise corrupt_file(self._path, f"the {name} of another place", "footer")
+        if not self._file.schema_arrow.equals(ROWS):
+            raise corrupt_file(self._path, "other columns than a shard has", "schema")
+        summary = json.loads(metadata["sightline.summary"])
+        self.summary = ShardSummary(
+            records=summary["records"],
+            quarantined=summary["quarantined"],
+            features=frozenset(Feature(name) for name in summary["features"]),
+            layers=frozenset(summary["layers"]),
+            conditions=tuple(summary["conditions"]),
+            arrays=metadata["sightline.arrays"] or None,
+        )
+        self._index = index
+        self._run_hash = run_hash
+
+    def quarantined(self) -> Iterator[Quarantined]:
+        """Error rows in stored order."""
+        if self.summary.quarantined == 0:
+            return
+        for row in self._rows(["example_id", "condition", "status", "reason"]).to_pylist():
+            if row["status"] == "error":
+                yield Quarantined(Key(row["example_id"], row["condition"]), row["reason"])
+
+    def records(
+        self,
+        examples: Mapping[str, Example],
+        *,
+        condition: str | None,
+        features: Collection[Feature] | None,
+        layers: Collection[int] | None,
+    ) -> Iterator[Record]:
+        """Observed records in stored order, arrays verified; see `RunStore.records`."""
+        if condition is not None and condition not in self.summary.conditions:
+            return
+        table = self._rows(None)
+        keep = table["status"].to_numpy() == "ok"
+        if condition is not None:
+            keep &= table["condition"].to_numpy() == condition
+        table = table.filter(pa.array(keep)).combine_chunks()
+        if table.num_rows == 0:
+            return
+        wanted = set(ARRAY_AXES if features is None else features)
+        try:
+            yield from self._decode(table, examples, wanted, layers)
+        except (DataError, ValueError, KeyError, IndexError) as error:
+            raise corrupt_file(self._path, f"rows that do not fit ({error})", "rows") from error
+
+    def _decode(
+        self,
+        table: pa.Table,
+        examples: Mapping[str, Example],
+        wanted: Collection[Feature],
+        layers: Collection[int] | None,
+    ) -> Iterator[Record]:
+        rows = table.select(["example_id", "condition", "layers", "arrays"]).to_pylist()
+        places = [[_place(entry) for entry in row["arrays"]] for row in rows]
+        places = [[place for place in mine if place.feature in wanted] for mine in places]
+        parts = self._parts({(p.feature, p.part) for mine in places for p in mine}, layers)
+        greedy = decode_generations(table["greedy"].chunk(0))
+        nested = table["samples"].chunk(0)
+        samples = decode_generations(nested.values)
+        bounds = nested.offsets.to_pylist()
+        for i, (row, mine) in enumerate(zip(rows, places, strict=True)):
+            kept = tuple(n for n in row["layers"] if layers is None or n in layers)
+            arrays = {}
+            for place in mine:
+                if place.feature in LAYERED and layers is not None:
+                    self._require_layers(layers, row["layers"])
+                arrays[place.feature] = self._array(place, parts, kept)
+            yield Record(
+                example=examples[row["example_id"]],
+                condition=row["condition"],
+                greedy=greedy[i],
+                samples=tuple(s for s in samples[bounds[i] : bounds[i + 1]] if s is not None),
+                features=arrays,
+                layers=kept,
+            )
+
+    def _parts(
+        self, wanted: Collection[tuple[Feature, int]], layers: Collection[int] | None
+    ) -> dict[tuple[Feature, int], tuple[np.ndarray, tuple[int, ...]]]:
+        if not wanted or self.summary.arrays is None:
+            return {}
+        if FILE_NAME.fullmatch(self.summary.arrays) is None:
+            raise corrupt_file(self._path, "an array file of a wrong name", "footer")
+        path = self._directory / self.summary.arrays
+        if not path.is_file():
+            raise corrupt_arrays(path, "no file", "the whole file")
+        header = read_header(path)
+        if (header[0].get("run"), header[0].get("shard")) != (self._run_hash, str(self._index)):
+            raise corrupt_arrays(path, "the run or shard of another place", "header")
+        return read_parts(path, wanted, layers, header)
+
+    def _array(
+        self,
+        place: Place,
+        parts: Mapping[tuple[Feature, int], tuple[np.ndarray, tuple[int, ...]]],
+        layers: tuple[int, ...],
+    ) -> np.ndarray:
+        shape = (len(layers), *place.shape[1:]) if place.feature in LAYERED else place.shape
+        if math.prod(shape) == 0 and (place.feature, place.part) not in parts:
+            return np.empty(shape, dtype=place.dtype)
+        array, stored = parts[place.feature, place.part]
+        if array.dtype != np.dtype(place.dtype) or stored != (
+            layers if place.feature in LAYERED else ()
+        ):
+            raise ValueError(f"{place.feature.value} of dtype {array.dtype}, layers {stored}")
+        return slice_of(place, array)
+
+    def _require_layers(self, asked: Collection[int], stored: Sequence[int]) -> None:
+        absent = sorted(set(asked) - set(stored))
+        if absent:
+            raise MissingFeatureError(
+                f"{self._path.parent.parent} has no hidden states of layers {absent}; layers "
+                f"{list(stored)} were stored. Ask for those, or collect again with --layers."
+            )
+
+    def _rows(self, columns: list[str] | None) -> pa.Table:
+        with unreadable(self._path):
+            return self._file.read(columns=columns, use_threads=False)
+
+
+def _place(entry: Mapping[str, Any]) -> Place:
+    return Place(
+        feature=Feature(entry["feature"]),
+        part=entry["part"],
+        start=entry["start"],
+        shape=tuple(entry["shape"]),
+        dtype=entry["dtype"],
+    )
