@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -30,9 +30,35 @@ class Cost:
 
 @runtime_checkable
 class Estimator(Protocol):
-    """Turns records into uncertainty, higher = worse. A frozen dataclass; fields are parameters."""
+    """Turns records into uncertainty, higher = worse. A frozen dataclass; fields are parameters.
 
-    needs: ClassVar[frozenset[Feature]]
+    The traits are class variables, or properties where they depend on the parameters.
+    """
+
+    @property
+    def needs(self) -> frozenset[Feature]:
+        """Signals every record must show."""
+        ...
+
+    @property
+    def family(self) -> str:
+        """Kind of method, as the report groups it; ``control`` for controls."""
+        ...
+
+    @property
+    def is_probability(self) -> bool:
+        """Whether 1 − uncertainty is a probability of being right, so that its ECE has meaning."""
+        ...
+
+    @property
+    def control(self) -> bool:
+        """Whether it must not work by design; a score that loses to it has learned nothing."""
+        ...
+
+    @property
+    def simple(self) -> bool:
+        """Whether it may serve as the simple baseline that the others are compared with."""
+        ...
 
     def uncertainty(self, records: Sequence[Record]) -> Float[np.ndarray, " n"]:
         """Uncertainty of each record's greedy answer.
@@ -51,7 +77,34 @@ class Estimator(Protocol):
 class LearnedEstimator(Protocol):
     """Fits on labelled records and returns the fitted `Estimator`."""
 
-    needs: ClassVar[frozenset[Feature]]
+    @property
+    def needs(self) -> frozenset[Feature]:
+        """Signals every record must show."""
+        ...
+
+    @property
+    def family(self) -> str:
+        """Kind of method, as the report groups it; ``control`` for controls."""
+        ...
+
+    @property
+    def is_probability(self) -> bool:
+        """Whether 1 − uncertainty is a probability of being right, so that its ECE has meaning."""
+        ...
+
+    @property
+    def control(self) -> bool:
+        """Whether it must not work by design; a score that loses to it has learned nothing."""
+        ...
+
+    @property
+    def simple(self) -> bool:
+        """Whether it may serve as the simple baseline that the others are compared with."""
+        ...
+
+    def cost(self, records: Sequence[Record]) -> Cost:
+        """What observing the needed signals costs per answer, beyond the greedy answer."""
+        ...
 
     def fit(
         self,

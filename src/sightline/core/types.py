@@ -20,6 +20,7 @@ from sightline.core.errors import DataError, MissingFeatureError
 
 CLEAN = "clean"
 BLANK = "blank"
+NEGATED = "negated"
 
 FinishReason = Literal["stop", "length", "unknown"]
 Scalar = str | int | float | bool
@@ -48,6 +49,8 @@ class Feature(StrEnum):
     QUESTION_TYPE = "question_type"
 
     CONDITIONS = "conditions"
+    BLANK_ANSWER = "blank_answer"
+    NEGATIONS = "negations"
     ROTATIONS = "rotations"
     MODELS = "models"
 
@@ -253,6 +256,25 @@ class Related:
     rotations: tuple[Record, ...] = ()
     models: tuple[Record, ...] = ()
 
+    @property
+    def views(self) -> tuple[Record, ...]:
+        """Conditions under which the right answer stays the same: neither blank nor negated."""
+        return tuple(
+            c
+            for c in self.conditions
+            if not _has_family(c.condition, BLANK) and not _has_family(c.condition, NEGATED)
+        )
+
+    @property
+    def blank(self) -> tuple[Record, ...]:
+        """The same question with a blank image: what the model answers from language alone."""
+        return tuple(c for c in self.conditions if _has_family(c.condition, BLANK))
+
+    @property
+    def negations(self) -> tuple[Record, ...]:
+        """Conditions that ask for the opposite, so that the right answer changes."""
+        return tuple(c for c in self.conditions if _has_family(c.condition, NEGATED))
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -339,9 +361,11 @@ _HAS: Mapping[Feature, Callable[[Record], bool]] = {
     ),
     Feature.CHOICES: lambda r: r.example.choices is not None,
     Feature.QUESTION_TYPE: lambda r: r.example.question_type is not None,
-    Feature.CONDITIONS: lambda r: len(r.related.conditions) > 0,
-    Feature.ROTATIONS: lambda r: len(r.related.rotations) > 0,
-    Feature.MODELS: lambda r: len(r.related.models) > 0,
+    Feature.CONDITIONS: lambda r: any(c.greedy or c.samples for c in r.related.views),
+    Feature.BLANK_ANSWER: lambda r: any(c.greedy for c in r.related.blank),
+    Feature.NEGATIONS: lambda r: any(c.greedy or c.samples for c in r.related.negations),
+    Feature.ROTATIONS: lambda r: any(o.greedy for o in r.related.rotations),
+    Feature.MODELS: lambda r: any(o.greedy for o in r.related.models),
 }
 
 
@@ -370,6 +394,11 @@ class Estimate:
     high: float | None = None
     n: int = 0
     reason: str | None = None
+
+
+def _has_family(condition: str, family: str) -> bool:
+    """Whether a condition, or a part of a composed one, is of a family (``negated``…)."""
+    return any(part.split(":")[0].startswith(family) for part in condition.split("+"))
 
 
 def _clip(text: str, limit: int = 40) -> str:
