@@ -1,1 +1,5 @@
-"""Vision-language models that can be observed."""
+"""Models that can be observed; torch and transformers are imported only when one is loaded."""
+
+from sightline.models.loading import load_model
+
+__all__ = ["load_model"]

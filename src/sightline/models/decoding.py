@@ -1,0 +1,382 @@
+"""Decoding behind one shared prefill: the prompt and its images are read once.
+
+The key-value cache of the prefill is kept as it is; every use (greedy and samples together, the
+options, an answer to be scored) continues a copy of its rows. Positions and masks come from the
+model's own generation methods, so that M-RoPE, 1-based positions and left padding are what
+``generate`` would use; models in front of a separate language model (BLIP) decode with that one.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import xxhash
+from jaxtyping import Float
+
+from sightline.core.errors import ModelError
+from sightline.models.inputs import image_positions
+
+_SEPARATE_LANGUAGE_MODEL = frozenset({"blip-2", "instructblip", "instructblipvideo"})
+
+
+@dataclass(slots=True)
+class Prefill:
+    """What one pass over prompts and images left behind; b prompts, T positions.
+
+    Attributes:
+        log_probs: Float32 (b, v), distribution of the first answer token.
+        cache: Keys and values, one row per prompt; never modified.
+        mask: (b, T) attention mask.
+        positions: Last position of every row, (b, 1) or (axes, b, 1).
+        hidden: (b, l, d) states at the last prompt position, or None.
+        image_hidden: (b, l, d) mean states over the image's positions, or None.
+        has_image: (b,) whether the row has image positions.
+    """
+
+    log_probs: torch.Tensor
+    cache: Any
+    mask: torch.Tensor
+    positions: torch.Tensor
+    hidden: torch.Tensor | None
+    image_hidden: torch.Tensor | None
+    has_image: torch.Tensor
+
+
+@dataclass(slots=True)
+class Decoded:
+    """One decoded row; lists grow by one per token.
+
+    Attributes:
+        ids: Token ids, end token included.
+        logprobs: Nats, raw distribution.
+        stopped: Whether an end token was produced.
+    """
+
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    stopped: bool = False
+
+
+@dataclass(slots=True)
+class Detail:
+    """What is kept of a greedy row beside its tokens, one entry per token.
+
+    Attributes:
+        entropy: Nats, over the full vocabulary.
+        top_logprobs: (k,) each, descending.
+        top_ids: (k,) each.
+        hidden: (l, d) each, the state that produced the token.
+    """
+
+    entropy: list[float] = field(default_factory=list)
+    top_logprobs: list[np.ndarray] = field(default_factory=list)
+    top_ids: list[np.ndarray] = field(default_factory=list)
+    hidden: list[torch.Tensor] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How samples are drawn.
+
+    Attributes:
+        temperature: Divides the logits; recorded log-probabilities are those before it.
+        top_p: Smallest set of tokens whose probability reaches it; 1 = all.
+    """
+
+    temperature: float
+    top_p: float
+
+
+def prefill(
+    model: Any,
+    inputs: dict[str, torch.Tensor],
+    *,
+    image_token_id: int | None,
+    layers: Sequence[int] = (),
+) -> Prefill:
+    """Reads prompts and images once.
+
+    Args:
+        model: A transformers image-text-to-text model.
+        inputs: Its processor's tensors, left-padded.
+        image_token_id: The id at the image's positions.
+        layers: Indices into the returned hidden states (0 = embeddings) to keep.
+    """
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    settings: dict[str, Any] = {"use_cache": True, "return_dict": True}
+    if layers:
+        settings["output_hidden_states"] = True
+    if _is_separate(model):
+        positions = (mask.long().cumsum(-1) - 1).clamp_min(0)
+        outputs = model(**inputs, position_ids=positions, logits_to_keep=1, **settings)
+        states = outputs.language_model_outputs
+    else:
+        others = {k: v for k, v in inputs.items() if k != "input_ids"}
+        positions = model._prepare_position_ids_for_generation(ids, dict(others))
+        prepared = model.prepare_inputs_for_generation(
+            ids, position_ids=positions, is_first_iteration=True, use_cache=True, **others
+        )
+        if model._supports_logits_to_keep():
+            settings["logits_to_keep"] = 1
+        outputs = states = model(**{**prepared, **settings})
+    hidden = image_hidden = None
+    where = image_positions(ids, image_token_id)
+    has_image = where.any(-1)
+    if layers:
+        kept = [states.hidden_states[layer] for layer in layers]
+        hidden = torch.stack([state[:, -1] for state in kept], 1)
+        if bool(has_image.any()):
+            image_hidden = torch.stack([_mean_over(state, where) for state in kept], 1)
+    return Prefill(
+        log_probs=torch.log_softmax(outputs.logits[:, -1].float(), -1),
+        cache=states.past_key_values,
+        mask=mask,
+        positions=positions[..., -1:],
+        hidden=hidden,
+        image_hidden=image_hidden,
+        has_image=has_image,
+    )
+
+
+class Continuation:
+    """A copy of some prefill rows that can be fed further tokens."""
+
+    def __init__(self, model: Any, start: Prefill, rows: torch.Tensor) -> None:
+        self._model = model
+        self._cache = _forked(start.cache)
+        self._mask, self._positions = start.mask, start.positions
+        self.keep(rows)
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Keeps these rows, in this order; a row may be repeated."""
+        self._cache.reorder_cache(rows)
+        self._mask = self._mask.index_select(0, rows)
+        self._positions = self._positions.index_select(-2, rows)
+
+    def feed(self, ids: torch.Tensor, *, states: bool = False) -> Any:
+        """Feeds tokens, (r, n), and returns the language model's outputs at their positions."""
+        count = ids.shape[1]
+        steps = torch.arange(1, count + 1, device=ids.device)
+        positions = self._positions + steps
+        self._positions = positions[..., -1:]
+        self._mask = torch.cat([self._mask, self._mask.new_ones(ids.shape)], 1)
+        common: dict[str, Any] = {
+            "attention_mask": self._mask,
+            "position_ids": positions,
+            "past_key_values": self._cache,
+            "use_cache": True,
+        }
+        settings: dict[str, Any] = {"return_dict": True}
+        if states:
+            settings["output_hidden_states"] = True
+        if _is_separate(self._model):
+            return self._model.language_model(input_ids=ids, **common, **settings)
+        prepared = self._model.prepare_inputs_for_generation(
+            ids, is_first_iteration=False, **common
+        )
+        return self._model(**{**prepared, **settings})
+
+
+def decode(
+    model: Any,
+    start: Prefill,
+    *,
+    uniforms: Float[np.ndarray, "b m t"],
+    max_new_tokens: int,
+    eos_ids: Sequence[int],
+    sampling: Sampling,
+    top_k: int = 0,
+    layers: Sequence[int] = (),
+) -> tuple[list[Decoded], list[Detail], list[list[Decoded]]]:
+    """Decodes the greedy answer and m samples of every prompt, all rows together.
+
+    Greedy takes the argmax of the raw distribution; a sample takes the first token, in id order,
+    at which the cumulative probability passes its own next uniform number. Rows that have ended
+    leave the batch once they are half of it.
+
+    Returns:
+        Greedy rows, what was kept of them, and the samples of each prompt.
+    """
+    prompts, samples, _ = uniforms.shape
+    width = 1 + samples
+    device = start.log_probs.device
+    decoded = [Decoded() for _ in range(prompts * width)]
+    details = [Detail() for _ in range(prompts)]
+    draws = torch.as_tensor(uniforms.reshape(prompts * samples, uniforms.shape[2]), device=device)
+    eos = torch.as_tensor(list(eos_ids), device=device)
+    # Row numbers of the batch; every prompt's first row is its greedy one.
+    alive = torch.arange(prompts * width, device=device)
+    log_probs = start.log_probs.repeat_interleave(width, 0)
+    hidden = None if start.hidden is None else start.hidden.repeat_interleave(width, 0)
+    running: Continuation | None = None
+    ended = torch.zeros_like(alive, dtype=torch.bool)
+    for step in range(max_new_tokens):
+        greedy = alive % width == 0
+        tokens = torch.empty_like(alive)
+        tokens[greedy] = log_probs[greedy].argmax(-1)
+        if samples:
+            own = alive[~greedy]
+            draw = draws[own - own // width - 1, step]
+            tokens[~greedy] = _drawn(log_probs[~greedy], draw, sampling)
+        chosen = log_probs.gather(1, tokens[:, None])[:, 0]
+        _require_finite(chosen)
+        _record(decoded, alive, tokens, chosen, ended)
+        kept = (greedy & ~ended).nonzero()[:, 0]
+        owners = [details[i] for i in (alive[kept] // width).tolist()]
+        _keep_detail(owners, log_probs[kept], None if hidden is None else hidden[kept], top_k)
+        ended = ended | torch.isin(tokens, eos)
+        for row in alive[ended].tolist():
+            decoded[row].stopped = True
+        if bool(ended.all()) or step + 1 == max_new_tokens:
+            break
+        if running is None:
+            # The first step needs no cache: rows that ended at once are never copied.
+            left = (~ended).nonzero()[:, 0]
+            running = Continuation(model, start, alive[left] // width)
+            alive, tokens, ended = alive[left], tokens[left], ended[left]
+        elif int(ended.sum()) * 2 >= len(ended):
+            left = (~ended).nonzero()[:, 0]
+            running.keep(left)
+            alive, tokens, ended = alive[left], tokens[left], ended[left]
+        outputs = running.feed(tokens[:, None], states=bool(layers))
+        log_probs = torch.log_softmax(outputs.logits[:, -1].float(), -1)
+        if layers:
+            hidden = torch.stack([outputs.hidden_states[layer][:, -1] for layer in layers], 1)
+    per_prompt = [decoded[i * width : (i + 1) * width] for i in range(prompts)]
+    return [rows[0] for rows in per_prompt], details, [rows[1:] for rows in per_prompt]
+
+
+def score(
+    model: Any, start: Prefill, rows: Sequence[int], continuations: Sequence[Sequence[int]]
+) -> list[Float[np.ndarray, " t"]]:
+    """Log-probabilities of given continuations, each token after the ones before it.
+
+    Args:
+        model: The model of the prefill.
+        start: The prefill.
+        rows: Prefill row that each continuation continues.
+        continuations: Token ids, at least one each.
+
+    Returns:
+        Float64 arrays in nats, one value per token. A shorter continuation is padded on the
+        right, where causal attention cannot see it.
+    """
+    device = start.log_probs.device
+    index = torch.as_tensor(list(rows), device=device)
+    first = start.log_probs[index, [ids[0] for ids in continuations]].double().cpu().numpy()
+    longest = max(len(ids) for ids in continuations)
+    if longest == 1:
+        return [value.reshape(1) for value in first]
+    padded = torch.zeros((len(rows), longest), dtype=torch.long)
+    for row, ids in enumerate(continuations):
+        padded[row, : len(ids)] = torch.as_tensor(ids)
+    padded = padded.to(device)
+    logits = Continuation(model, start, index).feed(padded[:, :-1]).logits
+    rest = _chosen(logits, padded[:, 1:]).double().cpu().numpy()
+    return [
+        np.concatenate([first[row : row + 1], rest[row, : len(ids) - 1]])
+        for row, ids in enumerate(continuations)
+    ]
+
+
+def sample_uniforms(seed: int, example_id: str, samples: int, tokens: int) -> np.ndarray:
+    """Uniform numbers of an example's samples, (m, t); sample i's depend on i alone."""
+    return np.array(
+        [
+            np.random.default_rng(
+                xxhash.xxh3_128_intdigest(f"{seed}\x1f{index}\x1f{example_id}".encode())
+            ).random(tokens)
+            for index in range(samples)
+        ]
+    ).reshape(samples, tokens)
+
+
+def _is_separate(model: Any) -> bool:
+    return model.config.model_type in _SEPARATE_LANGUAGE_MODEL
+
+
+def _forked(cache: Any) -> Any:
+    """Copies a cache's structure but not its tensors; `reorder_cache` then makes new ones."""
+    forked = copy.copy(cache)
+    forked.layers = [_forked_layer(layer) for layer in cache.layers]
+    return forked
+
+
+def _forked_layer(layer: Any) -> Any:
+    forked = copy.copy(layer)
+    for name, value in vars(layer).items():
+        if isinstance(value, dict | list):
+            setattr(forked, name, copy.copy(value))
+    return forked
+
+
+def _mean_over(state: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+    weights = where.to(device=state.device, dtype=torch.float32)
+    total = torch.einsum("btd,bt->bd", state.float(), weights)
+    return total / weights.sum(-1, keepdim=True).clamp_min(1)
+
+
+def _chosen(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """Log-probabilities of ids without building the full log-softmax, row by row."""
+    return torch.stack(
+        [
+            row.gather(1, own[:, None])[:, 0] - row.logsumexp(-1)
+            for row, own in zip(map(torch.Tensor.float, logits), ids, strict=True)
+        ]
+    )
+
+
+def _drawn(log_probs: torch.Tensor, uniform: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+    probs = torch.softmax(log_probs.double() / sampling.temperature, -1)
+    if sampling.top_p < 1:
+        ranked, order = probs.sort(stable=True, dim=-1, descending=True)
+        outside = ranked.cumsum(-1) - ranked >= sampling.top_p
+        probs = probs.masked_fill(torch.zeros_like(outside).scatter(1, order, outside), 0)
+    steps = probs.cumsum(-1)
+    target = uniform[:, None] * steps[:, -1:]
+    return torch.searchsorted(steps, target, right=True)[:, 0].clamp_max(probs.shape[1] - 1)
+
+
+def _require_finite(chosen: torch.Tensor) -> None:
+    if not bool(torch.isfinite(chosen).all()):
+        raise ModelError(
+            "The model's logits hold NaN; finite logits are required. "
+            "Load it with another dtype, such as bfloat16 or float32."
+        )
+
+
+def _record(
+    decoded: list[Decoded],
+    alive: torch.Tensor,
+    tokens: torch.Tensor,
+    chosen: torch.Tensor,
+    ended: torch.Tensor,
+) -> None:
+    values = zip(alive.tolist(), tokens.tolist(), chosen.tolist(), ended.tolist(), strict=True)
+    for row, token, logprob, done in values:
+        if not done:
+            decoded[row].ids.append(token)
+            decoded[row].logprobs.append(min(logprob, 0.0))
+
+
+def _keep_detail(
+    owners: Sequence[Detail], log_probs: torch.Tensor, hidden: torch.Tensor | None, top_k: int
+) -> None:
+    # Zero probabilities (log -inf) add nothing to the entropy.
+    entropy = -(log_probs.exp() * log_probs.clamp_min(torch.finfo(log_probs.dtype).min)).sum(-1)
+    for detail, value in zip(owners, entropy.clamp_min(0).tolist(), strict=True):
+        detail.entropy.append(value)
+    if top_k and owners:
+        best = log_probs.topk(min(top_k, log_probs.shape[1]), -1)
+        values, ids = best.values.cpu().numpy(), best.indices.cpu().numpy()
+        for i, detail in enumerate(owners):
+            detail.top_logprobs.append(values[i])
+            detail.top_ids.append(ids[i])
+    if hidden is not None:
+        for detail, state in zip(owners, hidden, strict=True):
+            detail.hidden.append(state)

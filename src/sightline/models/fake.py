@@ -1,0 +1,181 @@
+"""A tiny deterministic model for unit tests: no weights, no torch, every feature.
+
+Its answers are drawn from a hash of the question and the image's pixels, so they change with
+either; its numbers have the right shapes, signs and sums, and mean nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xxhash
+
+from sightline.core.errors import ModelError
+from sightline.core.protocols import Request
+from sightline.core.types import BLANK, Example, Feature, Generation, Record
+from sightline.data.prompts import PromptStyle, user_text
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_WORDS = ("yes", "no", "red", "blue", "green", "one", "two", "three", "circle", "square")
+_END = len(_WORDS)
+_DEPTH, _WIDTH = 4, 8
+
+
+@dataclass(frozen=True, slots=True)
+class FakeModel:
+    """Implements `sightline.core.protocols.VisionLanguageModel`.
+
+    Attributes:
+        style: How an example becomes the user's text.
+        fails_on: Example ids that raise `ModelError`, to test quarantine.
+    """
+
+    style: PromptStyle = field(default_factory=PromptStyle)
+    fails_on: frozenset[str] = frozenset()
+
+    def fingerprint(self) -> Mapping[str, Any]:
+        """What identifies this model."""
+        return {"name": "fake", "revision": "1", "prompt_style": self.style.to_dict()}
+
+    def observe(
+        self,
+        examples: Sequence[Example],
+        images: Sequence[tuple[Image, ...]],
+        request: Request,
+    ) -> list[Record]:
+        """Observes every example by itself; the blank record follows its clean one."""
+        records: list[Record] = []
+        for example, own in zip(examples, images, strict=True):
+            if example.id in self.fails_on:
+                raise ModelError(
+                    f"Example {example.id!r} is set to fail; another example is required. "
+                    "Remove it from fails_on."
+                )
+            records += self._observe_one(example, own, request)
+        return records
+
+    def _observe_one(
+        self, example: Example, images: tuple[Image, ...], request: Request
+    ) -> list[Record]:
+        text = user_text(example, self.style)
+        seen = b"".join(image.tobytes() for image in images)
+        clean = _Shown(text, seen, example, request)
+        features = clean.features()
+        if not request.blank or not images:
+            return [clean.record(features)]
+        white = b"".join(bytes([255]) * len(image.tobytes()) for image in images)
+        blank = _Shown(text, white, example, request)
+        features[Feature.BLANK_LOGPROBS] = blank.logprobs(clean.greedy_ids)
+        if request.options and example.choices is not None:
+            texts, letters = blank.options()
+            features[Feature.BLANK_OPTION_LOGPROBS] = texts
+            features[Feature.BLANK_LETTER_LOGPROBS] = letters
+        answer = blank.generation(blank.greedy_ids)
+        return [clean.record(features), Record(example, condition=BLANK, greedy=answer)]
+
+
+class _Shown:
+    """What the model shows on one question with one set of pixels."""
+
+    def __init__(self, text: str, pixels: bytes, example: Example, request: Request) -> None:
+        self._seed = xxhash.xxh3_128_intdigest(text.encode() + b"\x1f" + pixels)
+        self._example, self._request, self._has_image = example, request, bool(pixels)
+        self._dists = self._rng("distributions").dirichlet(np.full(_END + 1, 0.5), size=64)
+        self.greedy_ids = self._decode(lambda dist, _: int(dist.argmax()))
+
+    def _rng(self, purpose: str) -> np.random.Generator:
+        return np.random.default_rng([self._seed, xxhash.xxh3_64_intdigest(purpose.encode())])
+
+    def _dist(self, step: int) -> np.ndarray:
+        dist: np.ndarray = np.maximum(self._dists[step % 64], 1e-12)
+        return dist
+
+    def _decode(self, choose: Any) -> list[int]:
+        ids: list[int] = []
+        for step in range(self._request.max_new_tokens):
+            ids.append(choose(self._dist(step), step))
+            if ids[-1] == _END:
+                break
+        return ids
+
+    def _sample(self, index: int) -> list[int]:
+        name = f"{self._request.seed} {self._example.id} {index}"
+        rng = self._rng(name)
+        heat = self._request.temperature
+
+        def choose(dist: np.ndarray, _: int) -> int:
+            warm = dist ** (1 / heat)
+            return int(rng.choice(len(warm), p=warm / warm.sum()))
+
+        return self._decode(choose)
+
+    def logprobs(self, ids: Sequence[int]) -> np.ndarray:
+        """Log-probabilities of tokens, (t,) nats."""
+        return np.array([min(0.0, np.log(self._dist(t)[token])) for t, token in enumerate(ids)])
+
+    def generation(self, ids: Sequence[int]) -> Generation:
+        """Tokens as a generation."""
+        words = [_WORDS[i] for i in ids if i != _END]
+        return Generation(
+            text=" ".join(words),
+            token_ids=np.asarray(ids, dtype=np.int32),
+            tokens=tuple("</s>" if i == _END else f" {_WORDS[i]}" for i in ids),
+            logprobs=self.logprobs(ids),
+            finish_reason="stop" if ids[-1] == _END else "length",
+        )
+
+    def options(self) -> tuple[np.ndarray, np.ndarray]:
+        """Log-probabilities of option texts and of option letters, (c,) each."""
+        count = len(self._example.choices or ())
+        dist = self._rng("options").dirichlet(np.ones(count + 1))[:count]
+        letters = self._rng("letters").dirichlet(np.ones(count + 1))[:count]
+        return np.log(np.maximum(dist, 1e-12)), np.log(np.maximum(letters, 1e-12))
+
+    def features(self) -> dict[Feature, np.ndarray]:
+        """Every array the request asks for."""
+        steps = range(len(self.greedy_ids))
+        dists = np.stack([self._dist(t) for t in steps])
+        found: dict[Feature, np.ndarray] = {
+            Feature.TOKEN_ENTROPY: np.maximum(-(dists * np.log(dists)).sum(1), 0)
+        }
+        k = min(self._request.top_k_logprobs, _END + 1)
+        if k:
+            ranked = np.argsort(-dists, axis=1, kind="stable")[:, :k]
+            found[Feature.TOP_TOKEN_IDS] = ranked.astype(np.int32)
+            found[Feature.TOP_LOGPROBS] = np.log(np.take_along_axis(dists, ranked, 1))
+        layers = self.layers
+        if layers:
+            shape = (len(layers), len(self.greedy_ids), _WIDTH)
+            hidden = self._rng("hidden").normal(size=shape).astype(np.float16)
+            found[Feature.HIDDEN] = hidden
+            found[Feature.PROMPT_HIDDEN] = hidden[:, 0].copy()
+            if self._has_image:
+                mean = self._rng("image").normal(size=(len(layers), _WIDTH))
+                found[Feature.IMAGE_HIDDEN] = mean.astype(np.float16)
+        if self._request.options and self._example.choices is not None:
+            found[Feature.OPTION_LOGPROBS], found[Feature.LETTER_LOGPROBS] = self.options()
+            lengths = [len(choice.split()) + 1 for choice in self._example.choices]
+            found[Feature.OPTION_LENGTHS] = np.asarray(lengths, dtype=np.int32)
+        return found
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Requested depths as indices, doubles left out."""
+        asked = (round(f * _DEPTH) if isinstance(f, float) else f for f in self._request.layers)
+        return tuple(dict.fromkeys(asked))
+
+    def record(self, features: dict[Feature, np.ndarray]) -> Record:
+        """The clean record."""
+        samples = (self._sample(i) for i in range(self._request.n_samples))
+        return Record(
+            self._example,
+            greedy=self.generation(self.greedy_ids),
+            samples=tuple(self.generation(ids) for ids in samples),
+            features=features,
+            layers=self.layers,
+        )

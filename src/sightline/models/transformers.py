@@ -1,0 +1,404 @@
+"""Local vision-language models through transformers: everything one pass can show, kept once.
+
+Each (images, question) pair is read by one prefill; the greedy answer, all samples and all options
+continue copies of its key-value cache. Only the model's end tokens are taken from its generation
+settings: repetition penalties, suppressed tokens, minimum lengths and sampling defaults are never
+applied, so that greedy is the argmax of the recorded raw distribution.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from sightline.core.errors import ModelError, OutOfMemoryError, UsageError
+from sightline.core.protocols import Request
+from sightline.core.types import BLANK, CLEAN, Example, Feature, FinishReason, Generation, Record
+from sightline.data.prompts import PromptStyle, user_text
+from sightline.models.decoding import (
+    Decoded,
+    Detail,
+    Prefill,
+    Sampling,
+    decode,
+    prefill,
+    sample_uniforms,
+    score,
+)
+from sightline.models.inputs import InputBuilder, as_int32, blank_images
+from sightline.models.options import BLANK_OF, option_features
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_THINK, _THOUGHT = "<think>", "</think>"
+_FLOAT16_MAX = 65504.0
+
+
+class TransformersModel:
+    """A `VisionLanguageModel` over a loaded transformers model and its processor.
+
+    Args:
+        model: A model of the image-text-to-text classes, in evaluation mode.
+        processor: Its processor, or a `sightline.models.inputs.PartsProcessor`.
+        identity: What identifies the weights; see `sightline.models.loading.identity`.
+        style: How an example becomes the user's text.
+        blank_colour: Colour of the image that stands for "no image", as Pillow names it.
+
+    Raises:
+        UsageError: The model has no end token, or is an encoder-decoder.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        *,
+        identity: Mapping[str, Any],
+        style: PromptStyle = PromptStyle(),  # noqa: B008 (frozen)
+        blank_colour: str = "white",
+    ) -> None:
+        config = model.config
+        self._model = model.eval()
+        self._identity = dict(identity)
+        self._style = style
+        self._blank_colour = blank_colour
+        self._image_token_id = _first_set(config, "image_token_id", "image_token_index")
+        self._inputs = InputBuilder(processor, config.model_type, self._image_token_id)
+        self._eos_ids = _eos_ids(model, self._inputs.tokenizer)
+        self._form = self._inputs.answer_form(self._eos_ids)
+        self._depth = int(config.get_text_config().num_hidden_layers)
+        self._pieces: dict[int, str] = {}
+        if getattr(model, "is_encoder_decoder", False) or not getattr(
+            config, "use_decoder_only_language_model", True
+        ):
+            raise UsageError(
+                f"{config.model_type} here is an encoder-decoder; a decoder-only vision-language "
+                "model is required. Choose a checkpoint with a decoder-only language model."
+            )
+
+    def fingerprint(self) -> Mapping[str, Any]:
+        """What identifies the weights and everything fixed at loading that affects results."""
+        template = self._inputs.template
+        return {
+            **self._identity,
+            "model_type": self._model.config.model_type,
+            "dtype": str(self._model.dtype).removeprefix("torch."),
+            "eos_token_ids": list(self._eos_ids),
+            "answer_lead": self._form.lead,
+            "answer_end_id": self._form.end_id,
+            "chat_template_sha256": text_sha256(template) if template else None,
+            "prompt_style": self._style.to_dict(),
+            "blank_image": self._blank_colour,
+            "generation_settings": "neutral",
+            "logprob_space": "raw",
+            "decoding": "shared prefill",
+        }
+
+    def layers(self, request: Request) -> tuple[int, ...]:
+        """Layer indices the request asks for, in its order, doubles left out.
+
+        A fraction is of the decoder's depth (1.0 = after the last layer and its final norm, 0.5 =
+        the middle), an integer an index itself (0 = embeddings).
+
+        Raises:
+            UsageError: A depth outside the model.
+        """
+        found: list[int] = []
+        for layer in request.layers:
+            index = round(layer * self._depth) if isinstance(layer, float) else layer
+            if not 0 <= index <= self._depth:
+                raise UsageError(
+                    f"layer {layer} of {self._identity.get('name', 'the model')}; an index from 0 "
+                    f"to {self._depth} or a fraction from 0.0 to 1.0 is required. Correct --layers."
+                )
+            if index not in found:
+                found.append(index)
+        return tuple(found)
+
+    def observe(
+        self,
+        examples: Sequence[Example],
+        images: Sequence[tuple[Image, ...]],
+        request: Request,
+    ) -> list[Record]:
+        """Observes a batch; see `sightline.core.protocols.VisionLanguageModel.observe`.
+
+        Examples with equal numbers of images share a prefill. An example without images has no
+        blank record.
+        """
+        _check_request(request)
+        layers = self.layers(request)
+        prompts = [
+            self._inputs.prompt(
+                user_text(example, self._style), len(own), where=f"Example {example.id!r}"
+            )
+            for example, own in zip(examples, images, strict=True)
+        ]
+        groups: dict[int, list[int]] = defaultdict(list)
+        for i, own in enumerate(images):
+            groups[len(own)].append(i)
+        records: dict[int, list[Record]] = {}
+        with _model_errors(), torch.inference_mode():
+            for count, members in groups.items():
+                batch = _Batch(
+                    [examples[i] for i in members],
+                    [prompts[i] for i in members],
+                    [images[i] for i in members],
+                )
+                found = self._observe_group(batch, request, layers, blank=request.blank and count)
+                records.update(zip(members, found, strict=True))
+        return [record for i in range(len(examples)) for record in records[i]]
+
+    def _observe_group(
+        self, batch: _Batch, request: Request, layers: tuple[int, ...], *, blank: object
+    ) -> list[list[Record]]:
+        clean = self._prefill(batch.prompts, batch.images, layers)
+        uniforms = np.stack(
+            [
+                sample_uniforms(request.seed, e.id, request.n_samples, request.max_new_tokens)
+                for e in batch.examples
+            ]
+        )
+        greedy, details, samples = decode(
+            self._model,
+            clean,
+            uniforms=uniforms,
+            max_new_tokens=request.max_new_tokens,
+            eos_ids=self._eos_ids,
+            sampling=Sampling(request.temperature, request.top_p),
+            top_k=request.top_k_logprobs,
+            layers=layers,
+        )
+        options = self._options(batch, clean) if request.options else {}
+        features = [
+            _detail_features(detail, clean, row, layers) | options.get(row, {})
+            for row, detail in enumerate(details)
+        ]
+        blanks: list[list[Record]] = [[] for _ in batch.examples]
+        if blank:
+            del clean
+            answers = self._observe_blank(batch, request, [row.ids for row in greedy], features)
+            blanks = [
+                [Record(example, condition=BLANK, greedy=self._generation(answer, prompt))]
+                for example, prompt, answer in zip(
+                    batch.examples, batch.prompts, answers, strict=True
+                )
+            ]
+        return [
+            [
+                Record(
+                    example,
+                    condition=CLEAN,
+                    greedy=self._generation(greedy[row], batch.prompts[row]),
+                    samples=tuple(
+                        self._generation(sample, batch.prompts[row]) for sample in samples[row]
+                    ),
+                    features=features[row],
+                    layers=layers,
+                ),
+                *blanks[row],
+            ]
+            for row, example in enumerate(batch.examples)
+        ]
+
+    def _observe_blank(
+        self,
+        batch: _Batch,
+        request: Request,
+        answers: list[list[int]],
+        features: list[dict[Feature, np.ndarray]],
+    ) -> list[Decoded]:
+        """Adds the blank features to the clean ones and returns the blank greedy answers."""
+        images = [blank_images(own, self._blank_colour) for own in batch.images]
+        start = self._prefill(batch.prompts, images, ())
+        greedy, _, _ = decode(
+            self._model,
+            start,
+            uniforms=np.empty((len(images), 0, 0)),
+            max_new_tokens=request.max_new_tokens,
+            eos_ids=self._eos_ids,
+            sampling=Sampling(1.0, 1.0),
+        )
+        for row, values in enumerate(score(self._model, start, range(len(answers)), answers)):
+            features[row][Feature.BLANK_LOGPROBS] = values
+        if request.options:
+            for row, found in self._options(batch, start).items():
+                for clean, blank in BLANK_OF.items():
+                    if clean in found:
+                        features[row][blank] = found[clean]
+        return greedy
+
+    def _prefill(
+        self,
+        prompts: Sequence[str],
+        images: Sequence[tuple[Image, ...]],
+        layers: tuple[int, ...],
+    ) -> Prefill:
+        device, dtype = self._model.device, self._model.dtype
+        try:
+            inputs = {
+                name: value.to(device, dtype) if value.is_floating_point() else value.to(device)
+                for name, value in self._inputs.tensors(prompts, images).items()
+            }
+            return prefill(self._model, inputs, image_token_id=self._image_token_id, layers=layers)
+        except (ValueError, IndexError, TypeError) as error:
+            # How processors and models refuse an image or a text.
+            raise ModelError(_one_line(error, "the model refused its inputs")) from error
+
+    def _options(self, batch: _Batch, start: Prefill) -> dict[int, dict[Feature, np.ndarray]]:
+        return option_features(
+            self._model,
+            self._inputs,
+            self._form,
+            start,
+            examples=batch.examples,
+            prompts=batch.prompts,
+        )
+
+    def _generation(self, row: Decoded, prompt: str) -> Generation:
+        tokenizer = self._inputs.tokenizer
+        ids = row.ids[:-1] if row.stopped else row.ids
+        start = self._answer_start(ids, prompt)
+        reasoning = None
+        if start is not None:
+            thought = tokenizer.decode(ids[:start], skip_special_tokens=True)
+            reasoning = thought.replace(_THINK, "").replace(_THOUGHT, "").strip()
+        finish: FinishReason = "stop" if row.stopped else "length"
+        return Generation(
+            text=tokenizer.decode(ids[start or 0 :], skip_special_tokens=True).strip(),
+            token_ids=as_int32(row.ids),
+            tokens=tuple(self._piece(token) for token in row.ids),
+            logprobs=np.asarray(row.logprobs, dtype=np.float64),
+            finish_reason=finish,
+            reasoning=reasoning,
+            answer_start=start or 0,
+        )
+
+    def _answer_start(self, ids: list[int], prompt: str) -> int | None:
+        """Index of the first answer token after a reasoning prefix; None without a prefix.
+
+        Reasoning that was never closed leaves no answer: the index is the number of ids.
+        """
+        tokenizer = self._inputs.tokenizer
+        whole = tokenizer.decode(ids, skip_special_tokens=False)
+        opened = whole.lstrip().startswith(_THINK) or prompt.rstrip().endswith(_THINK)
+        if _THOUGHT not in whole:
+            return len(ids) if opened else None
+        start = next(
+            i
+            for i in range(1, len(ids) + 1)
+            if _THOUGHT in tokenizer.decode(ids[:i], skip_special_tokens=False)
+        )
+        while start < len(ids) and not self._piece(ids[start]).strip():
+            start += 1
+        return start
+
+    def _piece(self, token: int) -> str:
+        if token not in self._pieces:
+            self._pieces[token] = self._inputs.tokenizer.decode([token])
+        return self._pieces[token]
+
+
+class _Batch:
+    """Examples with equal numbers of images, their prompts and their images."""
+
+    __slots__ = ("examples", "images", "prompts")
+
+    def __init__(
+        self, examples: list[Example], prompts: list[str], images: list[tuple[Image, ...]]
+    ) -> None:
+        self.examples, self.prompts, self.images = examples, prompts, images
+
+
+def text_sha256(text: object) -> str:
+    """Hex digest of a template, or of a mapping of templates in a fixed order."""
+    return hashlib.sha256(json.dumps(text, sort_keys=True).encode()).hexdigest()
+
+
+def _detail_features(
+    detail: Detail, start: Prefill, row: int, layers: tuple[int, ...]
+) -> dict[Feature, np.ndarray]:
+    features = {Feature.TOKEN_ENTROPY: np.asarray(detail.entropy, dtype=np.float32)}
+    if detail.top_ids:
+        features[Feature.TOP_LOGPROBS] = np.stack(detail.top_logprobs)
+        features[Feature.TOP_TOKEN_IDS] = np.stack(detail.top_ids).astype(np.int32)
+    if layers and start.hidden is not None:
+        features[Feature.HIDDEN] = _compact(torch.stack(detail.hidden, 1))
+        features[Feature.PROMPT_HIDDEN] = _compact(start.hidden[row])
+        if start.image_hidden is not None and bool(start.has_image[row]):
+            features[Feature.IMAGE_HIDDEN] = _compact(start.image_hidden[row])
+    return features
+
+
+def _compact(states: torch.Tensor) -> np.ndarray:
+    """Float16, or float32 where a value lies beyond float16's range (3 digits are enough)."""
+    values = states.float().cpu().numpy()
+    if np.abs(values).max(initial=0.0) > _FLOAT16_MAX:
+        return values
+    return values.astype(np.float16)
+
+
+def _eos_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
+    """End tokens: those of the generation settings, then the tokenizer's own."""
+    settings = getattr(model, "generation_config", None)
+    found: list[int] = []
+    for ids in (
+        getattr(settings, "eos_token_id", None),
+        tokenizer.eos_token_id,
+        None if settings is not None else model.config.get_text_config().eos_token_id,
+    ):
+        if ids is not None:
+            found += [ids] if isinstance(ids, int) else list(ids)
+    if not found:
+        raise UsageError(
+            f"{model.config.model_type} names no end token in its generation settings or "
+            "tokenizer; at least one is required. Add eos_token_id to generation_config.json."
+        )
+    return tuple(dict.fromkeys(found))
+
+
+def _first_set(config: Any, *names: str) -> int | None:
+    for name in names:
+        value = getattr(config, name, None)
+        if value is not None:
+            return int(value)
+    return None
+
+
+def _check_request(request: Request) -> None:
+    checks = {
+        "max_new_tokens": (request.max_new_tokens, request.max_new_tokens >= 1, "at least 1"),
+        "n_samples": (request.n_samples, request.n_samples >= 0, "0 or more"),
+        "temperature": (request.temperature, request.temperature > 0, "above 0"),
+        "top_p": (request.top_p, 0 < request.top_p <= 1, "above 0 and at most 1"),
+        "top_k_logprobs": (request.top_k_logprobs, request.top_k_logprobs >= 0, "0 or more"),
+    }
+    for name, (value, valid, rule) in checks.items():
+        if not valid:
+            raise UsageError(f"{name} is {value}; it must be {rule}. Correct the setting.")
+
+
+@contextlib.contextmanager
+def _model_errors() -> Iterator[None]:
+    """Turns what a model's forward pass raises into errors the caller can act on."""
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        raise OutOfMemoryError(_one_line(error, "memory ran out")) from error
+    except RuntimeError as error:
+        if "can't allocate memory" in str(error) or "out of memory" in str(error):
+            raise OutOfMemoryError(_one_line(error, "memory ran out")) from error
+        raise ModelError(_one_line(error, "the model failed")) from error
+
+
+def _one_line(error: Exception, what: str) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:200]}; {what}. Try a smaller batch or another input."
