@@ -4,7 +4,8 @@ A file appears under its final name whole or not at all: it is written as
 ``<name>.tmp.<pid>.<uuid>``, synced, renamed, and its directory synced.
 """
 
-# ruff: noqa: PTH - one `os` call each, so that a test can count and fail it
+# ruff: noqa: PTH102, PTH104, PTH108
+# (one `os` call each, so that a test can count and fail it)
 from __future__ import annotations
 
 import fcntl
