@@ -1,0 +1,319 @@
+"""Rows sorted by confidence and merged into levels of equal confidence.
+
+Every metric is computed from levels, so ties are exact and the order of the rows cannot matter.
+Rows carry whole-number weights: one weighting of ones gives the metric itself, a matrix of
+weightings gives all bootstrap resamples at once.
+
+Axes: ``n`` rows, ``g`` levels (most confident first), ``b`` weightings, ``q`` distinct values of
+correctness.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from sightline.core.errors import DataError, UndefinedMetricError
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Levels of equal confidence under ``b`` weightings; what a metric's weighted form reads.
+
+    Attributes:
+        confidence: Distinct confidences, descending.
+        rows: Weight of the rows at each level.
+        right: Weighted sum of correctness at each level.
+        right_squared: Weighted sum of squared correctness; equals ``right`` for 0/1.
+        quality: Distinct values of correctness, descending.
+        quality_rows: Weight of the rows with each correctness.
+    """
+
+    confidence: Float[np.ndarray, " g"]
+    rows: Float[np.ndarray, "b g"]
+    right: Float[np.ndarray, "b g"]
+    right_squared: Float[np.ndarray, "b g"]
+    quality: Float[np.ndarray, " q"]
+    quality_rows: Float[np.ndarray, "b q"]
+
+    @cached_property
+    def wrong(self) -> Float[np.ndarray, "b g"]:
+        """Weighted sum of 1 - correctness at each level."""
+        wrong: Float[np.ndarray, "b g"] = self.rows - self.right
+        return wrong
+
+    @cached_property
+    def rows_above(self) -> Float[np.ndarray, "b g"]:
+        """Weight of the rows at least as confident as each level."""
+        return np.cumsum(self.rows, axis=1)
+
+    @cached_property
+    def right_above(self) -> Float[np.ndarray, "b g"]:
+        """Weighted correctness of the rows at least as confident as each level."""
+        return np.cumsum(self.right, axis=1)
+
+    @cached_property
+    def wrong_above(self) -> Float[np.ndarray, "b g"]:
+        """Weighted sum of 1 - correctness of the rows at least as confident as each level."""
+        above: Float[np.ndarray, "b g"] = self.rows_above - self.right_above
+        return above
+
+    @property
+    def total(self) -> Float[np.ndarray, " b"]:
+        """Weight of all rows."""
+        return self.rows_above[:, -1]
+
+    @property
+    def total_right(self) -> Float[np.ndarray, " b"]:
+        """Weighted correctness of all rows."""
+        return self.right_above[:, -1]
+
+    @property
+    def total_wrong(self) -> Float[np.ndarray, " b"]:
+        """Weighted sum of 1 - correctness of all rows."""
+        return self.wrong_above[:, -1]
+
+    @cached_property
+    def gap(self) -> Float[np.ndarray, "b g"]:
+        """Correctness minus confidence, summed over the rows of each level."""
+        gap: Float[np.ndarray, "b g"] = self.right - self.rows * self.confidence
+        return gap
+
+    @cached_property
+    def mean_accuracy(self) -> Float[np.ndarray, " b"]:
+        """Mean over k = 1..n of the accuracy among the k most confident rows, ties averaged."""
+        return mean_accuracy(self.rows, self.right)
+
+    @cached_property
+    def ideal_mean_accuracy(self) -> Float[np.ndarray, " b"]:
+        """`mean_accuracy` of a ranking by correctness itself."""
+        return mean_accuracy(self.quality_rows, self.quality_rows * self.quality)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The sorted order of one set of rows; `ranked` applies weightings to it.
+
+    Attributes:
+        order: Row indices, most confident first.
+        starts: Where each level begins in ``order``.
+        confidence: Distinct confidences, descending.
+        correct: Correctness in ``order``.
+        quality_order: Row indices by descending correctness, or None for 0/1 correctness.
+        quality_starts: Where each distinct correctness begins in ``quality_order``.
+        quality: Distinct values of correctness, descending; (1, 0) for 0/1 correctness.
+    """
+
+    order: Int[np.ndarray, " n"]
+    starts: Int[np.ndarray, " g"]
+    confidence: Float[np.ndarray, " g"]
+    correct: Float[np.ndarray, " n"]
+    quality_order: Int[np.ndarray, " n"] | None
+    quality_starts: Int[np.ndarray, " q"]
+    quality: Float[np.ndarray, " q"]
+
+    @property
+    def has_ties(self) -> bool:
+        """Whether any two rows share a confidence."""
+        return len(self.starts) < len(self.order)
+
+    def ranked(self, weights: Float[np.ndarray, "b n"] | None = None) -> Ranked:
+        """Levels under the given weightings of the rows; None weighs every row once."""
+        if weights is None:
+            sorted_rows = np.ones((1, len(self.order)))
+        else:
+            sorted_rows = np.take(weights, self.order, axis=1)
+        rows, right = self._levels(sorted_rows), self._levels(sorted_rows * self.correct)
+        if self.quality_order is None:
+            squared = right
+            total_right = right.sum(axis=1)
+            quality_rows = np.stack([total_right, rows.sum(axis=1) - total_right], axis=1)
+        else:
+            squared = self._levels(sorted_rows * self.correct**2)
+            by_quality = (
+                np.ones((1, len(self.order)))
+                if weights is None
+                else np.take(weights, self.quality_order, axis=1)
+            )
+            quality_rows = np.add.reduceat(by_quality, self.quality_starts, axis=1)
+        return Ranked(self.confidence, rows, right, squared, self.quality, quality_rows)
+
+    def _levels(self, values: Float[np.ndarray, "b n"]) -> Float[np.ndarray, "b g"]:
+        if not self.has_ties:
+            return values
+        return np.add.reduceat(values, self.starts, axis=1)
+
+
+def rank(confidence: Float[np.ndarray, " n"], correct: Float[np.ndarray, " n"]) -> Ranking:
+    """Sorts validated rows by confidence, most confident first."""
+    if is_binary(correct):
+        # Sums of 0/1 are exact, so the order within a level cannot show.
+        order = np.argsort(confidence)[::-1]
+        quality_order, quality_starts = None, np.zeros(0, dtype=np.intp)
+        quality = np.array([1.0, 0.0])
+    else:
+        order = np.lexsort((correct, confidence))[::-1]
+        quality_order = np.argsort(correct)[::-1]
+        by_quality = correct[quality_order]
+        quality_starts = _starts(by_quality)
+        quality = by_quality[quality_starts]
+    by_confidence = confidence[order]
+    starts = _starts(by_confidence)
+    return Ranking(
+        order=order,
+        starts=starts,
+        confidence=by_confidence[starts],
+        correct=correct[order],
+        quality_order=quality_order,
+        quality_starts=quality_starts,
+        quality=quality,
+    )
+
+
+def _starts(values: Float[np.ndarray, " n"]) -> Int[np.ndarray, " g"]:
+    return np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]]))
+
+
+def mean_accuracy(
+    rows: Float[np.ndarray, "b g"],
+    right: Float[np.ndarray, "b g"],
+    lowest: Float[np.ndarray, " b"] | None = None,
+) -> Float[np.ndarray, " b"]:
+    """Mean over k = lowest+1..n of the accuracy among the k most confident rows.
+
+    Rows of one level are equally likely to come in any order: at its j-th row, a level of m rows
+    and s right after N rows and R right has the expected accuracy (R + j s/m) / (N + j), and the
+    sum over j is s + (R - N s/m) (H(N+m) - H(N)) with the harmonic numbers H.
+
+    Args:
+        rows: Weight of each level, most confident first.
+        right: Weighted correctness of each level.
+        lowest: Rows always kept; None = 0.
+
+    Returns:
+        In [0, 1].
+    """
+    after = np.cumsum(rows, axis=1)
+    before = after - rows
+    right_before = np.cumsum(right, axis=1) - right
+    share = ratio(right, rows, empty=0.0)
+    total = after[:, -1]
+    if lowest is None:
+        lowest = np.zeros(len(rows))
+    stop = np.maximum(after, lowest[:, None])
+    harmonic = _harmonic_numbers(int(total.max()))
+    bounds = np.take(harmonic, np.concatenate([lowest[:, None], stop], axis=1).astype(np.intp))
+    kept = stop - np.maximum(before, lowest[:, None])
+    area = kept * share
+    right_before -= before * share
+    right_before *= np.diff(bounds, axis=1)
+    area += right_before
+    return ratio(area.sum(axis=1), total - lowest)
+
+
+def _harmonic_numbers(largest: int) -> Float[np.ndarray, " k"]:
+    """H(0), …, H(largest)."""
+    numbers = np.zeros(largest + 1)
+    np.cumsum(1.0 / np.arange(1, largest + 1), out=numbers[1:])
+    return numbers
+
+
+def ratio(
+    numerator: Float[np.ndarray, " *shape"],
+    denominator: Float[np.ndarray, " *shape"],
+    *,
+    empty: float = np.nan,
+) -> Float[np.ndarray, " *shape"]:
+    """Quotient, with ``empty`` where the denominator is not above 0."""
+    shape = np.broadcast_shapes(numerator.shape, denominator.shape)
+    out = np.full(shape, empty)
+    np.divide(numerator, denominator, out=out, where=np.broadcast_to(denominator > 0, shape))
+    return out
+
+
+def rows_of(
+    confidence: Float[np.ndarray, " n"], correct: Float[np.ndarray, " n"]
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """Both arrays as float64, checked.
+
+    Raises:
+        DataError: Lengths differ, a value is not finite, or correctness leaves [0, 1].
+        UndefinedMetricError: There are no rows.
+    """
+    confidence = np.asarray(confidence, dtype=np.float64)
+    correct = np.asarray(correct, dtype=np.float64)
+    if confidence.ndim != 1 or confidence.shape != correct.shape:
+        raise DataError(
+            f"Confidence of shape {confidence.shape} with correctness of shape {correct.shape}; "
+            "two vectors of equal length are required. Align them by key first."
+        )
+    if not len(confidence):
+        raise UndefinedMetricError("No rows; a metric requires at least one. Pass the graded rows.")
+    for name, values in (("Confidence", confidence), ("Correctness", correct)):
+        finite = np.isfinite(values)
+        if not finite.all():
+            at = int(np.argmin(finite))
+            raise DataError(
+                f"{name} is {values[at]} at row {at}; values must be finite. "
+                "Skip and count rows without a value."
+            )
+    outside = _outside_unit(correct)
+    if outside.any():
+        at = int(np.argmax(outside))
+        raise DataError(
+            f"Correctness is {correct[at]} at row {at}; it must lie in [0, 1]. Grade the answers."
+        )
+    return confidence, correct
+
+
+def require_probability(confidence: Float[np.ndarray, " n"]) -> None:
+    """Checks that every confidence is a probability.
+
+    Raises:
+        DataError: A value lies outside [0, 1].
+    """
+    outside = _outside_unit(confidence)
+    if outside.any():
+        at = int(np.argmax(outside))
+        raise DataError(
+            f"Confidence is {confidence[at]} at row {at}; a calibration metric requires "
+            "probabilities in [0, 1]. Calibrate the score first."
+        )
+
+
+def require_binary(correct: Float[np.ndarray, " n"], metric: str) -> None:
+    """Checks that every answer is simply right or wrong.
+
+    Raises:
+        DataError: A value is a fraction.
+    """
+    if not is_binary(correct):
+        at = int(np.argmax((correct > 0) & (correct < 1)))
+        raise DataError(
+            f"Correctness is {correct[at]} at row {at}; {metric} requires 0 or 1. "
+            "Binarise first, for example correct >= 0.5."
+        )
+
+
+def is_binary(correct: Float[np.ndarray, " n"]) -> bool:
+    """Whether every value is 0 or 1."""
+    return bool(np.all((correct == 0) | (correct == 1)))
+
+
+def _outside_unit(values: Float[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+    return (values < 0) | (values > 1)
+
+
+def value_or_reason(values: Float[np.ndarray, " b"], reason: str) -> float:
+    """The single value of a weighted form.
+
+    Raises:
+        UndefinedMetricError: It is NaN, the weighted forms' mark for "not defined".
+    """
+    value = float(values[0])
+    if np.isnan(value):
+        raise UndefinedMetricError(reason)
+    return value
