@@ -17,14 +17,19 @@ import struct
 import tempfile
 import warnings
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
 
 from sightline.core.errors import DiskError, ImageError
 from sightline.core.types import ImageRef
+
+_T = TypeVar("_T")
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 """The formats that are opened, whatever the file is called."""
@@ -191,38 +196,22 @@ def resolve_inside(path: str, root: Path) -> Path:
     return resolved
 
 
-def read_image_bytes(
-    path: Path,
-    limits: ImageLimits = ImageLimits(),
-) -> bytes:
+def read_image_bytes(path: Path, limits: ImageLimits = ImageLimits()) -> bytes:
     """Reads a regular file within the byte limit.
 
     Raises:
         ImageError: The file is missing, no regular file, unreadable or too large.
     """
-    try:
-        # Without O_NONBLOCK, opening a named pipe would wait for a writer for ever.
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(handle, "rb") as file:
-            about = os.fstat(file.fileno())
-            if not stat.S_ISREG(about.st_mode):
-                raise ImageError(
-                    f"{_shown(str(path))} is not a regular file; an image file is required. "
-                    "Correct the path."
-                )
-            if about.st_size > limits.max_bytes:
-                raise _too_many_bytes(_shown(str(path)), about.st_size, limits)
-            return file.read(limits.max_bytes + 1)
-    except (FileNotFoundError, NotADirectoryError):
-        raise ImageError(
-            f"{_shown(str(path))} does not exist; an image file is required. Correct the path."
-        ) from None
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a usable path"
-        raise ImageError(
-            f"{_shown(str(path))} cannot be read ({reason}); a readable image file is required. "
-            "Correct the path or its permissions."
-        ) from None
+    return _read(path, limits, lambda file: file.read(limits.max_bytes + 1))
+
+
+def hash_image_file(path: Path, limits: ImageLimits = ImageLimits()) -> str:
+    """Returns the SHA-256 of a regular file within the byte limit, without holding it in memory.
+
+    Raises:
+        ImageError: As `read_image_bytes`.
+    """
+    return _read(path, limits, lambda file: hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def image_extension(data: bytes) -> str | None:
@@ -232,40 +221,37 @@ def image_extension(data: bytes) -> str | None:
     return next((ext for start, ext in _SIGNATURES if data.startswith(start)), None)
 
 
-def store_image(data: bytes, folder: Path) -> ImageRef:
-    """Writes an embedded image under its own hash, once, and returns the reference to it.
+def image_writer(root: Path, folder: str = "images") -> Callable[[bytes, str], ImageRef]:
+    """Returns a function that writes an embedded image under its own hash, once.
 
     Args:
-        data: The image file's bytes, of one of `FORMATS`.
-        folder: Created if missing.
+        root: The image root that the references are relative to, such as a run's directory.
+        folder: Sub-folder that holds the images; created with the first one.
 
     Returns:
-        A reference with the absolute path ``folder/<sha256>.<extension>``.
-
-    Raises:
-        ImageError: The bytes are none of the formats.
-        DiskError: The folder cannot be written.
+        Called with an image file's bytes and extension, it returns the reference
+        ``folder/<sha256>.<extension>``; it raises `DiskError` where the folder cannot be written.
     """
-    extension = image_extension(data)
-    if extension is None:
-        raise ImageError(
-            f"{len(data)} embedded bytes are no image; one of {', '.join(FORMATS)} is required. "
-            "Convert the image."
-        )
-    digest = hashlib.sha256(data).hexdigest()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder.resolve() / f"{digest}.{extension}"
-        if not (path.is_file() and path.stat().st_size == len(data)):
-            with tempfile.NamedTemporaryFile(dir=folder, suffix=".tmp", delete=False) as file:
-                file.write(data)
-            Path(file.name).replace(path)
-    except OSError as error:
-        raise DiskError(
-            f"{folder} cannot hold an embedded image ({error.strerror}); a writable folder with "
-            "free space is required. Choose another one."
-        ) from None
-    return ImageRef(str(path), digest)
+
+    def write(data: bytes, extension: str) -> ImageRef:
+        digest = hashlib.sha256(data).hexdigest()
+        name = f"{digest}.{extension}"
+        home = root / folder
+        path = home / name
+        try:
+            if not (path.is_file() and path.stat().st_size == len(data)):
+                home.mkdir(parents=True, exist_ok=True)
+                with tempfile.NamedTemporaryFile(dir=home, suffix=".tmp", delete=False) as file:
+                    file.write(data)
+                Path(file.name).replace(path)
+        except OSError as error:
+            raise DiskError(
+                f"{home} cannot hold an embedded image ({error.strerror}); a writable folder with "
+                "free space is required. Choose another one."
+            ) from None
+        return ImageRef(f"{folder}/{name}", digest)
+
+    return write
 
 
 def thumbnail_png(image: Image.Image, side: int) -> bytes:
@@ -275,6 +261,32 @@ def thumbnail_png(image: Image.Image, side: int) -> bytes:
     out = io.BytesIO()
     small.save(out, format="PNG", optimize=True)
     return out.getvalue()
+
+
+def _read(path: Path, limits: ImageLimits, take: Callable[[BufferedReader], _T]) -> _T:
+    name = _shown(str(path))
+    try:
+        # Without O_NONBLOCK, opening a named pipe would wait for a writer for ever.
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(handle, "rb") as file:
+            about = os.fstat(file.fileno())
+            if not stat.S_ISREG(about.st_mode):
+                raise ImageError(
+                    f"{name} is not a regular file; an image file is required. Correct the path."
+                )
+            if about.st_size > limits.max_bytes:
+                raise _too_many_bytes(name, about.st_size, limits)
+            return take(file)
+    except (FileNotFoundError, NotADirectoryError):
+        raise ImageError(
+            f"{name} does not exist; an image file is required. Correct the path."
+        ) from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a usable path"
+        raise ImageError(
+            f"{name} cannot be read ({reason}); a readable image file is required. "
+            "Correct the path or its permissions."
+        ) from None
 
 
 def _check_size(name: str, size: tuple[int, int], limits: ImageLimits) -> None:

@@ -1,0 +1,134 @@
+"""Image values as rows write them (paths, data URLs, base64, bytes), made into references."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sightline.core.errors import DataError, ImageError
+from sightline.core.types import ImageRef
+from sightline.data.fields import shown
+from sightline.data.images import (
+    FORMATS,
+    ImageLimits,
+    hash_image_file,
+    image_extension,
+    resolve_inside,
+)
+
+StoreImage = Callable[[bytes, str], ImageRef]
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:|//")
+_BASE64_STARTS = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR")
+_MIN_BASE64 = 64
+_MAX_PATH = 4096
+
+
+class ImageReader:
+    """Makes references of image values; remembers the hashes of files it has read.
+
+    Attributes:
+        root: Folder that paths start from and must stay in.
+        store: Where embedded images are written, or None to refuse them.
+        limits: Limits on the size of files.
+    """
+
+    def __init__(self, root: Path, store: StoreImage | None, limits: ImageLimits) -> None:
+        self.root = root
+        self.store = store
+        self.limits = limits
+        self._by_path: dict[str, ImageRef] = {}
+        self._by_number: dict[int, list[str]] | None = None
+
+    def ref(self, value: Any) -> ImageRef:
+        """Returns the reference for one image value.
+
+        Raises:
+            DataError: The value is no image, or a URL, or a file that cannot be used.
+        """
+        if isinstance(value, dict):
+            found = next((value[k] for k in ("bytes", "path", "url") if value.get(k)), None)
+            if found is None or isinstance(found, dict):
+                raise DataError(f"the image is {shown(value)}, without bytes or path")
+            return self.ref(found)
+        if isinstance(value, (bytes, bytearray, memoryview)):
+            return self._embedded(bytes(value))
+        if not isinstance(value, str) or not value.strip():
+            raise DataError(f"the image is {shown(value)}, neither a path nor an image")
+        value = value.strip()
+        if value[:5].lower() == "data:":
+            return self._embedded(self._data_url(value))
+        if len(value) >= _MIN_BASE64 and value.startswith(_BASE64_STARTS):
+            return self._embedded(self._base64(value))
+        if _SCHEME.match(value):
+            raise DataError(f"the image is the URL {shown(value)}; images are never downloaded")
+        return self._file(value)
+
+    def is_file(self, value: str) -> bool:
+        """Whether a path names a file of the image folder."""
+        try:
+            return resolve_inside(value, self.root).is_file()
+        except (ImageError, OSError):
+            return False
+
+    def numbered(self, number: int) -> str:
+        """Finds the file whose name ends in a number, as COCO and VQA name their images.
+
+        Raises:
+            DataError: No file of the image folder, or more than one, has that number.
+        """
+        if self._by_number is None:
+            self._by_number = {}
+            for path in sorted(self.root.iterdir()):
+                digits = re.search(r"([0-9]{1,18})$", path.stem)
+                if digits is not None:
+                    self._by_number.setdefault(int(digits[1]), []).append(path.name)
+        names = self._by_number.get(number, [])
+        if len(names) != 1:
+            raise DataError(f"{len(names)} files in {self.root} have the image_id {number}, not 1")
+        return names[0]
+
+    def _file(self, value: str) -> ImageRef:
+        if value not in self._by_path:
+            if len(value) > _MAX_PATH:
+                raise DataError(
+                    f"the image is {len(value)} characters of text, neither a path nor base64 of "
+                    f"{', '.join(FORMATS)}"
+                )
+            path = resolve_inside(value, self.root)
+            try:
+                str(path).encode()
+            except UnicodeEncodeError:
+                raise DataError("the image's path is not UTF-8; rename the file") from None
+            self._by_path[value] = ImageRef(str(path), hash_image_file(path, self.limits))
+        return self._by_path[value]
+
+    def _embedded(self, data: bytes) -> ImageRef:
+        if len(data) > self.limits.max_bytes:
+            raise DataError(f"the image has {len(data)} bytes, over {self.limits.max_bytes}")
+        extension = image_extension(data)
+        if extension is None:
+            raise DataError(f"the embedded image is none of {', '.join(FORMATS)}")
+        if self.store is None:
+            raise DataError("the image is embedded, and no folder was given to write it to")
+        return self.store(data, extension)
+
+    def _data_url(self, url: str) -> bytes:
+        kind, comma, content = url[5:].partition(",")
+        if not comma or not kind.lower().endswith(";base64"):
+            raise DataError(f"the data URL {shown(url)} is not base64")
+        if not kind.lower().startswith("image/"):
+            raise DataError(f"the data URL {shown(url)} is no image")
+        return self._base64(content)
+
+    def _base64(self, text: str) -> bytes:
+        if len(text) > self.limits.max_bytes * 4 // 3 + 4096:
+            raise DataError(f"the image has {len(text)} base64 characters, too many")
+        try:
+            return base64.b64decode("".join(text.split()), validate=True)
+        except (binascii.Error, ValueError):
+            raise DataError("the image is not valid base64") from None

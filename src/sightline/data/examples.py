@@ -1,0 +1,398 @@
+"""Loading a dataset from any of the usual forms: files, folders, hub names, generated scenes.
+
+A bad row costs that row: it is rejected with where and why, and counted. Only what makes the whole
+source unusable raises.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import parse_qsl
+
+from sightline.core.errors import DataError, UsageError
+from sightline.core.types import Example, ImageRef
+from sightline.data.embedded import ImageReader, StoreImage
+from sightline.data.fields import ALIASES, Fields, check_columns, interpret, shown
+from sightline.data.images import ImageLimits
+from sightline.data.readers import Row, read_folder, read_rows
+
+HUB = "hf://"
+SCENES = "scenes:"
+
+_DEFAULT_SCENES = 600
+_MAX_DIGITS = 9
+_MAX_ROW_ID = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A row that did not become an example.
+
+    Attributes:
+        where: Where it stands in the source, such as ``line 12``.
+        reason: Why, in a few words.
+    """
+
+    where: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Examples of one source.
+
+    Attributes:
+        name: Short name of the source.
+        examples: In the source's order; ids are unique.
+        rejected: Rows that could not become examples.
+        sha256: Hash of everything the examples say, image contents included; independent of where
+            the files lie.
+        partial: What a limit left out, in words, or None if this is the whole source.
+        ignored: Columns with values that are neither used nor scalar, and how many.
+    """
+
+    name: str
+    examples: tuple[Example, ...]
+    rejected: tuple[Rejected, ...]
+    sha256: str
+    partial: str | None = None
+    ignored: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+
+
+def load_dataset(
+    source: str | Path,
+    *,
+    images: str | Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    limit: float | None = None,
+    sample_ids: Sequence[str] = (),
+    store_image: StoreImage | None = None,
+    limits: ImageLimits = ImageLimits(),  # noqa: B008 (frozen)
+) -> Dataset:
+    """Loads a dataset.
+
+    Sources: a JSONL, JSON, CSV, TSV or Parquet file; a folder with ``metadata.csv``, ``.jsonl`` or
+    ``.parquet``, or with Parquet files; ``hf://NAME?split=…&config=…`` (extra ``datasets``);
+    ``scenes:SPLIT?n=…&seed=…`` (generated pictures). Rows in OpenAI's batch form are understood.
+
+    Columns are recognised by `sightline.data.fields.ALIASES`; the options of multiple choice may
+    also stand in columns A, B, C, … . An image is a path, a data URL, base64, bytes, or (in a row
+    with an id) the id of the row that has it. A row without an id gets one from the hash of its
+    images, question and choices. Rows without a group share one where they share an image.
+
+    Args:
+        source: What to load.
+        images: Folder that image paths start from and must stay in; the source's own if None.
+        columns: Column to use for a field, instead of the recognised names.
+        limit: The first examples only: a count, or a share below 1.
+        sample_ids: Only these examples.
+        store_image: Writes an embedded image and returns its reference; see
+            `sightline.data.images.image_writer`. Without it rows with embedded images are rejected.
+        limits: Limits on image files.
+
+    Returns:
+        At least one example.
+
+    Raises:
+        DataError: The source is missing, has no known form or no usable row.
+        UsageError: A field, limit or sample id that does not exist.
+        MissingExtraError: A hub name without the ``datasets`` extra.
+    """
+    columns = dict(columns or {})
+    check_columns(columns)
+    _check_limit(limit)
+    text = str(source)
+    if text.startswith(SCENES):
+        name, examples, limit = _scenes(text, limit, store_image)
+        return _finish(name, examples, limit=limit, sample_ids=sample_ids)
+    name, rows, root = _open(source, images)
+    stop_after = int(limit) if limit is not None and limit >= 1 and not sample_ids else None
+    collected = _Collected(ImageReader(root, store_image, limits), columns, images is not None)
+    for row in rows:
+        collected.add(row)
+        if stop_after is not None and collected.count > stop_after:
+            break
+    examples = collected.examples()
+    if not examples:
+        raise DataError(_nothing(name, columns, collected))
+    return _finish(
+        name,
+        examples,
+        limit=limit,
+        sample_ids=sample_ids,
+        rejected=collected.rejected,
+        ignored=collected.ignored,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """A row that only waits for images which other rows hold."""
+
+    where: str
+    id: str
+    fields: Fields
+    images: tuple[ImageRef | str, ...]
+
+
+class _Collected:
+    """The rows read so far."""
+
+    def __init__(self, reader: ImageReader, columns: Mapping[str, str], by_number: bool) -> None:
+        self.rejected: list[Rejected] = []
+        self.ignored: Counter[str] = Counter()
+        self.seen: dict[str, None] = {}
+        self._reader = reader
+        self._columns = columns
+        self._by_number = by_number
+        self._drafts: list[_Draft] = []
+        self._where: dict[str, str] = {}
+        self._images_of: dict[str, tuple[ImageRef, ...]] = {}
+        self._awaited: set[str] = set()
+
+    @property
+    def count(self) -> int:
+        """Usable rows, or 0 while a row still waits for the images of a later one."""
+        return 0 if self._awaited else len(self._drafts)
+
+    def add(self, row: Row) -> None:
+        """Keeps what the row says, or why it cannot be used."""
+        self.seen.update(dict.fromkeys(map(str, row.fields)))
+        try:
+            if row.error is not None:
+                raise DataError(row.error)
+            draft = self._draft(row)
+        except DataError as error:
+            self.rejected.append(Rejected(row.where, str(error)))
+            return
+        self._where[draft.id] = row.where
+        self._drafts.append(draft)
+        self.ignored.update(draft.fields.ignored)
+
+    def examples(self) -> list[Example]:
+        """The examples, in the rows' order; rows whose images never came are rejected."""
+        found = []
+        for draft in self._drafts:
+            refs: list[ImageRef] = []
+            for image in draft.images:
+                if isinstance(image, ImageRef):
+                    refs.append(image)
+                elif image in self._images_of:
+                    refs.extend(self._images_of[image])
+                else:
+                    reason = f"the image {image!r} is neither a file nor the id of a row with one"
+                    self.rejected.append(Rejected(draft.where, reason))
+                    break
+            else:
+                found.append(
+                    Example(
+                        id=draft.id,
+                        question=draft.fields.question,
+                        images=tuple(refs),
+                        choices=draft.fields.choices,
+                        references=draft.fields.references,
+                        group=draft.fields.group or "",
+                        question_type=draft.fields.question_type,
+                        meta=draft.fields.meta,
+                    )
+                )
+        given = {draft.id for draft in self._drafts if draft.fields.group is not None}
+        return _grouped(found, given)
+
+    def _draft(self, row: Row) -> _Draft:
+        fields = interpret(row.fields, self._columns)
+        values = fields.images
+        if not values and self._by_number and isinstance(row.fields.get("image_id"), int):
+            values = (self._reader.numbered(row.fields["image_id"]),)
+        images = tuple(self._image(value, fields) for value in values)
+        name = fields.id or _derived_id(fields, images)
+        if name in self._where:
+            raise DataError(f"the id {name[:80]!r} is that of {self._where[name]}")
+        refs = tuple(image for image in images if isinstance(image, ImageRef))
+        if refs and len(refs) == len(images):
+            self._images_of[name] = refs
+            self._awaited.discard(name)
+        self._awaited.update(i for i in images if isinstance(i, str) and i not in self._images_of)
+        return _Draft(row.where, name, fields, images)
+
+    def _image(self, value: Any, fields: Fields) -> ImageRef | str:
+        """A reference, or the id of the row that holds the image (as MMBench writes it)."""
+        number = str(value) if isinstance(value, int) else value
+        if isinstance(number, str) and number.isdecimal() and len(number) < _MAX_ROW_ID:
+            if fields.id is None or self._reader.is_file(number):
+                return self._reader.ref(number)
+            return number
+        return self._reader.ref(value)
+
+
+def _open(source: str | Path, images: str | Path | None) -> tuple[str, Iterator[Row], Path]:
+    """Returns the source's name, its rows, and the folder that image paths start from."""
+    root = Path(images) if images is not None else None
+    if root is not None and not root.is_dir():
+        raise UsageError(f"{root} is not a folder; --images takes a folder. Correct the path.")
+    if isinstance(source, str) and source.startswith(HUB):
+        from sightline.data.hub import read_hub
+
+        name, rows = read_hub(source)
+        return name, rows, root or Path.cwd()
+    path = Path(source)
+    name = path.resolve().name.encode(errors="replace").decode()
+    if path.is_dir():
+        return name, read_folder(path), root or path
+    return name, read_rows(path), root or path.parent
+
+
+def _derived_id(fields: Fields, images: Sequence[ImageRef | str]) -> str:
+    hashes = [image.sha256 if isinstance(image, ImageRef) else image for image in images]
+    return _digest([hashes, fields.question, fields.choices])[:16]
+
+
+def _grouped(examples: Sequence[Example], given: Collection[str]) -> list[Example]:
+    """Gives examples without a group of their own one group per connected set of images."""
+    parent: dict[str, str] = {}
+
+    def root(image: str) -> str:
+        while parent.setdefault(image, image) != image:
+            parent[image] = parent[parent[image]]
+            image = parent[image]
+        return image
+
+    loose = [bool(e.images) and e.id not in given for e in examples]
+    for example, alone in zip(examples, loose, strict=True):
+        if alone:
+            roots = sorted({root(ref.sha256) for ref in example.images})
+            parent.update(dict.fromkeys(roots, roots[0]))
+    return [
+        replace(e, group=f"image-{root(e.images[0].sha256)[:16]}") if alone else e
+        for e, alone in zip(examples, loose, strict=True)
+    ]
+
+
+def _scenes(
+    source: str, limit: float | None, store_image: StoreImage | None
+) -> tuple[str, list[Example], float | None]:
+    """Generates ``scenes:SPLIT?n=…&seed=…``; a limit stands in for a missing ``n``."""
+    from sightline.data.scenes import demo_examples
+
+    split, _, query = source.removeprefix(SCENES).partition("?")
+    settings = {"n": _DEFAULT_SCENES, "seed": 0}
+    if limit is not None and limit >= 1:
+        settings["n"] = int(limit)
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name not in settings or not value.isdecimal() or len(value) > _MAX_DIGITS:
+            raise UsageError(
+                f"{source} sets {name}={value[:40]!r}; only n and seed, whole numbers, are known. "
+                "For example: scenes:test?n=600&seed=1."
+            )
+        settings[name] = int(value)
+    if store_image is None:
+        raise UsageError(
+            f"{source} needs a folder for its pictures, and none was given; store_image is "
+            "required. Pass sightline.data.images.image_writer(folder)."
+        )
+    stored: dict[str, ImageRef] = {}
+    with TemporaryDirectory() as folder:
+        examples = demo_examples(split, settings["n"], settings["seed"], folder)
+        for ref in {image for e in examples for image in e.images}:
+            stored[ref.path] = store_image(Path(ref.path).read_bytes(), "png")
+    examples = [replace(e, images=tuple(stored[ref.path] for ref in e.images)) for e in examples]
+    return source, examples, limit
+
+
+def _finish(
+    name: str,
+    examples: Sequence[Example],
+    *,
+    limit: float | None,
+    sample_ids: Sequence[str],
+    rejected: Sequence[Rejected] = (),
+    ignored: Mapping[str, int] = MappingProxyType({}),
+) -> Dataset:
+    notes = []
+    chosen = list(examples)
+    if sample_ids:
+        absent = set(sample_ids) - {example.id for example in chosen}
+        if absent:
+            raise UsageError(
+                f"{name} has no usable example {min(absent)!r} ({len(absent)} such); --sample-id "
+                "takes ids of the dataset. Correct or leave out the id."
+            )
+        chosen = [example for example in chosen if example.id in set(sample_ids)]
+        if len(chosen) < len(examples):
+            notes.append(f"--sample-id: {len(chosen)} of {len(examples)}")
+    if limit is not None:
+        total = len(chosen)
+        count = math.ceil(limit * total) if limit < 1 else int(limit)
+        if count < total:
+            chosen = chosen[:count]
+            notes.append(f"--limit {limit:g}: the first {count}")
+    digest = hashlib.sha256()
+    for example in chosen:
+        digest.update(_digest(_content(example)).encode())
+    return Dataset(
+        name=name,
+        examples=tuple(chosen),
+        rejected=tuple(rejected),
+        sha256=digest.hexdigest(),
+        partial="; ".join(notes) or None,
+        ignored=MappingProxyType(dict(ignored)),
+    )
+
+
+def _content(example: Example) -> list[Any]:
+    return [
+        example.id,
+        example.question,
+        [image.sha256 for image in example.images],
+        example.choices,
+        example.references,
+        example.group,
+        example.question_type,
+        dict(example.meta),
+    ]
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _check_limit(limit: float | None) -> None:
+    if limit is None or 0 < limit < 1 or (math.isfinite(limit) and limit >= 1 and limit % 1 == 0):
+        return
+    raise UsageError(
+        f"--limit {limit:g}; a whole number of examples or a share between 0 and 1 is required. "
+        "For example: --limit 100 or --limit 0.1."
+    )
+
+
+def _nothing(name: str, columns: Mapping[str, str], collected: _Collected) -> str:
+    """Says why a source gave no example: no rows, no question column, or every row rejected."""
+    seen = list(collected.seen)
+    if not seen and not collected.rejected:
+        return f"{name} has no rows; at least one is required. Choose another source."
+    lost = [column for column in columns.values() if column not in collected.seen]
+    if lost and seen:
+        return (
+            f"{name} has no column {lost[0]!r}, only {shown(seen, 200)}; the named column is "
+            "required. Name one of these."
+        )
+    questions = {*ALIASES["question"], "messages", "body", *columns.values()}
+    if seen and not questions & set(seen):
+        return (
+            f"{name} has no question among its columns {shown(seen, 200)}; one of "
+            f"{', '.join(ALIASES['question'])} is required. Name it with question=COLUMN."
+        )
+    first = collected.rejected[0]
+    return (
+        f"{name} has no usable row ({first.where}: {first.reason}; {len(collected.rejected)} "
+        "rejected in all); at least one is required. Correct the rows."
+    )

@@ -1,0 +1,311 @@
+"""Reading rows from files of many formats, one at a time, in bounded memory.
+
+A row that cannot be read costs that row: it arrives as a `Row` with an error. Only what makes the
+whole file unusable (missing, unknown format, no header) raises.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any
+
+from sightline.core.errors import DataError
+
+MAX_LINE_BYTES = 256 * 1024 * 1024
+"""Longest line or cell that is read; longer ones are skipped as unreadable rows."""
+
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+
+_PARQUET_BATCH = 64
+_ROW_LISTS = ("questions", "data", "rows", "examples")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a file: its fields, or why it could not be read.
+
+    Attributes:
+        where: Where it stands, such as ``line 12``.
+        fields: Values by column name; empty where there is an error.
+        error: The reason it could not be read, or None.
+    """
+
+    where: str
+    fields: Mapping[str, Any]
+    error: str | None = None
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """Yields the rows of a JSONL, JSON, CSV, TSV or Parquet file, by its suffix.
+
+    JSON values keep their types (``NaN`` arrives as a float); an empty CSV or TSV cell is None and
+    every other one text. A JSON file is a list of objects, or an object that holds one list under
+    ``questions``, ``data``, ``rows`` or ``examples``; a list under ``annotations`` is joined to it
+    by ``question_id``.
+
+    Raises:
+        DataError: The file does not exist, cannot be read, or has no known form.
+    """
+    if not path.exists():
+        raise DataError(f"{path} does not exist; a data file is required. Correct the path.")
+    if not path.is_file():
+        raise DataError(f"{path} is not a regular file; a data file is required. Correct the path.")
+    read = {
+        ".jsonl": _jsonl,
+        ".ndjson": _jsonl,
+        ".json": _json,
+        ".csv": _csv,
+        ".tsv": _csv,
+        ".parquet": _parquet,
+    }.get(path.suffix.lower())
+    if read is None:
+        raise DataError(
+            f"{path} has the unknown suffix {path.suffix!r}; one of {', '.join(SUFFIXES)} is "
+            "required. Convert or rename the file."
+        )
+    try:
+        yield from read(path)
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read ({error.strerror or 'damaged'}); a readable data file is "
+            "required. Check the file and its permissions."
+        ) from None
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parses untrusted JSON.
+
+    Raises:
+        ValueError: Not JSON, nested too deeply, a key twice in one object, an integer of thousands
+            of digits, or half of a surrogate pair; the message says which.
+    """
+    try:
+        value = json.loads(text, object_pairs_hook=_unique)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error.msg} at character {error.pos}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 at byte {error.start}") from None
+    except RecursionError:
+        raise ValueError("JSON nested too deeply") from None
+    escape = b"\\ud" if isinstance(text, bytes) else "\\ud"
+    if escape in text.lower():  # type: ignore[operator]
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("half of a surrogate pair, which is no character") from None
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        double = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"key {double[:40]!r} twice in one object")
+    return fields
+
+
+def _jsonl(path: Path) -> Iterator[Row]:
+    with path.open("rb") as file:
+        for number, offset, line in _lines(file, path):
+            where = f"line {number}"
+            if line is None:
+                yield Row(where, {}, f"longer than {MAX_LINE_BYTES} bytes")
+                continue
+            if not line.strip():
+                continue
+            try:
+                value = parse_json(line.decode())
+            except UnicodeDecodeError as error:
+                yield Row(where, {}, f"not UTF-8 at byte {offset + error.start} of the file")
+                continue
+            except ValueError as error:
+                yield Row(where, {}, str(error))
+                continue
+            yield _row(where, value)
+
+
+def _json(path: Path) -> Iterator[Row]:
+    try:
+        content = parse_json(path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
+    except ValueError as error:
+        raise DataError(
+            f"{path} is {error}; a JSON list of objects is required. Correct the file."
+        ) from None
+    annotations: dict[str, Any] = {}
+    rows = content
+    if isinstance(content, dict):
+        name = next((k for k in _ROW_LISTS if isinstance(content.get(k), list)), None)
+        if name is None:
+            raise DataError(
+                f"{path} is a JSON object with keys {list(content)[:8]}; a list of objects, or one "
+                f"list under {', '.join(_ROW_LISTS)}, is required. Move the rows there."
+            )
+        rows = content[name]
+        joined = content.get("annotations")
+        for item in joined if isinstance(joined, list) else []:
+            if isinstance(item, dict) and "question_id" in item:
+                annotations[str(item["question_id"])] = item
+    if not isinstance(rows, list):
+        raise DataError(
+            f"{path} holds one JSON {type(content).__name__}; a list of objects is required. "
+            "Wrap the rows in [ ]."
+        )
+    for i, value in enumerate(rows, start=1):
+        if isinstance(value, dict) and annotations:
+            value = annotations.get(str(value.get("question_id")), {}) | value  # noqa: PLW2901
+        yield _row(f"row {i}", value)
+
+
+def _row(where: str, value: Any) -> Row:
+    if isinstance(value, dict):
+        return Row(where, value)
+    return Row(where, {}, f"a JSON {type(value).__name__} instead of an object")
+
+
+def _csv(path: Path) -> Iterator[Row]:
+    csv.field_size_limit(MAX_LINE_BYTES)
+    with path.open("rb") as file:
+        source = _TextLines(file, path)
+        delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+        cells = csv.reader(source, delimiter=delimiter, strict=True)
+        try:
+            header = next(cells, [])
+        except csv.Error as error:
+            raise DataError(
+                f"{path} has an unreadable header ({error}); a first line of column names is "
+                "required. Correct the file."
+            ) from None
+        if source.bad is not None:
+            raise DataError(
+                f"{path} is not UTF-8 at byte {source.bad}; UTF-8 is required. Convert the file."
+            )
+        names = [name.strip() for name in header]
+        double = [name for name, count in Counter(names).items() if name and count > 1]
+        if double:
+            raise DataError(
+                f"{path} has two columns named {double[0]!r}; column names must be unique. "
+                "Rename one."
+            )
+        while True:
+            first = source.number + 1
+            source.bad = None
+            try:
+                values = next(cells, None)
+            except csv.Error as error:
+                yield Row(f"line {first}", {}, f"not {path.suffix[1:].upper()}: {error}")
+                continue
+            if values is None:
+                return
+            if not values:
+                continue
+            where = f"line {first}"
+            if source.bad is not None:
+                yield Row(where, {}, f"not UTF-8 at byte {source.bad} of the file")
+            elif len(values) != len(names):
+                yield Row(where, {}, f"{len(values)} cells under {len(names)} column names")
+            else:
+                pairs = zip(names, values, strict=True)
+                yield Row(where, {name: value or None for name, value in pairs if name})
+
+
+class _TextLines:
+    """The decoded lines of a file, remembering the first byte that was not UTF-8."""
+
+    def __init__(self, file: IO[bytes], path: Path) -> None:
+        self.number = 0
+        self.bad: int | None = None
+        self._lines = _lines(file, path)
+
+    def __iter__(self) -> _TextLines:
+        return self
+
+    def __next__(self) -> str:
+        self.number, offset, line = next(self._lines)
+        if line is None:
+            raise csv.Error(f"line longer than {MAX_LINE_BYTES} bytes")
+        try:
+            return line.decode()
+        except UnicodeDecodeError as error:
+            if self.bad is None:
+                self.bad = offset + error.start
+            return line.decode(errors="replace")
+
+
+def _lines(file: IO[bytes], path: Path) -> Iterator[tuple[int, int, bytes | None]]:
+    """Yields (line number, offset of its first byte, line); None in place of an overlong line."""
+    start = file.read(4)
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError(f"{path} is UTF-16; UTF-8 is required. Convert the file.")
+    offset = 3 if start.startswith(b"\xef\xbb\xbf") else 0
+    file.seek(offset)
+    number = 0
+    while line := file.readline(MAX_LINE_BYTES):
+        number += 1
+        size = len(line)
+        if size == MAX_LINE_BYTES and not line.endswith(b"\n"):
+            while rest := file.readline(1 << 20):
+                size += len(rest)
+                if rest.endswith(b"\n"):
+                    break
+            yield number, offset, None
+        else:
+            yield number, offset, line
+        offset += size
+
+
+def _parquet(path: Path) -> Iterator[Row]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    number = 0
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=_PARQUET_BATCH):
+                for i in range(batch.num_rows):
+                    number += 1
+                    try:
+                        fields = batch.slice(i, 1).to_pylist()[0]
+                    except (UnicodeDecodeError, ValueError, OverflowError):
+                        yield Row(f"row {number}", {}, "a value that is not what its column says")
+                        continue
+                    yield Row(f"row {number}", fields)
+    except (pa.ArrowException, OSError, ValueError):
+        raise DataError(
+            f"{path} is not a readable Parquet file after row {number}; an undamaged file is "
+            "required. Write it again."
+        ) from None
+
+
+def metadata_file(folder: Path) -> Path | None:
+    """Returns the metadata file of an image folder, or None."""
+    candidates = (folder / f"metadata{suffix}" for suffix in (".csv", ".jsonl", ".parquet"))
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def read_folder(folder: Path) -> Iterator[Row]:
+    """Yields the rows of an image folder's metadata file, or of a folder of Parquet files.
+
+    Raises:
+        DataError: The folder has neither.
+    """
+    metadata = metadata_file(folder)
+    if metadata is not None:
+        return read_rows(metadata)
+    parts = sorted(folder.glob("*.parquet"))
+    if not parts:
+        raise DataError(
+            f"{folder} has no metadata.csv, metadata.jsonl or metadata.parquet and no Parquet "
+            "files; one of these is required. Add a metadata file with file_name and question."
+        )
+    return chain.from_iterable(_named_rows(part) for part in parts)
+
+
+def _named_rows(path: Path) -> Iterator[Row]:
+    for row in read_rows(path):
+        yield Row(f"{path.name} {row.where}", row.fields, row.error)
