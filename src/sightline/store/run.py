@@ -41,7 +41,7 @@ from sightline.store.layout import (
     remove_run,
     require_free,
 )
-from sightline.store.rows import StoredShard, write_shard
+from sightline.store.rows import ShardSummary, StoredShard, write_shard
 from sightline.store.schema import (
     RESULT_FIELDS,
     Manifest,
@@ -68,6 +68,7 @@ class RunStore:
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path = path
         self.manifest = manifest
+        self._run_hash = manifest.run_hash()
         self._stored_examples: StoredExamples | None = None
 
     @classmethod
@@ -173,6 +174,7 @@ class RunStore:
         condition: str | None = None,
         features: Collection[Feature] | None = None,
         layers: Collection[int] | None = None,
+        shard: int | None = None,
     ) -> Iterator[Record]:
         """Observed records in the plan's order; every byte behind them has been checked.
 
@@ -183,37 +185,36 @@ class RunStore:
             features: Array features to read, others are left out; None reads all. Features that
                 are not arrays may be named and always come.
             layers: Layers of layered features to read; None reads all.
+            shard: Only this shard of the plan; None reads all that are committed.
 
         Raises:
             CorruptStoreError: Stored bytes are damaged; the message names the file.
             MissingFeatureError: A layer asked for was not stored.
         """
-        for index in sorted(self.committed()):
-            shard = self._shard(index)
-            yield from shard.records(
+        for index in sorted(self.committed()) if shard is None else (shard,):
+            yield from self._shard(index).records(
                 {example.id: example for example in self.shard_examples(index)},
                 condition=condition,
                 features=features,
                 layers=layers,
             )
 
-    def quarantined(self) -> list[Quarantined]:
-        """Examples that could not be observed, in the plan's order."""
-        return [
-            row for index in sorted(self.committed()) for row in self._shard(index).quarantined()
-        ]
+    def quarantined(self, *, shard: int | None = None) -> list[Quarantined]:
+        """Examples that could not be observed, in the plan's order; of one shard or of all."""
+        indices = sorted(self.committed()) if shard is None else [shard]
+        return [row for index in indices for row in self._shard(index).quarantined()]
+
+    def summaries(self) -> list[tuple[int, ShardSummary]]:
+        """What each committed shard holds, by index, without reading rows or arrays."""
+        return [(index, self._shard(index).summary) for index in sorted(self.committed())]
 
     def available(self) -> frozenset[Feature]:
         """Array features that at least one record has."""
-        shards = (self._shard(index) for index in self.committed())
-        return frozenset().union(*(shard.summary.features for shard in shards))
+        return frozenset(f for _, summary in self.summaries() for f in summary.features)
 
     def layers(self) -> tuple[int, ...]:
         """Layers that at least one layered array has, ascending."""
-        found: set[int] = set()
-        for index in self.committed():
-            found |= self._shard(index).summary.layers
-        return tuple(sorted(found))
+        return tuple(sorted({n for _, summary in self.summaries() for n in summary.layers}))
 
     def shard_examples(self, index: int) -> list[Example]:
         """The examples of one shard of the plan."""
@@ -288,7 +289,7 @@ class RunStore:
             return collect_garbage(self.path)
 
     def _shard(self, index: int) -> StoredShard:
-        return StoredShard(self.path / SHARDS, index, self.manifest.run_hash())
+        return StoredShard(self.path / SHARDS, index, self._run_hash)
 
     def _open_examples(self) -> StoredExamples:
         if self._stored_examples is None:

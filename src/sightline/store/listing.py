@@ -1,0 +1,121 @@
+"""What runs a folder holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sightline.core.errors import DataError, SightlineError
+from sightline.core.types import Feature
+from sightline.store.layout import is_run
+from sightline.store.run import RunStore
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRun:
+    """One run at a glance.
+
+    Attributes:
+        path: Its directory.
+        created: UTC time in ISO form.
+        kind: collected, imported or merged.
+        model: Name in the model's fingerprint, or ``unknown``.
+        dataset: Name of the data set, or ``unknown``.
+        examples: Examples of the plan.
+        records: Observed records.
+        quarantined: Keys that could not be observed.
+        rejected: Rows of the data set that never became examples.
+        committed: Shards stored.
+        n_shards: Shards of the plan; fewer committed means the run can be resumed.
+        conditions: Conditions stored, in order of appearance.
+        features: Array features stored.
+        layers: Layers stored.
+        columns: Columns stored, as ``kind.name``.
+        partial: Why the run is not of the whole data set, or None.
+        bytes: Size on disk.
+    """
+
+    path: Path
+    created: str
+    kind: str
+    model: str
+    dataset: str
+    examples: int
+    records: int
+    quarantined: int
+    rejected: int
+    committed: int
+    n_shards: int
+    conditions: tuple[str, ...]
+    features: tuple[Feature, ...]
+    layers: tuple[int, ...]
+    columns: tuple[str, ...]
+    partial: str | None
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableRun:
+    """A run that cannot be read.
+
+    Attributes:
+        path: Its directory.
+        problem: The error, in one line.
+    """
+
+    path: Path
+    problem: str
+
+
+def describe_run(path: Path) -> StoredRun:
+    """Reads a run's manifest and the footers of its shards; arrays are not read.
+
+    Raises:
+        StoreError: There is no run at the path, or it is damaged.
+    """
+    store = RunStore.open(path)
+    manifest = store.manifest
+    shards = [summary for _, summary in store.summaries()]
+    features = {feature for shard in shards for feature in shard.features}
+    return StoredRun(
+        path=store.path,
+        created=manifest.created,
+        kind=manifest.kind,
+        model=str(manifest.model.get("name", "unknown")),
+        dataset=str(manifest.dataset.get("name", "unknown")),
+        examples=int(manifest.dataset["n"]),
+        records=sum(shard.records for shard in shards),
+        quarantined=sum(shard.quarantined for shard in shards),
+        rejected=int(manifest.dataset["rejected"]),
+        committed=len(shards),
+        n_shards=manifest.n_shards or 0,
+        conditions=tuple(dict.fromkeys(name for shard in shards for name in shard.conditions)),
+        features=tuple(feature for feature in Feature if feature in features),
+        layers=tuple(sorted({layer for shard in shards for layer in shard.layers})),
+        columns=tuple(f"{kind.value}.{name}" for kind, name in store.columns()),
+        partial=manifest.partial,
+        bytes=sum(file.lstat().st_size for file in store.path.rglob("*") if file.is_file()),
+    )
+
+
+def list_runs(root: Path) -> list[StoredRun | UnreadableRun]:
+    """Describes every run in a folder, or the folder itself if it is a run; sorted by path.
+
+    A damaged run is listed with its problem and hides no other.
+
+    Raises:
+        DataError: The folder does not exist.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise DataError(
+            f"{root} is not a folder; a folder of runs is required. Collect or import a run first."
+        )
+    paths = [root] if is_run(root) else sorted(path for path in root.iterdir() if is_run(path))
+    found: list[StoredRun | UnreadableRun] = []
+    for path in paths:
+        try:
+            found.append(describe_run(path))
+        except SightlineError as error:
+            found.append(UnreadableRun(path, str(error)))
+    return found
