@@ -22,7 +22,7 @@ from sightline.data.images import (
 
 StoreImage = Callable[[bytes, str], ImageRef]
 
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:|//")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|//|file:", re.IGNORECASE)
 _BASE64_STARTS = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR")
 _MIN_BASE64 = 64
 _MAX_PATH = 4096
@@ -64,7 +64,7 @@ class ImageReader:
             return self._embedded(self._data_url(value))
         if len(value) >= _MIN_BASE64 and value.startswith(_BASE64_STARTS):
             return self._embedded(self._base64(value))
-        if _SCHEME.match(value):
+        if _URL.match(value):
             raise DataError(f"the image is the URL {shown(value)}; images are never downloaded")
         return self._file(value)
 

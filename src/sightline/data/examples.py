@@ -7,10 +7,8 @@ source unusable raises.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,8 +18,9 @@ from urllib.parse import parse_qsl
 
 from sightline.core.errors import DataError, UsageError
 from sightline.core.types import Example, ImageRef
+from sightline.data.collected import Collected, Rejected, digest_json
 from sightline.data.embedded import ImageReader, StoreImage
-from sightline.data.fields import ALIASES, Fields, check_columns, interpret, shown
+from sightline.data.fields import ALIASES, check_columns, shown
 from sightline.data.images import ImageLimits
 from sightline.data.readers import Row, read_folder, read_rows
 
@@ -30,20 +29,6 @@ SCENES = "scenes:"
 
 _DEFAULT_SCENES = 600
 _MAX_DIGITS = 9
-_MAX_ROW_ID = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """A row that did not become an example.
-
-    Attributes:
-        where: Where it stands in the source, such as ``line 12``.
-        reason: Why, in a few words.
-    """
-
-    where: str
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +97,11 @@ def load_dataset(
     _check_limit(limit)
     text = str(source)
     if text.startswith(SCENES):
-        name, examples, limit = _scenes(text, limit, store_image)
-        return _finish(name, examples, limit=limit, sample_ids=sample_ids)
+        examples = _scenes(text, None if sample_ids else limit, store_image)
+        return _finish(text, examples, limit=limit, sample_ids=sample_ids)
     name, rows, root = _open(source, images)
     stop_after = int(limit) if limit is not None and limit >= 1 and not sample_ids else None
-    collected = _Collected(ImageReader(root, store_image, limits), columns, images is not None)
+    collected = Collected(ImageReader(root, store_image, limits), columns, images is not None)
     for row in rows:
         collected.add(row)
         if stop_after is not None and collected.count > stop_after:
@@ -132,106 +117,6 @@ def load_dataset(
         rejected=collected.rejected,
         ignored=collected.ignored,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Draft:
-    """A row that only waits for images which other rows hold."""
-
-    where: str
-    id: str
-    fields: Fields
-    images: tuple[ImageRef | str, ...]
-
-
-class _Collected:
-    """The rows read so far."""
-
-    def __init__(self, reader: ImageReader, columns: Mapping[str, str], by_number: bool) -> None:
-        self.rejected: list[Rejected] = []
-        self.ignored: Counter[str] = Counter()
-        self.seen: dict[str, None] = {}
-        self._reader = reader
-        self._columns = columns
-        self._by_number = by_number
-        self._drafts: list[_Draft] = []
-        self._where: dict[str, str] = {}
-        self._images_of: dict[str, tuple[ImageRef, ...]] = {}
-        self._awaited: set[str] = set()
-
-    @property
-    def count(self) -> int:
-        """Usable rows, or 0 while a row still waits for the images of a later one."""
-        return 0 if self._awaited else len(self._drafts)
-
-    def add(self, row: Row) -> None:
-        """Keeps what the row says, or why it cannot be used."""
-        self.seen.update(dict.fromkeys(map(str, row.fields)))
-        try:
-            if row.error is not None:
-                raise DataError(row.error)
-            draft = self._draft(row)
-        except DataError as error:
-            self.rejected.append(Rejected(row.where, str(error)))
-            return
-        self._where[draft.id] = row.where
-        self._drafts.append(draft)
-        self.ignored.update(draft.fields.ignored)
-
-    def examples(self) -> list[Example]:
-        """The examples, in the rows' order; rows whose images never came are rejected."""
-        found = []
-        for draft in self._drafts:
-            refs: list[ImageRef] = []
-            for image in draft.images:
-                if isinstance(image, ImageRef):
-                    refs.append(image)
-                elif image in self._images_of:
-                    refs.extend(self._images_of[image])
-                else:
-                    reason = f"the image {image!r} is neither a file nor the id of a row with one"
-                    self.rejected.append(Rejected(draft.where, reason))
-                    break
-            else:
-                found.append(
-                    Example(
-                        id=draft.id,
-                        question=draft.fields.question,
-                        images=tuple(refs),
-                        choices=draft.fields.choices,
-                        references=draft.fields.references,
-                        group=draft.fields.group or "",
-                        question_type=draft.fields.question_type,
-                        meta=draft.fields.meta,
-                    )
-                )
-        given = {draft.id for draft in self._drafts if draft.fields.group is not None}
-        return _grouped(found, given)
-
-    def _draft(self, row: Row) -> _Draft:
-        fields = interpret(row.fields, self._columns)
-        values = fields.images
-        if not values and self._by_number and isinstance(row.fields.get("image_id"), int):
-            values = (self._reader.numbered(row.fields["image_id"]),)
-        images = tuple(self._image(value, fields) for value in values)
-        name = fields.id or _derived_id(fields, images)
-        if name in self._where:
-            raise DataError(f"the id {name[:80]!r} is that of {self._where[name]}")
-        refs = tuple(image for image in images if isinstance(image, ImageRef))
-        if refs and len(refs) == len(images):
-            self._images_of[name] = refs
-            self._awaited.discard(name)
-        self._awaited.update(i for i in images if isinstance(i, str) and i not in self._images_of)
-        return _Draft(row.where, name, fields, images)
-
-    def _image(self, value: Any, fields: Fields) -> ImageRef | str:
-        """A reference, or the id of the row that holds the image (as MMBench writes it)."""
-        number = str(value) if isinstance(value, int) else value
-        if isinstance(number, str) and number.isdecimal() and len(number) < _MAX_ROW_ID:
-            if fields.id is None or self._reader.is_file(number):
-                return self._reader.ref(number)
-            return number
-        return self._reader.ref(value)
 
 
 def _open(source: str | Path, images: str | Path | None) -> tuple[str, Iterator[Row], Path]:
@@ -251,35 +136,7 @@ def _open(source: str | Path, images: str | Path | None) -> tuple[str, Iterator[
     return name, read_rows(path), root or path.parent
 
 
-def _derived_id(fields: Fields, images: Sequence[ImageRef | str]) -> str:
-    hashes = [image.sha256 if isinstance(image, ImageRef) else image for image in images]
-    return _digest([hashes, fields.question, fields.choices])[:16]
-
-
-def _grouped(examples: Sequence[Example], given: Collection[str]) -> list[Example]:
-    """Gives examples without a group of their own one group per connected set of images."""
-    parent: dict[str, str] = {}
-
-    def root(image: str) -> str:
-        while parent.setdefault(image, image) != image:
-            parent[image] = parent[parent[image]]
-            image = parent[image]
-        return image
-
-    loose = [bool(e.images) and e.id not in given for e in examples]
-    for example, alone in zip(examples, loose, strict=True):
-        if alone:
-            roots = sorted({root(ref.sha256) for ref in example.images})
-            parent.update(dict.fromkeys(roots, roots[0]))
-    return [
-        replace(e, group=f"image-{root(e.images[0].sha256)[:16]}") if alone else e
-        for e, alone in zip(examples, loose, strict=True)
-    ]
-
-
-def _scenes(
-    source: str, limit: float | None, store_image: StoreImage | None
-) -> tuple[str, list[Example], float | None]:
+def _scenes(source: str, limit: float | None, store_image: StoreImage | None) -> list[Example]:
     """Generates ``scenes:SPLIT?n=…&seed=…``; a limit stands in for a missing ``n``."""
     from sightline.data.scenes import demo_examples
 
@@ -304,8 +161,7 @@ def _scenes(
         examples = demo_examples(split, settings["n"], settings["seed"], folder)
         for ref in {image for e in examples for image in e.images}:
             stored[ref.path] = store_image(Path(ref.path).read_bytes(), "png")
-    examples = [replace(e, images=tuple(stored[ref.path] for ref in e.images)) for e in examples]
-    return source, examples, limit
+    return [replace(e, images=tuple(stored[ref.path] for ref in e.images)) for e in examples]
 
 
 def _finish(
@@ -337,7 +193,7 @@ def _finish(
             notes.append(f"--limit {limit:g}: the first {count}")
     digest = hashlib.sha256()
     for example in chosen:
-        digest.update(_digest(_content(example)).encode())
+        digest.update(digest_json(_content(example)).encode())
     return Dataset(
         name=name,
         examples=tuple(chosen),
@@ -361,10 +217,6 @@ def _content(example: Example) -> list[Any]:
     ]
 
 
-def _digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
 def _check_limit(limit: float | None) -> None:
     if limit is None or 0 < limit < 1 or (math.isfinite(limit) and limit >= 1 and limit % 1 == 0):
         return
@@ -374,7 +226,7 @@ def _check_limit(limit: float | None) -> None:
     )
 
 
-def _nothing(name: str, columns: Mapping[str, str], collected: _Collected) -> str:
+def _nothing(name: str, columns: Mapping[str, str], collected: Collected) -> str:
     """Says why a source gave no example: no rows, no question column, or every row rejected."""
     seen = list(collected.seen)
     if not seen and not collected.rejected:

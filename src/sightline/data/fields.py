@@ -86,9 +86,11 @@ def check_columns(columns: Mapping[str, str]) -> None:
 def interpret(row: Mapping[str, Any], columns: Mapping[str, str]) -> Fields:
     """Reads the meaning of one row.
 
-    An answer to a multiple-choice question may be a letter, the text of exactly one choice, or a
-    0-based index. An integer is an index, unless the choices themselves are numbers; text of digits
-    is a choice's text where one matches, else an index.
+    An answer to a multiple-choice question may be a label of a choice (its letter, where the row
+    has no labels), the text of exactly one choice, or a 0-based index. An integer is an index,
+    unless the choices themselves are numbers; text of digits is a choice's text where one matches,
+    else an index. Blank choices are left out, so letters can differ from the row's labels.
+    Empty text and NaN, as tables write missing values, count as absent everywhere.
 
     Args:
         row: Values by column name.
@@ -98,49 +100,45 @@ def interpret(row: Mapping[str, Any], columns: Mapping[str, str]) -> Fields:
         DataError: The row has no question, or a value that cannot be used; the message is a short
             reason.
     """
-    row = flatten_chat(row)
+    given = flatten_chat(row)
+    row = {str(name): item for name, item in given.items() if not _is_blank(item)}
     names = {
-        field: next((n for n in named if row.get(n) is not None), None)
+        field: next((n for n in named if n in row), None)
         for field, aliases in ALIASES.items()
         for named in [(columns[field],) if field in columns else aliases]
     }
     value = {field: row[name] if name is not None else None for field, name in names.items()}
     used = {name for name in names.values() if name is not None}
 
-    lettered = {} if value["choices"] is not None else _letter_columns(row)
-    used |= set(lettered.values())
     raw_choices = value["choices"]
-    if lettered:
-        raw_choices = {letter: row[name] for letter, name in lettered.items()}
-    choices = _choices(raw_choices)
+    if raw_choices is None:
+        lettered = _letter_columns(row)
+        used |= set(lettered.values())
+        raw_choices = {letter: row[name] for letter, name in lettered.items()} or None
+    options = _options(raw_choices)
 
     numbered = [] if value["image"] is not None else _image_columns(row)
     used |= set(numbered)
-    images = _image_list(value["image"]) or tuple(
-        row[name] for name in numbered if row[name] is not None
-    )
-    if not images and _has_image_column(row, columns, numbered):
+    images = _image_list(value["image"]) or tuple(row[name] for name in numbered)
+    named = {columns["image"]} if "image" in columns else {*ALIASES["image"]}
+    if not images and (named & set(given) or _image_columns(given)):
         raise DataError("the image is empty; leave the column out for questions without images")
 
-    meta: dict[str, Scalar] = {}
-    ignored = []
-    for name, item in row.items():
-        if name in used or item is None:
-            continue
-        if _is_meta(item):
-            meta[str(name)] = item
-        else:
-            ignored.append(str(name))
+    question_type = value["question_type"]
+    if isinstance(question_type, (list, dict)):
+        used.remove(str(names["question_type"]))
+        question_type = None
+    rest = {name: item for name, item in row.items() if name not in used}
     return Fields(
         id=_label("id", value["id"]),
         question=_question(value["question"], value["context"]),
         images=images,
-        choices=choices,
-        references=_references(value["answer"], choices, raw_choices),
+        choices=None if options is None else options.texts,
+        references=_references(value["answer"], options),
         group=_label("group", value["group"]),
-        question_type=_label("question type", value["question_type"]),
-        meta=MappingProxyType(meta),
-        ignored=tuple(ignored),
+        question_type=_label("question type", question_type),
+        meta=MappingProxyType({name: item for name, item in rest.items() if _is_meta(item)}),
+        ignored=tuple(name for name, item in rest.items() if not _is_meta(item)),
     )
 
 
@@ -227,70 +225,84 @@ def _letter_columns(row: Mapping[str, Any]) -> dict[str, str]:
     return found if {"A", "B"} <= set(found) else {}
 
 
-def _choices(raw: Any) -> tuple[str, ...] | None:
-    if raw is None:
-        return None
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """Choices as the row gives them.
+
+    Attributes:
+        texts: In the row's order.
+        labels: The row's own labels, or letters where it has none.
+        labelled: Whether the row has labels of its own.
+        numeric: Whether every choice is a number.
+    """
+
+    texts: tuple[str, ...]
+    labels: tuple[str, ...]
+    labelled: bool
+    numeric: bool
+
+
+def _options(raw: Any) -> _Options | None:
+    """Reads a list of texts, or texts by label (letters, mostly); blank ones are left out."""
     raw = _parsed(raw)
     if isinstance(raw, Mapping):
-        keys = sorted((str(key) for key in raw), key=lambda key: (len(key), key))
-        by_letter = {str(key).upper(): item for key, item in raw.items()}
-        letters = list(choice_letters(len(keys))) if len(keys) <= MAX_CHOICES else []
-        if [key.upper() for key in keys] != letters:
-            raise DataError(f"choices keyed {shown(keys)}, not A, B, C, …")
-        raw = [by_letter[letter] for letter in letters]
-    if not isinstance(raw, list):
-        raise DataError(f"the choices are {shown(raw)}, not a list")
-    texts = list(raw)
-    while texts and _is_blank(texts[-1]):
-        texts.pop()
-    if not texts:
+        labelled = [(str(label).strip().upper(), text) for label, text in raw.items()]
+    elif isinstance(raw, list):
+        labelled = list(zip(choice_letters(min(len(raw), MAX_CHOICES)), raw, strict=False))
+        if len(raw) > MAX_CHOICES:
+            raise DataError(f"{len(raw)} choices, over {MAX_CHOICES}")
+    elif raw is None:
         return None
-    if any(_is_blank(text) or not isinstance(text, (str, int, float)) for text in texts):
-        raise DataError(f"choices {shown(texts)} with an entry that is no text")
-    if not 2 <= len(texts) <= MAX_CHOICES:
-        raise DataError(f"{len(texts)} choice(s), not 2 to {MAX_CHOICES}")
-    return tuple(_text(text) for text in texts)
+    else:
+        raise DataError(f"the choices are {shown(raw)}, not a list")
+    labelled = [(label, text) for label, text in labelled if not _is_blank(text)]
+    if not labelled:
+        return None
+    texts = [text for _, text in labelled]
+    labels = tuple(label for label, _ in labelled)
+    if any(not isinstance(text, (str, int, float)) for text in texts):
+        raise DataError(f"the choices are {shown(texts)}, not all of them text")
+    if not 2 <= len(texts) <= MAX_CHOICES or len(set(labels)) < len(labels):
+        raise DataError(f"{len(texts)} choice(s) labelled {shown(list(labels))}; 2 or more needed")
+    numeric = not any(isinstance(text, (str, bool)) for text in texts)
+    return _Options(tuple(map(_text, texts)), labels, isinstance(raw, Mapping), numeric)
 
 
-def _references(value: Any, choices: tuple[str, ...] | None, raw_choices: Any) -> tuple[str, ...]:
+def _references(value: Any, options: _Options | None) -> tuple[str, ...]:
     value = _parsed(value)
     items = value if isinstance(value, list) else [value]
-    answers: list[Any] = [item.get("answer") if isinstance(item, dict) else item for item in items]
+    answers: list[Any] = [i.get("answer") if isinstance(i, dict) else i for i in items]
     answers = [answer for answer in answers if not _is_blank(answer)]
     for answer in answers:
         if not isinstance(answer, (str, int, float)):
             raise DataError(f"the answer is {shown(answer)}, neither text nor a number")
-    if choices is None:
+    if options is None:
         return tuple(_text(answer) for answer in answers)
-    raw = _parsed(raw_choices)
-    listed = list(raw.values()) if isinstance(raw, Mapping) else raw
-    numeric = all(isinstance(item, (int, float)) for item in listed if not _is_blank(item))
-    return tuple(_letter(answer, choices, numeric=numeric) for answer in answers)
+    letters = choice_letters(len(options.texts))
+    return tuple(letters[_choice_index(answer, options)] for answer in answers)
 
 
-def _letter(answer: str | float, choices: tuple[str, ...], *, numeric: bool) -> str:
-    letters = choice_letters(len(choices))
-    folded = [" ".join(choice.split()).casefold() for choice in choices]
+def _choice_index(answer: str | float, options: _Options) -> int:
     text = " ".join(_text(answer).split())
-    same = [
-        letter for letter, choice in zip(letters, folded, strict=True) if choice == text.casefold()
-    ]
+    folded = [" ".join(choice.split()).casefold() for choice in options.texts]
+    same = [i for i, choice in enumerate(folded) if choice == text.casefold()]
     if isinstance(answer, str):
         lettered = _LETTERED.fullmatch(text)
-        named = lettered[1].upper() if lettered is not None else None
-        if named in letters:
-            if same and same != [named]:
+        named = lettered[1].upper() if lettered is not None else text.upper()
+        if named in options.labels:
+            index = options.labels.index(named)
+            if not options.labelled and same and same != [index]:
                 raise DataError(f"the answer {shown(answer)} is both a letter and another choice")
-            return named
-    elif not numeric:
+            return index
+    elif not options.numeric:
         same = []
     if len(same) > 1:
         raise DataError(f"the answer {shown(answer)} is the text of several choices")
     if same:
         return same[0]
-    if text.isdecimal() and int(text[:6]) < len(choices) and len(text) < 6:
-        return letters[int(text)]
-    raise DataError(f"the answer {shown(answer)} is none of the {len(choices)} choices")
+    if re.fullmatch("[0-9]{1,4}", text) and int(text) < len(options.texts):
+        return int(text)
+    raise DataError(f"the answer {shown(answer)} is none of the {len(options.texts)} choices")
 
 
 def _text(value: str | float) -> str:
@@ -338,15 +350,9 @@ def _image_list(value: Any) -> tuple[Any, ...]:
 
 
 def _image_columns(row: Mapping[str, Any]) -> list[str]:
-    matches = [(name, _IMAGE_COLUMN.fullmatch(str(name))) for name in row]
-    return [n for n, m in sorted(matches, key=lambda p: int(p[1][1]) if p[1] else 0) if m]
-
-
-def _has_image_column(
-    row: Mapping[str, Any], columns: Mapping[str, str], numbered: list[str]
-) -> bool:
-    names = (columns["image"],) if "image" in columns else ALIASES["image"]
-    return bool(numbered) or any(name in row for name in names)
+    """Columns image_1, image_2, …, in the order of their numbers."""
+    numbers = {name: m[1] for name in row if (m := _IMAGE_COLUMN.fullmatch(str(name)))}
+    return sorted(numbers, key=lambda name: int(numbers[name]))
 
 
 def _is_meta(value: Any) -> bool:

@@ -113,7 +113,7 @@ def decode(
         ImageError: Not one of `FORMATS`, damaged, or beyond the limits.
     """
     if isinstance(source, Path):
-        name = name or str(source)
+        name = name or _shown(str(source))
         source = read_image_bytes(source, limits)
     name = name or "Image"
     if len(source) > limits.max_bytes:
@@ -125,8 +125,8 @@ def decode(
             image = Image.open(io.BytesIO(source), formats=FORMATS)
         except Image.DecompressionBombError:
             raise ImageError(
-                f"{name} has far more than {limits.max_pixels} pixels; at most that many are "
-                "decoded. Scale it down."
+                f"{name} has far too many pixels; at most {limits.max_pixels} are decoded. "
+                "Scale it down."
             ) from None
         except _DECODER_FAILURES:
             raise ImageError(
@@ -161,10 +161,10 @@ def load_image(
     data = read_image_bytes(path, limits)
     if hashlib.sha256(data).hexdigest() != ref.sha256:
         raise ImageError(
-            f"{path} has changed since the dataset was read (its SHA-256 differs); the same bytes "
-            "are required. Restore the file, or collect into a new run."
+            f"{_shown(str(path))} has changed since the dataset was read (its SHA-256 differs); "
+            "the same bytes are required. Restore the file, or collect into a new run."
         )
-    return decode(data, limits, name=str(path))
+    return decode(data, limits, name=_shown(str(path)))
 
 
 def resolve_inside(path: str, root: Path) -> Path:

@@ -52,10 +52,6 @@ def read_rows(path: Path) -> Iterator[Row]:
     Raises:
         DataError: The file does not exist, cannot be read, or has no known form.
     """
-    if not path.exists():
-        raise DataError(f"{path} does not exist; a data file is required. Correct the path.")
-    if not path.is_file():
-        raise DataError(f"{path} is not a regular file; a data file is required. Correct the path.")
     read = {
         ".jsonl": _jsonl,
         ".ndjson": _jsonl,
@@ -70,6 +66,9 @@ def read_rows(path: Path) -> Iterator[Row]:
             "required. Convert or rename the file."
         )
     try:
+        if not path.is_file():
+            found = "is not a regular file" if path.exists() else "does not exist"
+            raise DataError(f"{path} {found}; a data file is required. Correct the path.")
         yield from read(path)
     except OSError as error:
         raise DataError(
@@ -267,19 +266,27 @@ def _parquet(path: Path) -> Iterator[Row]:
     try:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=_PARQUET_BATCH):
-                for i in range(batch.num_rows):
+                for fields in _batch_rows(batch):
                     number += 1
-                    try:
-                        fields = batch.slice(i, 1).to_pylist()[0]
-                    except (UnicodeDecodeError, ValueError, OverflowError):
-                        yield Row(f"row {number}", {}, "a value that is not what its column says")
-                        continue
-                    yield Row(f"row {number}", fields)
+                    bad = None if fields is not None else "a value its column type does not allow"
+                    yield Row(f"row {number}", fields or {}, bad)
     except (pa.ArrowException, OSError, ValueError):
         raise DataError(
             f"{path} is not a readable Parquet file after row {number}; an undamaged file is "
             "required. Write it again."
         ) from None
+
+
+def _batch_rows(batch: Any) -> list[dict[str, Any] | None]:
+    """Rows of a batch; None for a row that Python cannot represent (bad UTF-8, year 10,000)."""
+    try:
+        rows: list[dict[str, Any] | None] = batch.to_pylist()
+        return rows
+    except (ValueError, OverflowError):
+        if batch.num_rows <= 1:
+            return [None] * batch.num_rows
+    middle = batch.num_rows // 2
+    return _batch_rows(batch.slice(0, middle)) + _batch_rows(batch.slice(middle))
 
 
 def metadata_file(folder: Path) -> Path | None:
