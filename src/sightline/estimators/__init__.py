@@ -1,1 +1,143 @@
-"""Uncertainty estimators and the one table that lists them."""
+"""Uncertainty estimators and the one table that lists them.
+
+A new estimator is a frozen dataclass in the module of its family, one line in `ESTIMATORS` and a
+test. Everything that offers estimators (contract tests, command line, documentation, report,
+server) reads this table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from sightline.core.protocols import Estimator, LearnedEstimator
+from sightline.estimators import specs
+from sightline.estimators.agreement import (
+    ConditionAgreement,
+    ModelAgreement,
+    NegationConsistency,
+    RotationAgreement,
+    SampleAgreement,
+)
+from sightline.estimators.choice import (
+    ChoiceAnswerProbability,
+    ChoiceEntropy,
+    ChoiceMargin,
+    ChoiceMaxProbability,
+)
+from sightline.estimators.contrast import (
+    BlankUnchanged,
+    ChoiceVisualInformation,
+    VisualInformation,
+    VisualUncertainty,
+)
+from sightline.estimators.controls import AnswerLength, QuestionType, Random
+from sightline.estimators.lexical import LexicalSimilarity
+from sightline.estimators.likelihood import (
+    LengthNormalisedProbability,
+    NegativeLogLikelihood,
+    Perplexity,
+    SequenceProbability,
+    TokenEntropy,
+    TokenMargin,
+    TokenProbability,
+)
+from sightline.estimators.recorded import RecordedConfidence
+from sightline.estimators.semantic import (
+    DiscreteSemanticEntropy,
+    DistinctAnswers,
+    PredictiveEntropy,
+    SemanticEntropy,
+)
+
+AnyEstimator = Estimator | LearnedEstimator
+
+ESTIMATORS: Mapping[str, AnyEstimator] = MappingProxyType(
+    {
+        "sequence_probability": SequenceProbability(),
+        "negative_log_likelihood": NegativeLogLikelihood(),
+        "length_normalised_probability": LengthNormalisedProbability(),
+        "perplexity": Perplexity(),
+        "first_token_probability": TokenProbability(over="first"),
+        "min_token_probability": TokenProbability(over="min"),
+        "mean_token_probability": TokenProbability(over="mean"),
+        "mean_token_entropy": TokenEntropy(over="mean"),
+        "max_token_entropy": TokenEntropy(over="max"),
+        "first_token_margin": TokenMargin(over="first"),
+        "min_token_margin": TokenMargin(over="min"),
+        "choice_max_probability": ChoiceMaxProbability(),
+        "choice_answer_probability": ChoiceAnswerProbability(),
+        "choice_margin": ChoiceMargin(),
+        "choice_entropy": ChoiceEntropy(),
+        "option_max_probability": ChoiceMaxProbability(scores="options"),
+        "option_margin": ChoiceMargin(scores="options"),
+        "option_entropy": ChoiceEntropy(scores="options"),
+        "option_max_probability_per_token": ChoiceMaxProbability(scores="options_per_token"),
+        "option_margin_per_token": ChoiceMargin(scores="options_per_token"),
+        "option_entropy_per_token": ChoiceEntropy(scores="options_per_token"),
+        "sample_agreement": SampleAgreement(),
+        "condition_agreement": ConditionAgreement(),
+        "negation_consistency": NegationConsistency(),
+        "condition_and_negation_consistency": NegationConsistency(with_views=True),
+        "rotation_agreement": RotationAgreement(),
+        "model_agreement": ModelAgreement(),
+        "discrete_semantic_entropy": DiscreteSemanticEntropy(),
+        "distinct_answers": DistinctAnswers(),
+        "predictive_entropy": PredictiveEntropy(),
+        "length_normalised_predictive_entropy": PredictiveEntropy(length_normalised=True),
+        "semantic_entropy": SemanticEntropy(),
+        "lexical_similarity": LexicalSimilarity(),
+        "visual_information": VisualInformation(),
+        "visual_uncertainty": VisualUncertainty(),
+        "choice_visual_information": ChoiceVisualInformation(),
+        "blank_unchanged": BlankUnchanged(),
+        "recorded_confidence": RecordedConfidence(),
+        "question_type": QuestionType(),
+        "answer_length": AnswerLength(),
+        "random": Random(),
+    }
+)
+"""Every estimator by name, with its default settings; the names are the field's standard terms."""
+
+
+def parse_estimator(spec: str) -> AnyEstimator:
+    """Reads an estimator written as ``name`` or ``name:setting=value:setting=value``.
+
+    Raises:
+        UsageError: The name, a setting or a value does not exist; the message names the allowed.
+
+    Example:
+        >>> parse_estimator("lexical_similarity:metric=rouge1")
+        LexicalSimilarity(metric='rouge1')
+    """
+    return specs.parse(spec, ESTIMATORS)
+
+
+def spec_of(estimator: AnyEstimator) -> dict[str, Any]:
+    """Returns the estimator's name and all its settings, JSON-serialisable.
+
+    Raises:
+        UsageError: Its class is not in the table.
+
+    Example:
+        >>> spec_of(ESTIMATORS["min_token_probability"])
+        {'name': 'min_token_probability', 'over': 'min'}
+    """
+    return specs.spec_of(estimator, ESTIMATORS)
+
+
+def from_spec(spec: Mapping[str, Any]) -> AnyEstimator:
+    """Returns the estimator that `spec_of` wrote.
+
+    Raises:
+        UsageError: The name, a setting or a value does not exist; the message names the allowed.
+
+    Example:
+        >>> from_spec({"name": "random", "seed": 7})
+        Random(seed=7)
+    """
+    return specs.from_spec(spec, ESTIMATORS)
+
+
+__all__ = ["ESTIMATORS", "AnyEstimator", "from_spec", "parse_estimator", "spec_of"]
