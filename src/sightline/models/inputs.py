@@ -35,45 +35,15 @@ class AnswerForm:
     end_id: int
 
 
-@dataclass(frozen=True, slots=True)
-class PartsProcessor:
-    """An image processor and a tokenizer used without the full processor class.
+def images_only(processor_class: type) -> type:
+    """A processor class without its video processor, which needs torchvision; images do not.
 
-    Qwen-VL's processors need a video processor, which needs torchvision; images alone do not.
-    Every ``image_token`` of the text is repeated once per merged patch of its image.
+    The class itself is kept, so that images and texts go through the model's own code.
     """
-
-    image_processor: Any
-    tokenizer: Any
-    image_token: str
-    chat_template: str | None = None
-
-    def apply_chat_template(self, conversation: Any, **settings: Any) -> str:
-        """Renders a conversation with the processor's template, or the tokenizer's."""
-        if self.chat_template is not None:
-            settings["chat_template"] = self.chat_template
-        return cast(str, self.tokenizer.apply_chat_template(conversation, **settings))
-
-    def __call__(
-        self, *, text: list[str], images: Sequence[Sequence[Image]] | None, **settings: Any
-    ) -> dict[str, Any]:
-        """Returns input tensors, left-padded as the tokenizer is set."""
-        pixels: dict[str, Any] = {}
-        if images is not None:
-            flat = [image for row in images for image in row]
-            pixels = dict(self.image_processor(images=flat, return_tensors="pt"))
-            counts = iter(
-                (pixels["image_grid_thw"].prod(-1) // self.image_processor.merge_size**2).tolist()
-            )
-            text = [self._expanded(row, counts) for row in text]
-        encoded = self.tokenizer(text, **settings)
-        image_id = self.tokenizer.convert_tokens_to_ids(self.image_token)
-        types = (encoded["input_ids"] == image_id).long()
-        return {**encoded, "mm_token_type_ids": types, **pixels}
-
-    def _expanded(self, text: str, counts: Any) -> str:
-        first, *rest = text.split(self.image_token)
-        return first + "".join(self.image_token * next(counts) + part for part in rest)
+    kept = [name for name in processor_class.get_attributes() if name != "video_processor"]  # type: ignore[attr-defined]
+    return type(
+        processor_class.__name__, (processor_class,), {"get_attributes": staticmethod(lambda: kept)}
+    )
 
 
 class InputBuilder:

@@ -95,7 +95,7 @@ def load_model(
         model = transformers.AutoModelForImageTextToText.from_pretrained(
             source, dtype=precision, device_map=None if device == "cpu" else device, **settings
         )
-        processor = _processor(transformers, source, settings)
+        processor = _processor(transformers, source, model.config, settings)
     except (OSError, ValueError, ImportError) as error:
         raise UsageError(
             f"{spec} could not be loaded ({' '.join(str(error).split())[:300]}); an image-text-to-"
@@ -194,18 +194,22 @@ def _default_device(torch: Any) -> str:
     return "cuda:0" if torch.cuda.is_available() else "cpu"
 
 
-def _processor(transformers: Any, source: str, settings: dict[str, Any]) -> Any:
-    """The model's processor, or its parts where the whole needs torchvision."""
-    try:
-        return transformers.AutoProcessor.from_pretrained(source, **settings)
-    except ImportError:
-        from sightline.models.inputs import PartsProcessor
+def _processor(transformers: Any, source: str, config: Any, settings: dict[str, Any]) -> Any:
+    """The model's processor, without its video part where torchvision is not installed."""
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, **settings)
-        images = transformers.AutoImageProcessor.from_pretrained(source, **settings)
-        config = transformers.AutoConfig.from_pretrained(source, **settings)
-        token = tokenizer.convert_ids_to_tokens(config.image_token_id)
-        return PartsProcessor(images, tokenizer, token)
+    from sightline.models.inputs import images_only
+
+    found = getattr(transformers, PROCESSOR_MAPPING_NAMES.get(config.model_type, ""), None)
+    if (
+        found is None
+        or "video_processor" not in found.get_attributes()
+        or transformers.utils.is_torchvision_available()
+    ):
+        found = transformers.AutoProcessor
+    else:
+        found = images_only(found)
+    return found.from_pretrained(source, **settings)
 
 
 def _quantization(config: Any) -> str | None:

@@ -47,7 +47,7 @@ class TransformersModel:
 
     Args:
         model: A model of the image-text-to-text classes, in evaluation mode.
-        processor: Its processor, or a `sightline.models.inputs.PartsProcessor`.
+        processor: Its processor.
         identity: What identifies the weights; see `sightline.models.loading.identity`.
         style: How an example becomes the user's text.
         blank_colour: Colour of the image that stands for "no image", as Pillow names it.
@@ -97,6 +97,7 @@ class TransformersModel:
             "chat_template_sha256": text_sha256(template) if template else None,
             "prompt_style": self._style.to_dict(),
             "blank_image": self._blank_colour,
+            "image_processor": type(self._inputs.processor.image_processor).__name__,
             "generation_settings": "neutral",
             "logprob_space": "raw",
             "decoding": "shared prefill",
