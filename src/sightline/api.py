@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sightline.core.column import Column
 from sightline.core.protocols import Request
 from sightline.core.results import Evaluation, load_evaluation, save_evaluation
 
@@ -50,8 +51,9 @@ def collect(
     batch_size: int = 8,
     shard_size: int = 32,
     overwrite: bool = False,
-    prompt: PromptStyle | None = None,
+    style: PromptStyle | None = None,
     model_options: Mapping[str, Any] | None = None,
+    announce: Callable[[str], None] = lambda _: None,
     progress: Callable[[CollectProgress], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> CollectResult:
@@ -78,13 +80,14 @@ def collect(
         batch_size: Examples observed at once.
         shard_size: Examples committed at once.
         overwrite: Remove an existing run first.
-        prompt: How questions are worded; the default adds short answer instructions.
+        style: How questions are worded; the model's own or the default style if None.
         model_options: Passed to `sightline.models.load_model` (device_map, dtype, revision, …).
+        announce: Called with one line on size and scope before the first example is observed.
         progress: Called after every shard.
         should_stop: Asked before every shard; True ends the collect, resumable.
     """
     from sightline.data.examples import load_dataset
-    from sightline.data.prompts import PromptStyle
+    from sightline.data.images import image_writer
     from sightline.models import load_model
     from sightline.workflow.collect import collect as run_collect
     from sightline.workflow.collect import request_for
@@ -102,15 +105,23 @@ def collect(
     )
     if estimators is not None:
         request = request_for(estimators, request)
-    dataset = load_dataset(data, images=images, columns=columns, limit=limit, sample_ids=sample_ids)
+    dataset = load_dataset(
+        data,
+        images=images,
+        columns=columns,
+        limit=limit,
+        sample_ids=sample_ids,
+        store_image=image_writer(Path(output)),
+    )
     return run_collect(
-        load_model(model, prompt=prompt or PromptStyle(), **(model_options or {})),
+        load_model(model, style=style, **(model_options or {})),
         dataset,
         Path(output),
         request=request,
         batch_size=batch_size,
         shard_size=shard_size,
         overwrite=overwrite,
+        announce=announce,
         progress=progress,
         should_stop=should_stop,
     )
@@ -161,7 +172,7 @@ def report(
 
 
 def import_file(
-    source: str | Path, output: str | Path, *, format: str = "auto", overwrite: bool = False
+    source: str | Path, output: str | Path, *, reader: str = "auto", overwrite: bool = False
 ) -> list[Path]:
     """Turns recorded outputs of models that ran elsewhere into runs, one per model.
 
@@ -170,4 +181,15 @@ def import_file(
     """
     from sightline.store.importers import import_runs
 
-    return import_runs(Path(source), Path(output), format=format, overwrite=overwrite)
+    return import_runs(Path(source), Path(output), format=reader, overwrite=overwrite)
+
+
+def import_labels(labels: str | Path, run: str | Path) -> Column:
+    """Stores the correctness that people filled into a sheet of ``runs export --to-label``."""
+    from sightline.store.export import read_labels
+    from sightline.store.run import RunStore
+
+    store = RunStore.open(Path(run))
+    column = read_labels(Path(labels), store)
+    store.write_column(column, replace=True)
+    return column

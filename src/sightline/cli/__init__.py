@@ -49,7 +49,7 @@ def cli() -> None:
     import    turn recorded outputs of a model that ran elsewhere into runs
     evaluate  score every answer, calibrate the scores, measure them honestly
     report    render the evaluation as one HTML page
-    """
+    """  # noqa: D301 (a backspace, which click reads)
 
 
 def main() -> None:

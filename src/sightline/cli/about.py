@@ -15,7 +15,7 @@ from sightline.cli.options import shared_options, show_config
 @click.argument("name", required=False)
 @shared_options
 @click.pass_context
-def models_command(ctx: click.Context, **flags: Any) -> int:
+def models_command(ctx: click.Context, /, **flags: Any) -> int:
     """List the embedded models; with a NAME, print that model's card."""
     if flags["show_config"]:
         show_config(ctx)
@@ -37,7 +37,7 @@ def models_command(ctx: click.Context, **flags: Any) -> int:
 @click.option("--model", "-m", envvar="SIGHTLINE_MODEL", help="Also ask what this model shows.")
 @shared_options
 @click.pass_context
-def doctor_command(ctx: click.Context, **flags: Any) -> int:
+def doctor_command(ctx: click.Context, /, **flags: Any) -> int:
     """Tell what this machine and a model can give: extras, signals, estimators."""
     if flags["show_config"]:
         show_config(ctx)
@@ -62,9 +62,13 @@ def doctor_command(ctx: click.Context, **flags: Any) -> int:
     if not diagnosis.signals:
         click.echo("Give --model to see which signals a model shows.")
         return 0
-    click.echo(f"model {diagnosis.model.get('name')}: {diagnosis.seconds_per_answer:.2f} s a record")
+    click.echo(
+        f"model {diagnosis.model.get('name')}: {diagnosis.seconds_per_answer:.2f} s a record"
+    )
     click.echo("signals observed: " + ", ".join(s.name for s in diagnosis.signals if s.observed))
-    click.echo("not observed:     " + ", ".join(s.name for s in diagnosis.signals if not s.observed))
+    click.echo(
+        "not observed:     " + ", ".join(s.name for s in diagnosis.signals if not s.observed)
+    )
     for estimator in diagnosis.estimators:
         if estimator.missing:
             click.echo(f"  {estimator.name} cannot run: no {', '.join(estimator.missing)}")

@@ -9,16 +9,21 @@ import click
 
 from sightline.cli.display import ProgressLine, duration, stop_on_signal
 from sightline.cli.options import (
+    estimator_specs,
     key_values,
     parse_layers,
     parse_limit,
     shared_options,
     show_config,
 )
-from sightline.core.errors import SightlineError
+from sightline.core.errors import SightlineError, UsageError
 
 if TYPE_CHECKING:
+    from sightline.data.prompts import PromptStyle
     from sightline.workflow.collect import CollectProgress, CollectResult
+
+
+_MODEL_ARGS = ("device_map", "dtype", "revision", "blank_colour")
 
 
 @click.command("collect")
@@ -59,9 +64,12 @@ if TYPE_CHECKING:
     help="Read a field from a column of another name (repeatable).",
 )
 @click.option(
-    "--estimators",
-    envvar="SIGHTLINE_ESTIMATORS",
-    help="Collect only what these need (comma-separated).",
+    "--estimator",
+    "-e",
+    "estimators",
+    multiple=True,
+    envvar="SIGHTLINE_ESTIMATOR",
+    help="Collect only what these need (NAME or NAME:KEY=VALUE; repeatable).",
 )
 @click.option(
     "--samples",
@@ -193,14 +201,14 @@ if TYPE_CHECKING:
 @click.option("--overwrite", is_flag=True, help="Remove an existing run first.")
 @shared_options
 @click.pass_context
-def collect_command(ctx: click.Context, **flags: Any) -> int:
+def collect_command(ctx: click.Context, /, **flags: Any) -> int:
     """Run a model over images and questions once, and store all it shows.
 
     The same command resumes a run that was stopped or killed.
 
     \b
     sightline collect -m ./llava-1.5-7b-hf -d questions.jsonl --images ./photos -o runs/a
-    """
+    """  # noqa: D301 (a backspace, which click reads)
     if flags["show_config"]:
         show_config(ctx)
         return 0
@@ -213,7 +221,7 @@ def collect_command(ctx: click.Context, **flags: Any) -> int:
 
         def show(progress: CollectProgress) -> None:
             left = progress.remaining_s
-            note = "" if left is None else f"about {duration(left)} left"
+            note = "" if not left else f"about {duration(left)} left"
             if progress.quarantined:
                 note += f" · {progress.quarantined} quarantined"
             line.update(progress.done, progress.total, note)
@@ -224,7 +232,7 @@ def collect_command(ctx: click.Context, **flags: Any) -> int:
             flags["output"],
             images=flags["images"],
             columns=key_values(flags["columns"], "--column") or None,
-            estimators=_listed(flags["estimators"]),
+            estimators=estimator_specs(flags["estimators"]),
             samples=flags["samples"],
             temperature=flags["temperature"],
             top_p=flags["top_p"],
@@ -239,8 +247,7 @@ def collect_command(ctx: click.Context, **flags: Any) -> int:
             batch_size=flags["batch_size"],
             shard_size=flags["shard_size"],
             overwrite=flags["overwrite"],
-            instruction=flags["instruction"],
-            choice_instruction=flags["choice_instruction"],
+            style=_style(flags),
             model_options=_model_options(flags),
             announce=lambda text: click.echo(text, err=True),
             progress=show,
@@ -290,16 +297,35 @@ def _printable(text: str) -> str:
     return printable(text)
 
 
-def _listed(text: str | None) -> list[str] | None:
-    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+def _style(flags: dict[str, Any]) -> PromptStyle | None:
+    """The default style with the instructions that were given, or None to use the model's own."""
+    from sightline.data.prompts import PromptStyle
+
+    given = {
+        name: flags[flag]
+        for flag, name in (
+            ("instruction", "short_instruction"),
+            ("choice_instruction", "choice_instruction"),
+        )
+        if flags[flag] is not None
+    }
+    return PromptStyle(**given) if given else None
 
 
 def _model_options(flags: dict[str, Any]) -> dict[str, Any]:
-    options: dict[str, Any] = dict(key_values(flags["model_args"], "--model-args"))
-    options["dtype"] = flags["dtype"]
-    for name in ("device", "device_map", "revision"):
+    options: dict[str, Any] = {"dtype": flags["dtype"]}
+    if flags["device"] is not None:
+        options["device_map"] = flags["device"]
+    for name in ("device_map", "revision"):
         if flags[name] is not None:
             options[name] = flags[name]
     if flags["trust_remote_code"]:
         options["trust_remote_code"] = True
+    for key, value in key_values(flags["model_args"], "--model-args").items():
+        if key not in _MODEL_ARGS:
+            raise UsageError(
+                f"--model-args {key}={value}: unknown argument; one of {', '.join(_MODEL_ARGS)} "
+                "is required. Correct the name."
+            )
+        options[key] = value
     return options

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sightline.cli.display import ProgressLine
-from sightline.cli.options import shared_options, show_config
+from sightline.cli.options import estimator_specs, shared_options, show_config
 from sightline.core.errors import GateFailedError, UsageError
 
 if TYPE_CHECKING:
@@ -20,9 +20,12 @@ if TYPE_CHECKING:
 @click.command("evaluate")
 @click.argument("runs", nargs=-1, required=True, type=click.Path(file_okay=False))
 @click.option(
-    "--estimators",
-    envvar="SIGHTLINE_ESTIMATORS",
-    help="Comma-separated.  [default: all that can score any answer]",
+    "--estimator",
+    "-e",
+    "estimators",
+    multiple=True,
+    envvar="SIGHTLINE_ESTIMATOR",
+    help="NAME or NAME:KEY=VALUE (repeatable).  [default: all that can score any answer]",
 )
 @click.option(
     "--grader",
@@ -95,7 +98,7 @@ if TYPE_CHECKING:
 @click.option("--top", default=15, show_default=True, help="Estimators shown in the terminal.")
 @shared_options
 @click.pass_context
-def evaluate_command(ctx: click.Context, **flags: Any) -> int:
+def evaluate_command(ctx: click.Context, /, **flags: Any) -> int:
     """Score every answer of a run, calibrate the scores, measure them on held-out rows."""
     if flags["show_config"]:
         show_config(ctx)
@@ -104,9 +107,7 @@ def evaluate_command(ctx: click.Context, **flags: Any) -> int:
     from sightline.workflow.evaluate import Settings
 
     settings = Settings(
-        estimators=None
-        if flags["estimators"] is None
-        else tuple(part.strip() for part in flags["estimators"].split(",") if part.strip()),
+        estimators=estimator_specs(flags["estimators"]),
         grader=flags["grader"],
         calibrator=flags["calibrator"],
         condition=flags["condition"],
@@ -147,15 +148,12 @@ def evaluate_command(ctx: click.Context, **flags: Any) -> int:
 
 def _gate(evaluation: Evaluation, flags: dict[str, Any]) -> None:
     best = next((e for e in evaluation.estimators if not e.control), None)
-    for flag, metric, met in (
-        ("max_ece", "ece", lambda value, limit: value <= limit),
-        ("min_auroc", "auroc", lambda value, limit: value >= limit),
-    ):
+    for flag, metric, sign in (("max_ece", "ece", -1.0), ("min_auroc", "auroc", 1.0)):
         limit = flags[flag]
         if limit is None:
             continue
         value = None if best is None else best.heldout[metric].value
-        if value is None or not met(value, limit):
+        if value is None or sign * value < sign * limit:
             shown = "undefined" if value is None else f"{value:.4f}"
             name = "none" if best is None else best.name
             raise GateFailedError(
@@ -211,7 +209,7 @@ def _given_split(path: str | None) -> dict[str, str] | None:
 @click.option("--title", help="Heading of the page.")
 @shared_options
 @click.pass_context
-def report_command(ctx: click.Context, **flags: Any) -> int:
+def report_command(ctx: click.Context, /, **flags: Any) -> int:
     """Render evaluated runs as one self-contained HTML page; several runs side by side."""
     if flags["show_config"]:
         show_config(ctx)

@@ -45,13 +45,13 @@ from sightline.core.errors import UsageError
 @click.option("--overwrite", is_flag=True, help="Replace existing runs of the same name.")
 @shared_options
 @click.pass_context
-def import_command(ctx: click.Context, **flags: Any) -> int:
+def import_command(ctx: click.Context, /, **flags: Any) -> int:
     """Turn recorded outputs of a model that ran elsewhere into runs.
 
     \b
     sightline import answers.jsonl -o runs
     sightline import --labels labelled.csv --run runs/a
-    """
+    """  # noqa: D301 (a backspace, which click reads)
     if flags["show_config"]:
         show_config(ctx)
         return 0
@@ -71,7 +71,7 @@ def import_command(ctx: click.Context, **flags: Any) -> int:
     from sightline.api import import_file
 
     imported = import_file(
-        flags["source"], flags["output"], format=flags["format_"], overwrite=flags["overwrite"]
+        flags["source"], flags["output"], reader=flags["format_"], overwrite=flags["overwrite"]
     )
     if flags["as_json"]:
         click.echo(json.dumps([{"path": str(path)} for path in imported], indent=1))

@@ -159,3 +159,11 @@ def parse_layers(text: str) -> tuple[float | int, ...]:
             )
         layers.append(layer)
     return tuple(layers)
+
+
+def estimator_specs(values: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Specs of repeated --estimator; names without settings may share one value, by commas."""
+    specs = []
+    for value in values:
+        specs += [value] if "=" in value else value.split(",")
+    return tuple(spec.strip() for spec in specs if spec.strip()) or None

@@ -68,7 +68,7 @@ def require_free(path: Path, *, overwrite: bool) -> None:
         return
     if not path.is_dir():
         raise StoreError(f"{path} is a file; a run requires a directory. Choose another path.")
-    own = {EXAMPLES_FILE, REJECTED_FILE, SHARDS, COLUMNS, LOCK}
+    own = {EXAMPLES_FILE, REJECTED_FILE, SHARDS, COLUMNS, IMAGES, LOCK}
     for entry in path.iterdir():
         if entry.name not in own and not is_temporary(entry.name):
             raise StoreError(
@@ -80,7 +80,8 @@ def require_free(path: Path, *, overwrite: bool) -> None:
 def remove_run(path: Path) -> None:
     """Removes a run's own files, the manifest first, so that half a run is never left.
 
-    The caller holds the lock. Files that are no part of a run stay.
+    The caller holds the lock. Files that are no part of a run stay, and so do embedded images:
+    they are named by their content, and those of the run that comes next may be there already.
 
     Raises:
         StoreError: There is no run at the path.
@@ -90,7 +91,7 @@ def remove_run(path: Path) -> None:
     remove_file(path / MANIFEST)
     with disk_errors(f"Removing {path}"):
         sync_directory(path)
-    for folder in (SHARDS, COLUMNS, IMAGES):
+    for folder in (SHARDS, COLUMNS):
         if (path / folder).is_dir():
             for entry in sorted((path / folder).iterdir()):
                 remove_file(entry)

@@ -8,8 +8,8 @@ collect, started again with the same command, therefore ends with the same rows 
 from __future__ import annotations
 
 import platform
-import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -32,8 +32,7 @@ from sightline.core.types import (
 from sightline.data.examples import Dataset
 from sightline.data.images import DECODE_POLICY, ImageLimits, load_image
 from sightline.estimators import parse_estimator
-from sightline.store.run import Manifest, RunStore
-from sightline.store.schema import SCHEMA_VERSION
+from sightline.store.run import Manifest, Rejected, RunStore
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -97,6 +96,7 @@ class CollectResult:
         quarantined: Examples stored as error rows.
         rejected: Dataset rows that never became examples.
         interrupted: Whether it stopped early, on request; the same command goes on.
+        reasons: Why examples were quarantined and rows rejected, with counts, most common first.
     """
 
     path: Path
@@ -104,6 +104,7 @@ class CollectResult:
     quarantined: int
     rejected: int
     interrupted: bool
+    reasons: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +122,10 @@ def collect(
     path: Path,
     *,
     request: Request = Request(),  # noqa: B008 (frozen)
-    image_root: Path | None = None,
     batch_size: int = 8,
     shard_size: int = 32,
     overwrite: bool = False,
+    announce: Callable[[str], None] = lambda _: None,
     limits: ImageLimits = ImageLimits(),  # noqa: B008 (frozen)
     progress: Progress = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -136,11 +137,12 @@ def collect(
         model: The model to observe.
         dataset: Its examples, and the rows that could not become examples.
         path: The run directory; one that exists is resumed if its settings are the same.
+            Relative image paths start from it.
         request: What to observe on every example.
-        image_root: Folder that relative image paths start from; the run's own directory if None.
         batch_size: Examples observed at once; halved where memory runs out.
         shard_size: Examples committed at once.
         overwrite: Remove an existing run first.
+        announce: Called with one line on the size of the job before the first example.
         limits: Limits on images.
         progress: Called after every shard.
         should_stop: Asked after every shard; True ends the collect, resumable.
@@ -161,16 +163,13 @@ def collect(
             "at least one is required. See the reasons above."
         )
     path = Path(path)
-    if overwrite and path.exists():
-        _remove_run(path)
-    store = RunStore.resume(
-        path,
-        _manifest(model, dataset, request, image_root, batch_size, shard_size, notes),
-        dataset.examples,
-        rejected=dataset.rejected,
-    )
+    manifest = _manifest(model, dataset, request, batch_size, shard_size, notes)
+    rejected = [Rejected(row.where, row.reason) for row in dataset.rejected]
+    if overwrite:
+        store = RunStore.create(path, manifest, dataset.examples, rejected=rejected, overwrite=True)
+    else:
+        store = RunStore.resume(path, manifest, dataset.examples, rejected=rejected)
     examples = store.examples()
-    root = image_root if image_root is not None else path
     shards = list(_shards(examples, shard_size))
     committed = store.committed()
     done = sum(len(shard) for index, shard in shards if index in committed)
@@ -187,7 +186,7 @@ def collect(
                 interrupted = True
                 break
             result = observe_shard(
-                model, shard, request, root=root, batch_size=batch_size, limits=limits
+                model, shard, request, root=path, batch_size=batch_size, limits=limits
             )
             writer.commit(index, result.records, result.quarantined, result.log)
             done += len(shard)
@@ -198,7 +197,16 @@ def collect(
                     done, len(examples), quarantined, time.monotonic() - started, observed
                 )
             )
-    return CollectResult(path, len(examples), quarantined, len(dataset.rejected), interrupted)
+    reasons = Counter(q.reason for q in store.quarantined())
+    reasons.update(row.reason for row in rejected)
+    return CollectResult(
+        path,
+        len(examples),
+        quarantined,
+        len(rejected),
+        interrupted,
+        tuple(reasons.most_common()),
+    )
 
 
 def observe_shard(
@@ -269,13 +277,11 @@ def _manifest(
     model: VisionLanguageModel,
     dataset: Dataset,
     request: Request,
-    image_root: Path | None,
     batch_size: int,
     shard_size: int,
     notes: Sequence[str],
 ) -> Manifest:
     return Manifest(
-        schema_version=SCHEMA_VERSION,
         run_id=dataset.sha256[:12],
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         kind="collected",
@@ -283,8 +289,6 @@ def _manifest(
         dataset={
             "name": dataset.name,
             "sha256": dataset.sha256,
-            "n": len(dataset.examples),
-            "rejected": len(dataset.rejected),
         },
         settings={
             "request": {**asdict(request), "layers": list(request.layers)},
@@ -293,10 +297,8 @@ def _manifest(
         },
         versions=package_versions(),
         shard_size=shard_size,
-        n_shards=-(-len(dataset.examples) // shard_size),
         conditions=(CLEAN, BLANK) if request.blank else (CLEAN,),
         partial=dataset.partial,
-        image_root=str(image_root.resolve()) if image_root is not None else "",
         notes=tuple(notes),
     )
 
@@ -310,16 +312,6 @@ def package_versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return versions
-
-
-def _remove_run(path: Path) -> None:
-    """Removes a run directory, and nothing that is not one."""
-    if not (path / "manifest.json").is_file():
-        raise UsageError(
-            f"{path} exists and is not a run; --overwrite only removes runs. "
-            "Choose another output directory."
-        )
-    shutil.rmtree(path)
 
 
 def request_for(estimators: Sequence[str], defaults: Request) -> Request:

@@ -119,9 +119,7 @@ def probe(model: VisionLanguageModel) -> list[Record]:
             "probe-choice", "What is shown?", choices=("a ramp", "a cat"), question_type="probe"
         ),
     ]
-    request = Request(
-        max_new_tokens=8, n_samples=2, layers=(0.5, 1.0), options=True, blank=True
-    )
+    request = Request(max_new_tokens=8, n_samples=2, layers=(0.5, 1.0), options=True, blank=True)
     return model.observe(examples, [(picture,), (picture,)], request)
 
 

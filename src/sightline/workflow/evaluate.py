@@ -40,7 +40,7 @@ from sightline.workflow.measure import (
     heldout_figures,
 )
 from sightline.workflow.samples import samples_table
-from sightline.workflow.scoring import Scored, score
+from sightline.workflow.scoring import Scored, needed_arrays, score
 
 Progress = Callable[[str, int, int], None]
 
@@ -85,7 +85,7 @@ class Outcome:
 
 def evaluate(
     path: Path,
-    settings: Settings = Settings(),  # noqa: B008 (frozen)
+    settings: Settings = Settings(),
     *,
     other_runs: Sequence[Path] = (),
     given_split: Mapping[str, str] | None = None,
@@ -108,10 +108,11 @@ def evaluate(
     store = RunStore.open(path)
     calibrator = _named_calibrator(settings.calibrator)
     progress("reading", 0, 1)
+    arrays = needed_arrays(settings.estimators)
     linked = link(
-        list(store.records()),
+        list(store.records(features=arrays)),
         condition=settings.condition,
-        other_runs=[list(RunStore.open(other).records()) for other in other_runs],
+        other_runs=[list(RunStore.open(other).records(features=())) for other in other_runs],
     )
     judged = [record for record in linked if record.greedy is not None]
     column, ungraded = correctness(store, judged, settings)

@@ -9,20 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from sightline.core.results import (
-    AnswerRow,
-    CoverageRow,
-    Curve,
-    EstimatorResult,
-    Histogram,
-    ReliabilityBin,
-    Skipped,
-)
+from sightline.core.results import AnswerRow, Curve, EstimatorResult, Skipped
 from sightline.core.types import Estimate, Record
 from sightline.data.splits import Split
 from sightline.estimators import spec_of
 from sightline.metrics import curves
-from sightline.metrics.intervals import Bootstrap, Sample, cluster_bootstrap, proportion
+from sightline.metrics.intervals import WITHIN_TYPE, Bootstrap, Sample, cluster_bootstrap
 from sightline.workflow.scoring import Scored
 
 RANKING = ("auroc", "prr", "aurc", "e_aurc", "augrc", "auarc", "fpr95", "aupr_right", "aupr_wrong")
@@ -32,8 +24,6 @@ BY_TYPE_PROBABILITY = ("ece", "brier")
 RAW_PROBABILITY = ("ece", "ece15", "brier")
 COMPARED_RANKING = ("auroc", "prr", "aurc", "auarc")
 COMPARED_PROBABILITY = ("ece", "brier")
-COVERAGES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
-HISTOGRAM_BINS = 20
 SHOWN_ANSWERS = 8
 
 
@@ -214,7 +204,7 @@ def _together(
         else:
             values |= _undefined(PROBABILITY, heldout[index])
         within = (
-            ranked.estimate(view, "within_type_auroc")
+            ranked.estimate(view, WITHIN_TYPE)
             if rows.types is not None
             else Estimate(None, n=0, reason="some rows have no question type")
         )
@@ -223,7 +213,7 @@ def _together(
 
 
 def _within(rows: JudgedRows) -> tuple[str, ...]:
-    return () if rows.types is None else ("within_type_auroc",)
+    return () if rows.types is None else (WITHIN_TYPE,)
 
 
 def _undefined(metrics: Sequence[str], per_seed: Sequence[Heldout]) -> dict[str, Estimate]:
@@ -310,7 +300,6 @@ def estimator_result(
     first = per_seed[0]
     correct = rows.correct[first.rows]
     groups = rows.groups[first.rows]
-    trust = -first.uncertainty if first.confidence is None else first.confidence
     ranking = -first.uncertainty
     seen = [rows.records[i] for i in item.rows]
     cost = item.estimator.cost(seen)
@@ -331,12 +320,19 @@ def estimator_result(
         by_type=figures.by_type,
         vs_baseline=figures.vs_baseline,
         calibration=first.calibration,
-        reliability=_reliability(first, correct, groups, settings.level),
+        reliability=()
+        if first.confidence is None
+        else curves.reliability_bins(first.confidence, correct, groups, level=settings.level),
         risk_coverage=Curve(*curves.risk_coverage(ranking, correct)),
         rejection=Curve(*curves.rejection(ranking, correct)),
         roc=_roc(ranking, correct),
-        histogram=_histogram(first.confidence, correct),
-        coverage_table=_coverage_table(ranking, trust, correct, groups, settings.level),
+        histogram=None if first.confidence is None else curves.histogram(first.confidence, correct),
+        coverage_table=curves.coverage_table(
+            ranking if first.confidence is None else first.confidence,
+            correct,
+            groups,
+            level=settings.level,
+        ),
         confident_wrong=_answers(first, rows, wanted=0.0),
         unsure_right=_answers(first, rows, wanted=1.0),
     )
@@ -352,70 +348,21 @@ def _sampled_tokens(records: Sequence[Record]) -> float | None:
     return float(np.mean(counts))
 
 
-def _reliability(
-    held: Heldout, correct: np.ndarray, groups: np.ndarray, level: float
-) -> tuple[ReliabilityBin, ...]:
-    if held.confidence is None:
-        return ()
-    edges = np.linspace(0, 1, 11)
-    which = np.clip(np.ceil(held.confidence * 10).astype(int) - 1, 0, 9)
-    bins = []
-    for b in range(10):
-        chosen = which == b
-        n = int(chosen.sum())
-        accuracy = (
-            proportion(correct[chosen], groups[chosen], level=level)
-            if n
-            else Estimate(None, n=0, reason="empty bin")
-        )
-        mean = float(held.confidence[chosen].mean()) if n else None
-        bins.append(ReliabilityBin(float(edges[b]), float(edges[b + 1]), mean, accuracy, n))
-    return tuple(bins)
-
-
 def _roc(ranking: np.ndarray, correct: np.ndarray) -> Curve:
     if not 0 < correct.sum() < len(correct):
         return Curve((), ())
     return Curve(*curves.roc(ranking, correct))
 
 
-def _histogram(confidence: np.ndarray | None, correct: np.ndarray) -> Histogram | None:
-    if confidence is None:
-        return None
-    edges = np.linspace(0, 1, HISTOGRAM_BINS + 1)
-    right, _ = np.histogram(confidence[correct == 1], edges)
-    wrong, _ = np.histogram(confidence[correct == 0], edges)
-    return Histogram(tuple(edges.tolist()), tuple(right.tolist()), tuple(wrong.tolist()))
-
-
-def _coverage_table(
-    ranking: np.ndarray,
-    trust: np.ndarray,
-    correct: np.ndarray,
-    groups: np.ndarray,
-    level: float,
-) -> tuple[CoverageRow, ...]:
-    """Accuracy of the most confident rows; tied rows at the edge are kept together."""
-    table = []
-    ordered = np.sort(ranking)[::-1]
-    for coverage in COVERAGES:
-        if not len(ordered):
-            break
-        edge = ordered[max(0, int(np.ceil(coverage * len(ordered))) - 1)]
-        kept = ranking >= edge
-        accuracy = proportion(correct[kept], groups[kept], level=level)
-        table.append(CoverageRow(coverage, accuracy, float(trust[kept].min())))
-    return tuple(table)
-
-
 def _answers(held: Heldout, rows: JudgedRows, *, wanted: float) -> tuple[AnswerRow, ...]:
     """The answers whose confidence misleads most: sure and wrong, or unsure and right."""
-    if held.confidence is None:
+    confidence = held.confidence
+    if confidence is None:
         return ()
     chosen = np.flatnonzero(rows.correct[held.rows] == wanted)
     sign = -1.0 if wanted == 0.0 else 1.0
     keys = [rows.records[held.rows[i]].key for i in chosen]
-    order = sorted(range(len(chosen)), key=lambda j: (sign * held.confidence[chosen[j]], keys[j]))
+    order = sorted(range(len(chosen)), key=lambda j: (sign * confidence[chosen[j]], keys[j]))
     out = []
     for j in order[:SHOWN_ANSWERS]:
         at = chosen[j]
@@ -430,7 +377,7 @@ def _answers(held: Heldout, rows: JudgedRows, *, wanted: float) -> tuple[AnswerR
                 references=example.references,
                 choices=example.choices or (),
                 correct=float(rows.correct[held.rows[at]]),
-                confidence=float(held.confidence[at]),
+                confidence=float(confidence[at]),
                 images=tuple(image.path for image in example.images),
             )
         )

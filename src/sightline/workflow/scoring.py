@@ -11,11 +11,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from sightline.core.errors import MissingFeatureError
-from sightline.core.protocols import Estimator, LearnedEstimator
-from sightline.core.types import Feature, Record
-from sightline.estimators import ESTIMATORS, parse_estimator
-
-AnyEstimator = Estimator | LearnedEstimator
+from sightline.core.protocols import LearnedEstimator
+from sightline.core.types import ARRAY_AXES, Feature, Record
+from sightline.estimators import ESTIMATORS, AnyEstimator, parse_estimator
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,3 +87,10 @@ def score(records: Sequence[Record], specs: Sequence[str] | None) -> list[Scored
             values = estimator.uncertainty([records[i] for i in rows])
         scored.append(Scored(spec, estimator, rows, skipped, values, time.perf_counter() - started))
     return scored
+
+
+def needed_arrays(specs: Sequence[str] | None) -> frozenset[Feature]:
+    """Array features that the named estimators (or all) read; a run's others stay on disk."""
+    chosen = ESTIMATORS if specs is None else specs
+    needs = frozenset[Feature]().union(*(parse_estimator(spec).needs for spec in chosen))
+    return needs & ARRAY_AXES.keys()
