@@ -1,6 +1,6 @@
-"""Writes the pages of the documentation that are read off the code: cli.md, metrics.md.
+"""Writes the pages of the documentation that are read off the code: cli.md, estimators.md, metrics.md.
 
-Run ``make docs`` after changing a command or a metric; a test fails while a page is stale.
+Run ``make docs`` after changing a command, an estimator or a metric; a test fails while a page is stale.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from sightline.cli import cli
+from sightline.estimators.describe import estimators_page
 from sightline.metrics import METRICS
 
 HERE = Path(__file__).resolve().parent
@@ -77,7 +78,7 @@ def metrics_page() -> str:
     return "\n".join([*lines, ""])
 
 
-PAGES = {"cli.md": cli_page, "metrics.md": metrics_page}
+PAGES = {"cli.md": cli_page, "estimators.md": estimators_page, "metrics.md": metrics_page}
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ An empty answer is an answer like any other: it agrees with another empty one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -75,7 +75,7 @@ class NegationConsistency:
 
     Attributes:
         with_views: Average with the share of answers under other conditions that do change, as
-            `ConditionAgreement` counts them.
+            `condition_agreement` counts them.
 
     Source: FESTA (Bhattacharya et al., 2025), as shares; the paper uses divergences.
     """
@@ -130,18 +130,11 @@ class RotationAgreement:
     def uncertainty(self, records: Sequence[Record]) -> Float[np.ndarray, " n"]:
         """1 − share, in [0, 1]."""
         require(records, self.needs, self)
-        chosen: dict[int, str | None] = {}
-
-        def choice(record: Record) -> str | None:
-            if id(record.greedy) not in chosen:
-                chosen[id(record.greedy)] = _chosen_text(record)
-            return chosen[id(record.greedy)]
-
         shares = []
         for record in records:
-            others = [other for other in record.related.rotations if other.greedy is not None]
-            mine = choice(record)
-            same = sum(mine is not None and choice(other) == mine for other in others)
+            others = [o for o in record.related.rotations if o.greedy is not None]
+            mine = _chosen_text(record)
+            same = sum(mine is not None and _chosen_text(other) == mine for other in others)
             shares.append(same / len(others))
         return 1.0 - np.array(shares, dtype=np.float64)
 
@@ -174,7 +167,7 @@ class ModelAgreement:
         return Cost(forward_passes=mean_count(counts), generations=mean_count(counts))
 
 
-def canonical_forms(example: Example, texts: Iterable[str]) -> list[str]:
+def canonical_forms(example: Example, texts: Sequence[str]) -> list[str]:
     """Canonical form of each text; equal texts are read once."""
     known: dict[str, str] = {}
     for text in texts:

@@ -135,7 +135,7 @@ class ChoiceMargin:
         require(records, self.needs, self)
         ranked = choice_logprobs(records, self.scores).descending()
         second = ranked.at(np.ones_like(ranked.starts))
-        return np.asarray(1.0 - np.exp(ranked.first()) + np.exp(second))
+        return np.asarray(np.exp(second) - np.expm1(ranked.first()))
 
     def cost(self, records: Sequence[Record]) -> Cost:
         """Nothing beyond the greedy answer's prefill."""

@@ -26,7 +26,7 @@ class SequenceProbability:
     """One minus the probability of the whole answer.
 
     Below a probability of 1e-16 the result rounds to 1 and no longer ranks;
-    `NegativeLogLikelihood` ranks alike and never rounds.
+    `negative_log_likelihood` ranks alike and never rounds.
 
     Source: the maximum-softmax baseline of Hendrycks and Gimpel (ICLR 2017), over a sequence.
     """
@@ -95,7 +95,7 @@ class Perplexity:
     """Logarithm of the answer's perplexity: mean negative log-probability per token.
 
     The logarithm ranks as the perplexity itself and cannot overflow. Ranks as
-    `LengthNormalisedProbability`, which is a probability.
+    `length_normalised_probability`, which is a probability.
 
     Source: "perplexity" of Fadeeva et al. (LM-Polygraph, EMNLP 2023), which is this logarithm too.
     """
@@ -150,7 +150,7 @@ class TokenEntropy:
     Attributes:
         over: Which token counts.
 
-    Source: Kadavath et al. (2022) and Fadeeva et al. (2023) for the mean.
+    Source: Fomicheva et al. (TACL 2020) and LM-Polygraph for the mean; equal to the latter.
     """
 
     over: Literal["first", "mean", "max"] = "mean"
@@ -208,7 +208,7 @@ class TokenMargin:
                 )
         best = Ragged.of([top[:, 0] for top in tops])
         second = Ragged.of([top[:, 1] for top in tops])
-        doubt = best.map(lambda logprobs: 1.0 - np.exp(logprobs) + np.exp(second.values))
+        doubt = best.map(lambda logprobs: np.exp(second.values) - np.expm1(logprobs))
         if self.over == "first":
             return doubt.first()
         return doubt.max() if self.over == "min" else doubt.mean()

@@ -99,10 +99,18 @@ class Ragged:
         return Ragged(self.values[order], self.starts, self.lengths)
 
     def log_softmax(self) -> Ragged:
-        """Logarithms normalised so that each array's exponentials sum to 1."""
-        shifted = self.values - self.spread(self.max())
-        total = Ragged(np.exp(shifted), self.starts, self.lengths).sum()
-        return Ragged(shifted - self.spread(np.log(total)), self.starts, self.lengths)
+        """Logarithms normalised so that each array's exponentials sum to 1.
+
+        The largest entry is left out of the sum and added as log(1 + rest), so that near-certain
+        arrays still differ.
+        """
+        shifted = self.map(lambda values: values - self.spread(self.max()))
+        position = np.arange(len(self.values))
+        largest = shifted.map(lambda v: np.where(v == 0, position, len(v))).min().astype(np.int64)
+        rest = np.exp(shifted.values)
+        rest[largest] = 0.0
+        log_total = np.log1p(Ragged(rest, self.starts, self.lengths).sum())
+        return shifted.map(lambda values: values - self.spread(log_total))
 
     def _reduce(self, ufunc: np.ufunc) -> Float[np.ndarray, " n"]:
         if not len(self.starts):

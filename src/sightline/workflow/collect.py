@@ -50,7 +50,7 @@ OPTIONS = frozenset(
 )
 BLANKED = frozenset(
     {
-        Feature.CONDITIONS,
+        Feature.BLANK_ANSWER,
         Feature.BLANK_LOGPROBS,
         Feature.BLANK_OPTION_LOGPROBS,
         Feature.BLANK_LETTER_LOGPROBS,

@@ -1,0 +1,101 @@
+"""The documentation page of the estimators, written from the table."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import fields
+from itertools import groupby
+from typing import Any
+
+from sightline.core.protocols import Cost, LearnedEstimator
+from sightline.core.types import Example, Feature, Generation, Record, Related
+from sightline.estimators import ESTIMATORS, AnyEstimator
+
+_HEAD = """\
+# Estimators
+
+Every estimator reads records and returns *uncertainty*: higher means the answer is more likely to
+be wrong. Those whose "probability" column says yes return one minus a probability of being right,
+so their calibration error can be read off before any calibration. A record that lacks a needed
+signal is skipped and counted, never scored.
+
+Choose some with `--estimators NAME,NAME`, and change a setting with `NAME:setting=value`, for
+example `lexical_similarity:metric=rouge1`; the settings column shows the defaults. Written by
+`make docs` from the one table, `sightline.estimators.ESTIMATORS`.
+"""
+
+
+def estimators_page() -> str:
+    """Returns the page: for each family its estimators with needs, settings, costs and sources."""
+    parts = [_HEAD]
+    for family, group in groupby(ESTIMATORS.items(), key=lambda item: item[1].family):
+        members = list(group)
+        parts.append(
+            f"\n## {family.capitalize()}\n\n"
+            "| name | uncertainty | needs | settings | probability | costs |\n"
+            "|---|---|---|---|---|---|\n"
+        )
+        parts += [_row(name, estimator) for name, estimator in members]
+        classes = dict.fromkeys(type(estimator) for _, estimator in members)
+        notes = [_notes(cls, [f"`{n}`" for n, e in members if type(e) is cls]) for cls in classes]
+        parts.append("\n" + "".join(note for note in notes if note))
+    return "".join(parts).rstrip("\n") + "\n"
+
+
+def _notes(cls: type, names: list[str]) -> str:
+    """What the class says beyond its summary, as one list item."""
+    paragraphs = [
+        " ".join(paragraph.split())
+        for paragraph in inspect.cleandoc(cls.__doc__ or "").split("\n\n")[1:]
+        if not paragraph.startswith("Attributes:")
+    ]
+    return f"- {', '.join(names)}: {' '.join(paragraphs)}\n" if paragraphs else ""
+
+
+def _row(name: str, estimator: Any) -> str:
+    summary = (type(estimator).__doc__ or "").partition("\n")[0].removesuffix(".")
+    if isinstance(estimator, LearnedEstimator):
+        summary += " (fitted on the training rows)"
+    if estimator.simple:
+        summary += " (simple baseline)"
+    needs = ", ".join(f.value for f in Feature if f in estimator.needs) or "nothing"
+    settings = ", ".join(f"{f.name}={getattr(estimator, f.name)}" for f in fields(estimator)) or "–"
+    probability = "yes" if estimator.is_probability else "no"
+    return f"| `{name}` | {summary} | {needs} | {settings} | {probability} | {_cost(estimator)} |\n"
+
+
+def _cost(estimator: AnyEstimator) -> str:
+    """Cost in words, read off a record with one of everything."""
+    cost = estimator.cost([_one_of_everything()])
+    if cost == Cost():
+        return "nothing"
+    if Feature.SAMPLES in estimator.needs:
+        return "the samples"
+    each = {
+        Feature.CONDITIONS: "condition",
+        Feature.NEGATIONS: "negated condition",
+        Feature.ROTATIONS: "rotation",
+        Feature.MODELS: "model",
+    }
+    per = [word for feature, word in each.items() if feature in estimator.needs]
+    what = "a prefill and the answers" if cost.generations else "a prefill"
+    return f"{what} per {' and per '.join(per)}" if per else f"{what} with a blank image"
+
+
+def _one_of_everything() -> Record:
+    answer = Generation("A")
+    example = Example("one", "?", choices=("a", "b"))
+
+    def other(condition: str) -> Record:
+        return Record(example, condition, greedy=answer)
+
+    return Record(
+        example,
+        greedy=answer,
+        samples=(answer,),
+        related=Related(
+            conditions=(other("view:1"), other("negated:1"), other("blank")),
+            rotations=(other("clean"),),
+            models=(other("clean"),),
+        ),
+    )
