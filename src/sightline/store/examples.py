@@ -13,13 +13,14 @@ import pyarrow as pa
 
 from sightline.core.errors import DataError
 from sightline.core.types import Example
+from sightline.data.collected import Rejected
 from sightline.store.schema import (
     EXAMPLES,
     REJECTED,
-    Rejected,
     canonical_json,
     decode_examples,
     encode_example,
+    storable,
 )
 from sightline.store.sealed import open_table, unreadable, write_table
 
@@ -106,7 +107,7 @@ class StoredExamples:
 
 def write_rejected(path: Path, rejected: Iterable[Rejected]) -> int:
     """Writes rejected.parquet; returns the number of rows."""
-    rows = [{"where": r.where, "reason": r.reason} for r in rejected]
+    rows = [{"where": storable(r.where), "reason": storable(r.reason)} for r in rejected]
     table = pa.Table.from_pylist(rows, schema=REJECTED)
     write_table(path, REJECTED, [table], {"sightline.format": "rejected.1"})
     return len(rows)

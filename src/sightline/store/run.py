@@ -17,6 +17,7 @@ from typing import Any, Self
 from sightline.core.column import Column, ColumnKind
 from sightline.core.errors import DataError, StoreError
 from sightline.core.types import Example, Feature, Key, Quarantined, Record
+from sightline.data.collected import Rejected
 from sightline.store import columns as column_files
 from sightline.store.disk import RunLock, append_line, make_directory, write_file
 from sightline.store.examples import (
@@ -45,14 +46,13 @@ from sightline.store.rows import ShardSummary, StoredShard, write_shard
 from sightline.store.schema import (
     RESULT_FIELDS,
     Manifest,
-    Rejected,
     canonical_json,
     manifest_from_dict,
     storable,
 )
 from sightline.store.sealed import dump_document, load_document
 
-__all__ = ["Manifest", "Rejected", "RunStore", "RunWriter"]
+__all__ = ["Manifest", "RunStore", "RunWriter"]
 
 _EXTENSION = re.compile(r"[a-z0-9]{1,8}")
 
@@ -386,7 +386,7 @@ def _completed(manifest: Manifest, n: int, sha256: str, rejected: int) -> Manife
 
 
 def _require_same(path: Path, stored: Manifest, asked: Manifest) -> None:
-    before, now = stored.to_dict(), asked.to_dict()
+    before, now = stored.deciding(), asked.deciding()
     for name in RESULT_FIELDS:
         found = _first_difference(name, before[name], now[name])
         if found is not None:

@@ -69,10 +69,16 @@ class Manifest:
                 "Use 32 if in doubt."
             )
 
-    def run_hash(self) -> str:
-        """Xxh3-128 of the result-deciding fields; every shard carries it."""
+    def deciding(self) -> dict[str, Any]:
+        """What decides the rows: `RESULT_FIELDS`, without the data set's name."""
         fields = {name: getattr(self, name) for name in RESULT_FIELDS}
-        return xxhash.xxh3_128_hexdigest(canonical_json(fields).encode("ascii"))
+        fields["dataset"] = {k: v for k, v in self.dataset.items() if k != "name"}
+        plain: dict[str, Any] = json.loads(canonical_json(fields))
+        return {name: plain[name] for name in RESULT_FIELDS}
+
+    def run_hash(self) -> str:
+        """Xxh3-128 of what decides the rows; every shard carries it."""
+        return xxhash.xxh3_128_hexdigest(canonical_json(self.deciding()).encode("ascii"))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-serialisable form.
@@ -82,19 +88,6 @@ class Manifest:
         """
         document: dict[str, Any] = json.loads(canonical_json(asdict(self)))
         return {name: document[name] for name in asdict(self)}
-
-
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
-class Rejected:
-    """A row of the data set that never became an example.
-
-    Attributes:
-        where: Line or id, in words.
-        reason: Why, in words.
-    """
-
-    where: str
-    reason: str
 
 
 def manifest_from_dict(document: dict[str, Any], path: object) -> Manifest:
