@@ -117,6 +117,7 @@ class LearnedEstimator(Protocol):
         ...
 
 
+@runtime_checkable
 class Calibration(Protocol):
     """A fitted map from uncertainty to the probability of being right.
 
@@ -138,6 +139,7 @@ class Calibration(Protocol):
         ...
 
 
+@runtime_checkable
 class Calibrator(Protocol):
     """Fits a `Calibration` on held-out rows."""
 
@@ -161,6 +163,7 @@ class Calibrator(Protocol):
         ...
 
 
+@runtime_checkable
 class Grader(Protocol):
     """Decides how right an answer is, in [0, 1]."""
 
@@ -205,6 +208,7 @@ class Request:
     seed: int = 0
 
 
+@runtime_checkable
 class VisionLanguageModel(Protocol):
     """A model that can be observed."""
 
