@@ -107,6 +107,12 @@ def load_dataset(
         if stop_after is not None and collected.count > stop_after:
             break
     examples = collected.examples()
+    absent = [column for column in columns.values() if column not in collected.seen]
+    if absent and collected.seen:
+        raise DataError(
+            f"{name} has no column {absent[0]!r}, only {shown(list(collected.seen), 200)}; a named "
+            "column is required. Name one of these."
+        )
     if not examples:
         raise DataError(_nothing(name, columns, collected))
     return _finish(
@@ -127,8 +133,8 @@ def _open(source: str | Path, images: str | Path | None) -> tuple[str, Iterator[
     if isinstance(source, str) and source.startswith(HUB):
         from sightline.data.hub import read_hub
 
-        name, rows = read_hub(source)
-        return name, rows, root or Path.cwd()
+        name, rows, folder = read_hub(source)
+        return name, rows, root or folder
     path = Path(source)
     name = path.resolve().name.encode(errors="replace").decode()
     if path.is_dir():
@@ -231,12 +237,6 @@ def _nothing(name: str, columns: Mapping[str, str], collected: Collected) -> str
     seen = list(collected.seen)
     if not seen and not collected.rejected:
         return f"{name} has no rows; at least one is required. Choose another source."
-    lost = [column for column in columns.values() if column not in collected.seen]
-    if lost and seen:
-        return (
-            f"{name} has no column {lost[0]!r}, only {shown(seen, 200)}; the named column is "
-            "required. Name one of these."
-        )
     questions = {*ALIASES["question"], "messages", "body", *columns.values()}
     if seen and not questions & set(seen):
         return (

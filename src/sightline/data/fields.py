@@ -112,9 +112,9 @@ def interpret(row: Mapping[str, Any], columns: Mapping[str, str]) -> Fields:
 
     raw_choices = value["choices"]
     if raw_choices is None:
-        lettered = _letter_columns(row)
+        lettered = _letter_columns(given)
         used |= set(lettered.values())
-        raw_choices = {letter: row[name] for letter, name in lettered.items()} or None
+        raw_choices = {letter: given[name] for letter, name in lettered.items()} or None
     options = _options(raw_choices)
 
     numbered = [] if value["image"] is not None else _image_columns(row)
@@ -162,9 +162,10 @@ def flatten_chat(row: Mapping[str, Any]) -> Mapping[str, Any]:
         role = message.get("role") if isinstance(message, dict) else None
         if role not in ("system", "developer", "user"):
             raise DataError(f"a message of role {shown(role)}; only system and user are read")
-        for part in (
-            [{"type": "text", "text": content}] if isinstance(content, str) else content or []
-        ):
+        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        if not isinstance(parts, list):
+            raise DataError(f"a message with content {shown(content)}, neither text nor parts")
+        for part in parts:
             kind = part.get("type") if isinstance(part, dict) else None
             if kind == "text" and isinstance(part.get("text"), str):
                 texts.append(part["text"])
@@ -247,6 +248,8 @@ def _options(raw: Any) -> _Options | None:
     raw = _parsed(raw)
     if isinstance(raw, Mapping):
         labelled = [(str(label).strip().upper(), text) for label, text in raw.items()]
+        if all(len(label) == 1 and label.isalpha() for label, _ in labelled):
+            labelled.sort(key=lambda pair: pair[0])
     elif isinstance(raw, list):
         labelled = list(zip(choice_letters(min(len(raw), MAX_CHOICES)), raw, strict=False))
         if len(raw) > MAX_CHOICES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -12,11 +13,15 @@ from sightline.data.readers import Row
 _SETTINGS = ("split", "config", "revision")
 
 
-def read_hub(source: str) -> tuple[str, Iterator[Row]]:
-    """Opens ``hf://NAME?split=…&config=…&revision=…`` and returns its name and rows.
+def read_hub(source: str) -> tuple[str, Iterator[Row], Path]:
+    """Opens ``hf://NAME?split=…&config=…&revision=…``; NAME may be a local folder.
 
     The dataset is downloaded once into the hub's cache and read row by row. No code of the
     dataset's repository is run.
+
+    Returns:
+        The name with its split, the rows, and the folder that image files lie in (the hub's cache,
+        for images that are no part of the tables).
 
     Raises:
         MissingExtraError: The ``datasets`` package is not installed.
@@ -49,7 +54,8 @@ def read_hub(source: str) -> tuple[str, Iterator[Row]]:
         undecoded = _undecoded(kind, datasets.Image)
         if undecoded is not None:
             table = table.cast_column(column, undecoded)
-    return f"{name}?split={split}", _rows(table)
+    folder = Path(name) if Path(name).is_dir() else Path(datasets.config.HF_CACHE_HOME)
+    return f"{name}?split={split}", _rows(table), folder
 
 
 def _undecoded(kind: Any, image: Any) -> Any:
