@@ -71,8 +71,9 @@ def log_odds_parts(
 
 def sigmoid(logits: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     """Logistic function of logits held within ±`LARGEST_LOGIT`."""
-    inside: Float[np.ndarray, " n"] = np.clip(logits, -LARGEST_LOGIT, LARGEST_LOGIT)
-    return np.reciprocal(1.0 + np.exp(-inside))
+    inside = np.clip(logits, -LARGEST_LOGIT, LARGEST_LOGIT)
+    probability: Float[np.ndarray, " n"] = 1.0 / (1.0 + np.exp(-inside))
+    return probability
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -257,7 +258,7 @@ class HistogramCalibration:
     def confidence(self, uncertainty: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
         """Probability of being right, for any real uncertainty."""
         bin_of = np.searchsorted(self.edges, vector(uncertainty), side="right")
-        return np.take(self.values, bin_of)
+        return np.asarray(np.array(self.values)[bin_of])
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-serialisable form."""

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from sightline.core.errors import UsageError
 from sightline.metrics.ranked import (
     Ranked,
+    over_levels,
     rank,
     ratio,
     require_probability,
@@ -163,7 +164,7 @@ def ece_mass_levels(ranked: Ranked, n_bins: int = 10) -> Float[np.ndarray, " b"]
     level = level_reaching(ranked, cuts)
     at = np.arange(len(cuts))[:, None]
     surplus = ranked.rows_above[at, level] - cuts
-    gap_above = np.cumsum(ranked.gap, axis=1)[at, level]
+    gap_above = ranked.gap_above[at, level]
     gap_above -= surplus * ratio(ranked.gap[at, level], ranked.rows[at, level], empty=0.0)
     gaps = np.diff(gap_above, axis=1, prepend=0.0)
     return ratio(np.abs(gaps).sum(axis=1), ranked.total)
@@ -316,7 +317,8 @@ def brier(confidence: Float[np.ndarray, " n"], correct: Float[np.ndarray, " n"])
 def brier_levels(ranked: Ranked) -> Float[np.ndarray, " b"]:
     """`brier` under every weighting."""
     c = ranked.confidence
-    squares: Float[np.ndarray, " b"] = ranked.right @ (1 - c) ** 2 + ranked.wrong @ c**2
+    squares: Float[np.ndarray, " b"] = over_levels(ranked.right, (1 - c)[None] ** 2)
+    squares += over_levels(ranked.rows - ranked.right, c[None] ** 2)
     # Zero for 0/1 correctness; a fraction f at confidence f costs nothing.
     squares += (ranked.right_squared - ranked.right).sum(axis=1)
     return ratio(squares, ranked.total)
@@ -449,6 +451,9 @@ def nll_levels(ranked: Ranked) -> Float[np.ndarray, " b"]:
     c = ranked.confidence
     surprise_right = -np.log(np.where(c > 0, c, 1.0))
     surprise_wrong = -np.log1p(-np.where(c < 1, c, 0.0))
-    loss = ratio(ranked.right @ surprise_right + ranked.wrong @ surprise_wrong, ranked.total)
-    infinite = ranked.right[:, c == 0].sum(axis=1) + ranked.wrong[:, c == 1].sum(axis=1)
+    wrong = ranked.rows - ranked.right
+    losses = over_levels(ranked.right, surprise_right[None])
+    losses += over_levels(wrong, surprise_wrong[None])
+    loss = ratio(losses, ranked.total)
+    infinite = ranked.right[:, c == 0].sum(axis=1) + wrong[:, c == 1].sum(axis=1)
     return np.where(infinite > 0, np.nan, loss)

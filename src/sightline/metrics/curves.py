@@ -102,7 +102,7 @@ def roc(
     right, wrong = ranked.total_right[0], ranked.total_wrong[0]
     if not (right and wrong):
         raise UndefinedMetricError(ONE_CLASS)
-    x = np.append(0.0, ranked.wrong_above[0] / wrong)
+    x = np.append(0.0, (ranked.rows_above[0] - ranked.right_above[0]) / wrong)
     y = np.append(0.0, ranked.right_above[0] / right)
     if len(x) > max_points:
         # Evenly along the path, which climbs by x + y = 2 in all.

@@ -10,7 +10,15 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from sightline.metrics.ranked import Ranked, rank, ratio, require_binary, rows_of, value_or_reason
+from sightline.metrics.ranked import (
+    Ranked,
+    over_levels,
+    rank,
+    ratio,
+    require_binary,
+    rows_of,
+    value_or_reason,
+)
 
 ONE_CLASS = (
     "All answers are right or all are wrong; this metric requires both. "
@@ -61,9 +69,10 @@ def auroc(confidence: Float[np.ndarray, " n"], correct: Float[np.ndarray, " n"])
 def auroc_levels(ranked: Ranked) -> Float[np.ndarray, " b"]:
     """`auroc` under every weighting."""
     right, wrong = ranked.total_right, ranked.total_wrong
-    beaten = wrong[:, None] - ranked.wrong_above
-    beaten += 0.5 * ranked.wrong
-    return ratio(np.einsum("bg,bg->b", ranked.right, beaten), right * wrong)
+    # Rank sum: right answers beat each other in half of their pairs, so only the rows count.
+    beats = right * wrong + right**2 / 2 - over_levels(ranked.right, ranked.rows_above)
+    beats += over_levels(ranked.right, ranked.rows) / 2
+    return ratio(beats, right * wrong)
 
 
 def aupr_right(confidence: Float[np.ndarray, " n"], correct: Float[np.ndarray, " n"]) -> float:
@@ -95,7 +104,7 @@ def aupr_right(confidence: Float[np.ndarray, " n"], correct: Float[np.ndarray, "
 def aupr_right_levels(ranked: Ranked) -> Float[np.ndarray, " b"]:
     """`aupr_right` under every weighting."""
     precision = ranked.right_above / np.maximum(ranked.rows_above, 1)
-    area = ratio(np.einsum("bg,bg->b", ranked.right, precision), ranked.total_right)
+    area = ratio(over_levels(ranked.right, precision), ranked.total_right)
     return np.where(ranked.total_wrong > 0, area, np.nan)
 
 
@@ -127,11 +136,14 @@ def aupr_wrong(confidence: Float[np.ndarray, " n"], correct: Float[np.ndarray, "
 
 def aupr_wrong_levels(ranked: Ranked) -> Float[np.ndarray, " b"]:
     """`aupr_wrong` under every weighting."""
-    wrong_below = ranked.total_wrong[:, None] - ranked.wrong_above + ranked.wrong
-    rows_below = ranked.total[:, None] - ranked.rows_above + ranked.rows
-    precision = wrong_below / np.maximum(rows_below, 1)
-    area = ratio(np.einsum("bg,bg->b", ranked.wrong, precision), ranked.total_wrong)
-    return np.where(ranked.total_right > 0, area, np.nan)
+    rows_below = ranked.rows - ranked.rows_above
+    rows_below += ranked.total[:, None]
+    wrong_below = ranked.right_above - ranked.right
+    wrong_below -= ranked.total_right[:, None]
+    wrong_below += rows_below
+    precision = np.divide(wrong_below, np.maximum(rows_below, 1, out=rows_below), out=wrong_below)
+    area = over_levels(ranked.rows - ranked.right, precision)
+    return np.where(ranked.total_right > 0, ratio(area, ranked.total_wrong), np.nan)
 
 
 def fpr95(
@@ -169,7 +181,8 @@ def fpr95_levels(ranked: Ranked, tpr: float = 0.95) -> Float[np.ndarray, " b"]:
     # Counts are whole numbers; the slack keeps 0.95 * 20 from becoming 20 through rounding.
     needed = np.ceil(tpr * ranked.total_right - 1e-9)
     at = np.argmax(ranked.right_above >= needed[:, None], axis=1)
-    accepted = ranked.wrong_above[np.arange(len(at)), at]
+    each = np.arange(len(at))
+    accepted = ranked.rows_above[each, at] - ranked.right_above[each, at]
     share = ratio(accepted, ranked.total_wrong)
     return np.where(ranked.total_right > 0, share, np.nan)
 
@@ -201,7 +214,8 @@ def fpr_at_tpr_nearest(
     if not (ranked.total_right[0] and ranked.total_wrong[0]):
         return value_or_reason(np.array([np.nan]), ONE_CLASS)
     true_positive = np.append(0.0, ranked.right_above[0]) / ranked.total_right[0]
-    false_positive = np.append(0.0, ranked.wrong_above[0]) / ranked.total_wrong[0]
+    wrong_above = ranked.rows_above[0] - ranked.right_above[0]
+    false_positive = np.append(0.0, wrong_above) / ranked.total_wrong[0]
     return float(false_positive[np.argmin(np.abs(true_positive - tpr))])
 
 
@@ -235,14 +249,16 @@ def cohens_d_levels(ranked: Ranked) -> Float[np.ndarray, " b"]:
     high, low = ranked.confidence[0] / 2, ranked.confidence[-1] / 2
     if high == low:
         return np.full(len(ranked.rows), np.nan)
-    # Scaled to [-1, 1] so that squares neither overflow nor cancel.
+    # Scaled to [-1, 1] so that squares do not overflow.
     scaled = (ranked.confidence / 2 - (high / 2 + low / 2)) / (high / 2 - low / 2)
     right, wrong = ranked.total_right, ranked.total_wrong
-    mean_right = ratio(ranked.right @ scaled, right)
-    mean_wrong = ratio(ranked.wrong @ scaled, wrong)
-    spread_right = np.einsum("bg,bg->b", ranked.right, (scaled - mean_right[:, None]) ** 2)
-    spread_wrong = np.einsum("bg,bg->b", ranked.wrong, (scaled - mean_wrong[:, None]) ** 2)
-    variance = ratio(spread_right + spread_wrong, right + wrong - 2)
-    spread = np.sqrt(np.where(variance > 1e-20, variance, np.nan))
-    difference: Float[np.ndarray, " b"] = (mean_right - mean_wrong) / spread
+    sum_right = over_levels(ranked.right, scaled[None])
+    mean_right = ratio(sum_right, right)
+    mean_wrong = ratio(over_levels(ranked.rows, scaled[None]) - sum_right, wrong)
+    spread = over_levels(ranked.rows, scaled[None] ** 2)
+    spread -= right * mean_right**2 + wrong * mean_wrong**2
+    variance = ratio(spread, right + wrong - 2)
+    # Squares cancel to about 1e-16 of the range; less spread than that is none.
+    deviation = np.sqrt(np.where(variance > 1e-14, variance, np.nan))
+    difference: Float[np.ndarray, " b"] = (mean_right - mean_wrong) / deviation
     return difference

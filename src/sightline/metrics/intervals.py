@@ -492,10 +492,11 @@ def auroc_estimate(
     right, wrong = float(ranked.total_right[0]), float(ranked.total_wrong[0])
     if not (right > 0 and wrong > 0):
         return Estimate(None, n=n, reason=ONE_CLASS)
-    beats = (wrong - ranked.wrong_above[0] + ranked.wrong[0] / 2) / wrong
+    wrong_rows = ranked.rows[0] - ranked.right[0]
+    beats = (wrong - np.cumsum(wrong_rows) + wrong_rows / 2) / wrong
     beaten = (ranked.right_above[0] - ranked.right[0] / 2) / right
     value = float(np.sum(ranked.right[0] * beats) / right)
-    level_of = np.repeat(np.arange(len(ranking.starts)), np.diff(np.append(ranking.starts, n)))
+    level_of = np.repeat(np.arange(len(ranked.confidence)), ranked.rows[0].astype(np.intp))
     influence = np.empty(n)
     influence[ranking.order] = (
         ranking.correct * (beats[level_of] - value) / right

@@ -27,6 +27,7 @@ class Ranked:
         confidence: Distinct confidences, descending.
         rows: Weight of the rows at each level.
         right: Weighted sum of correctness at each level.
+        share: Mean correctness of each level; one row for all weightings where nothing is tied.
         right_squared: Weighted sum of squared correctness; equals ``right`` for 0/1.
         quality: Distinct values of correctness, descending.
         quality_rows: Weight of the rows with each correctness.
@@ -35,15 +36,10 @@ class Ranked:
     confidence: Float[np.ndarray, " g"]
     rows: Float[np.ndarray, "b g"]
     right: Float[np.ndarray, "b g"]
+    share: Float[np.ndarray, "#b g"]
     right_squared: Float[np.ndarray, "b g"]
     quality: Float[np.ndarray, " q"]
     quality_rows: Float[np.ndarray, "b q"]
-
-    @cached_property
-    def wrong(self) -> Float[np.ndarray, "b g"]:
-        """Weighted sum of 1 - correctness at each level."""
-        wrong: Float[np.ndarray, "b g"] = self.rows - self.right
-        return wrong
 
     @cached_property
     def rows_above(self) -> Float[np.ndarray, "b g"]:
@@ -54,12 +50,6 @@ class Ranked:
     def right_above(self) -> Float[np.ndarray, "b g"]:
         """Weighted correctness of the rows at least as confident as each level."""
         return np.cumsum(self.right, axis=1)
-
-    @cached_property
-    def wrong_above(self) -> Float[np.ndarray, "b g"]:
-        """Weighted sum of 1 - correctness of the rows at least as confident as each level."""
-        above: Float[np.ndarray, "b g"] = self.rows_above - self.right_above
-        return above
 
     @property
     def total(self) -> Float[np.ndarray, " b"]:
@@ -74,23 +64,65 @@ class Ranked:
     @property
     def total_wrong(self) -> Float[np.ndarray, " b"]:
         """Weighted sum of 1 - correctness of all rows."""
-        return self.wrong_above[:, -1]
+        wrong: Float[np.ndarray, " b"] = self.total - self.total_right
+        return wrong
 
     @cached_property
     def gap(self) -> Float[np.ndarray, "b g"]:
         """Correctness minus confidence, summed over the rows of each level."""
-        gap: Float[np.ndarray, "b g"] = self.right - self.rows * self.confidence
-        return gap
+        gap: Float[np.ndarray, "b g"] = self.rows * self.confidence
+        return np.subtract(self.right, gap, out=gap)
+
+    @cached_property
+    def gap_above(self) -> Float[np.ndarray, "b g"]:
+        """`gap` summed over the rows at least as confident as each level."""
+        return np.cumsum(self.gap, axis=1)
 
     @cached_property
     def mean_accuracy(self) -> Float[np.ndarray, " b"]:
         """Mean over k = 1..n of the accuracy among the k most confident rows, ties averaged."""
-        return mean_accuracy(self.rows, self.right)
+        return self.mean_accuracy_from(np.zeros(len(self.rows)))
 
     @cached_property
-    def ideal_mean_accuracy(self) -> Float[np.ndarray, " b"]:
-        """`mean_accuracy` of a ranking by correctness itself."""
-        return mean_accuracy(self.quality_rows, self.quality_rows * self.quality)
+    def ideal(self) -> Ranked:
+        """The ranking by correctness itself."""
+        right = self.quality_rows * self.quality
+        share = self.quality[None, :]
+        return Ranked(
+            self.quality, self.quality_rows, right, share, right, self.quality, self.quality_rows
+        )
+
+    def mean_accuracy_from(self, lowest: Float[np.ndarray, " b"]) -> Float[np.ndarray, " b"]:
+        """Mean over k = lowest+1..n of the accuracy among the k most confident rows.
+
+        Rows of one level are equally likely to come in any order: at its j-th row, a level of m
+        rows and s right after N rows and R right has the expected accuracy (R + j s/m) / (N + j),
+        and the sum over j is s + (R - N s/m) (H(N+m) - H(N)) with the harmonic numbers H.
+
+        Args:
+            lowest: Rows always kept.
+
+        Returns:
+            In [0, 1]; NaN where no k is left.
+        """
+        at = lowest[:, None]
+        harmonic = _harmonic_numbers(int(self.total.max()))
+        stop = np.maximum(self.rows_above, at) if lowest.any() else self.rows_above
+        steps = np.take(harmonic, stop.astype(np.int32))
+        before = steps[:, :-1].copy()
+        steps[:, 0] -= harmonic[lowest.astype(np.int32)]
+        steps[:, 1:] -= before
+        # N s/m - R, in place: these arrays are as large as the data times the weightings.
+        lead = self.rows_above - self.rows
+        lead *= self.share
+        lead -= self.right_above
+        lead += self.right
+        area = -over_levels(lead, steps)
+        if lowest.any():
+            area += over_levels(np.diff(stop, axis=1, prepend=at), self.share)
+        else:
+            area += self.total_right
+        return ratio(area, self.total - lowest)
 
 
 @dataclass(frozen=True)
@@ -99,7 +131,7 @@ class Ranking:
 
     Attributes:
         order: Row indices, most confident first.
-        starts: Where each level begins in ``order``.
+        starts: Where each level begins in ``order``; None where nothing is tied.
         confidence: Distinct confidences, descending.
         correct: Correctness in ``order``.
         quality_order: Row indices by descending correctness, or None for 0/1 correctness.
@@ -108,43 +140,44 @@ class Ranking:
     """
 
     order: Int[np.ndarray, " n"]
-    starts: Int[np.ndarray, " g"]
+    starts: Int[np.ndarray, " g"] | None
     confidence: Float[np.ndarray, " g"]
     correct: Float[np.ndarray, " n"]
     quality_order: Int[np.ndarray, " n"] | None
     quality_starts: Int[np.ndarray, " q"]
     quality: Float[np.ndarray, " q"]
 
-    @property
-    def has_ties(self) -> bool:
-        """Whether any two rows share a confidence."""
-        return len(self.starts) < len(self.order)
-
     def ranked(self, weights: Float[np.ndarray, "b n"] | None = None) -> Ranked:
         """Levels under the given weightings of the rows; None weighs every row once."""
         if weights is None:
             sorted_rows = np.ones((1, len(self.order)))
+            sorted_right = self.correct[None, :]
         else:
             sorted_rows = np.take(weights, self.order, axis=1)
-        rows, right = self._levels(sorted_rows), self._levels(sorted_rows * self.correct)
+            sorted_right = sorted_rows * self.correct
+        rows, right = self._levels(sorted_rows), self._levels(sorted_right)
         if self.quality_order is None:
             squared = right
             total_right = right.sum(axis=1)
             quality_rows = np.stack([total_right, rows.sum(axis=1) - total_right], axis=1)
         else:
-            squared = self._levels(sorted_rows * self.correct**2)
+            squared = self._levels(sorted_right * self.correct)
             by_quality = (
-                np.ones((1, len(self.order)))
-                if weights is None
-                else np.take(weights, self.quality_order, axis=1)
+                sorted_rows if weights is None else np.take(weights, self.quality_order, axis=1)
             )
             quality_rows = np.add.reduceat(by_quality, self.quality_starts, axis=1)
-        return Ranked(self.confidence, rows, right, squared, self.quality, quality_rows)
+        return Ranked(
+            confidence=self.confidence,
+            rows=rows,
+            right=right,
+            share=(self.correct[None, :] if self.starts is None else right / np.maximum(rows, 1.0)),
+            right_squared=squared,
+            quality=self.quality,
+            quality_rows=quality_rows,
+        )
 
     def _levels(self, values: Float[np.ndarray, "b n"]) -> Float[np.ndarray, "b g"]:
-        if not self.has_ties:
-            return values
-        return np.add.reduceat(values, self.starts, axis=1)
+        return values if self.starts is None else np.add.reduceat(values, self.starts, axis=1)
 
 
 def rank(confidence: Float[np.ndarray, " n"], correct: Float[np.ndarray, " n"]) -> Ranking:
@@ -158,14 +191,15 @@ def rank(confidence: Float[np.ndarray, " n"], correct: Float[np.ndarray, " n"]) 
         order = np.lexsort((correct, confidence))[::-1]
         quality_order = np.argsort(correct)[::-1]
         by_quality = correct[quality_order]
-        quality_starts = _starts(by_quality)
+        quality_starts = np.flatnonzero(_is_new(by_quality))
         quality = by_quality[quality_starts]
     by_confidence = confidence[order]
-    starts = _starts(by_confidence)
+    is_new = _is_new(by_confidence)
+    starts = None if is_new.all() else np.flatnonzero(is_new)
     return Ranking(
         order=order,
         starts=starts,
-        confidence=by_confidence[starts],
+        confidence=by_confidence if starts is None else by_confidence[starts],
         correct=correct[order],
         quality_order=quality_order,
         quality_starts=quality_starts,
@@ -173,52 +207,17 @@ def rank(confidence: Float[np.ndarray, " n"], correct: Float[np.ndarray, " n"]) 
     )
 
 
-def _starts(values: Float[np.ndarray, " n"]) -> Int[np.ndarray, " g"]:
-    return np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]]))
-
-
-def mean_accuracy(
-    rows: Float[np.ndarray, "b g"],
-    right: Float[np.ndarray, "b g"],
-    lowest: Float[np.ndarray, " b"] | None = None,
-) -> Float[np.ndarray, " b"]:
-    """Mean over k = lowest+1..n of the accuracy among the k most confident rows.
-
-    Rows of one level are equally likely to come in any order: at its j-th row, a level of m rows
-    and s right after N rows and R right has the expected accuracy (R + j s/m) / (N + j), and the
-    sum over j is s + (R - N s/m) (H(N+m) - H(N)) with the harmonic numbers H.
-
-    Args:
-        rows: Weight of each level, most confident first.
-        right: Weighted correctness of each level.
-        lowest: Rows always kept; None = 0.
-
-    Returns:
-        In [0, 1].
-    """
-    after = np.cumsum(rows, axis=1)
-    before = after - rows
-    right_before = np.cumsum(right, axis=1) - right
-    share = ratio(right, rows, empty=0.0)
-    total = after[:, -1]
-    if lowest is None:
-        lowest = np.zeros(len(rows))
-    stop = np.maximum(after, lowest[:, None])
-    harmonic = _harmonic_numbers(int(total.max()))
-    bounds = np.take(harmonic, np.concatenate([lowest[:, None], stop], axis=1).astype(np.intp))
-    kept = stop - np.maximum(before, lowest[:, None])
-    area = kept * share
-    right_before -= before * share
-    right_before *= np.diff(bounds, axis=1)
-    area += right_before
-    return ratio(area.sum(axis=1), total - lowest)
+def _is_new(values: Float[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+    is_new = np.ones(len(values), dtype=bool)
+    np.not_equal(values[1:], values[:-1], out=is_new[1:])
+    return is_new
 
 
 def _harmonic_numbers(largest: int) -> Float[np.ndarray, " k"]:
     """H(0), …, H(largest)."""
-    numbers = np.zeros(largest + 1)
-    np.cumsum(1.0 / np.arange(1, largest + 1), out=numbers[1:])
-    return numbers
+    numbers = np.arange(largest + 1, dtype=np.float64)
+    np.reciprocal(numbers[1:], out=numbers[1:])
+    return np.cumsum(numbers, out=numbers)
 
 
 def ratio(
@@ -232,6 +231,19 @@ def ratio(
     out = np.full(shape, empty)
     np.divide(numerator, denominator, out=out, where=np.broadcast_to(denominator > 0, shape))
     return out
+
+
+def over_levels(
+    weights: Float[np.ndarray, "b g"], values: Float[np.ndarray, "#b g"]
+) -> Float[np.ndarray, " b"]:
+    """Sum over the levels of weight times value."""
+    # Not a matrix product: its threads and its order of summation are not ours to choose.
+    total: Float[np.ndarray, " b"] = np.einsum(
+        "bg,g->b" if len(values) == 1 else "bg,bg->b",
+        weights,
+        values[0] if len(values) == 1 else values,
+    )
+    return total
 
 
 def rows_of(

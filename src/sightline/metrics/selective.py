@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from sightline.core.errors import UsageError
 from sightline.metrics.ranked import (
     Ranked,
-    mean_accuracy,
+    over_levels,
     rank,
     ratio,
     rows_of,
@@ -113,11 +113,10 @@ def prr_levels(
 ) -> Float[np.ndarray, " b"]:
     """`prr` under every weighting."""
     if max_rejection == 1.0:
-        area, ideal = ranked.mean_accuracy, ranked.ideal_mean_accuracy
+        area, ideal = ranked.mean_accuracy, ranked.ideal.mean_accuracy
     else:
         kept = ranked.total - np.floor(max_rejection * ranked.total + 1e-9)
-        area = mean_accuracy(ranked.rows, ranked.right, kept)
-        ideal = mean_accuracy(ranked.quality_rows, ranked.quality_rows * ranked.quality, kept)
+        area, ideal = ranked.mean_accuracy_from(kept), ranked.ideal.mean_accuracy_from(kept)
     if baseline is None:
         baseline = ratio(ranked.total_right, ranked.total)
     return ratio(area - baseline, _above_rounding(ideal - baseline))
@@ -184,13 +183,13 @@ def aurc_levels(ranked: Ranked, rule: AreaRule = "mean") -> Float[np.ndarray, " 
         return 1.0 - ranked.mean_accuracy
     if rule == "torch_uncertainty":
         return 1.0 - _trapezoid_accuracy(ranked)
-    risk = ratio(ranked.wrong_above, ranked.rows_above, empty=0.0)
+    risk = 1.0 - ratio(ranked.right_above, ranked.rows_above, empty=1.0)
     previous = np.concatenate([risk[:, :1], risk[:, :-1]], axis=1)
     # A level nobody drew at the top repeats the first risk that exists.
     first = np.argmax(ranked.rows > 0, axis=1)
     at = np.arange(len(first))
     previous[at, first] = risk[at, first]
-    area = np.einsum("bg,bg->b", ranked.rows, previous + risk) / 2
+    area = over_levels(ranked.rows, previous + risk) / 2
     return ratio(area, ranked.total)
 
 
@@ -252,7 +251,7 @@ def e_aurc(
 
 def e_aurc_levels(ranked: Ranked) -> Float[np.ndarray, " b"]:
     """`e_aurc` under every weighting."""
-    excess = ranked.ideal_mean_accuracy - ranked.mean_accuracy
+    excess = ranked.ideal.mean_accuracy - ranked.mean_accuracy
     return np.where(excess > 0.0, excess, 0.0)  # a perfect ranking can fall below by rounding
 
 
@@ -295,14 +294,15 @@ def augrc_levels(
     ranked: Ranked, rule: Literal["fd_shifts", "torch_uncertainty"] = "fd_shifts"
 ) -> Float[np.ndarray, " b"]:
     """`augrc` under every weighting."""
-    heights = ranked.wrong_above - ranked.wrong / 2
-    area = np.einsum("bg,bg->b", ranked.rows, heights)
+    # The sum over levels of rows times the mean height of (rows - right) above them.
+    area = ranked.total**2 / 2 - over_levels(ranked.rows, ranked.right_above)
+    area += over_levels(ranked.rows, ranked.right) / 2
     if rule == "fd_shifts":
         return ratio(area, ranked.total**2)
     first = np.argmax(ranked.rows > 0, axis=1)
     at = np.arange(len(first))
     # The segment from coverage 0 to 1/n is a triangle under the most confident row's risk.
-    triangle = ratio(ranked.wrong[at, first], ranked.rows[at, first]) / 2
+    triangle = (1.0 - ratio(ranked.right[at, first], ranked.rows[at, first])) / 2
     return ratio(area - triangle, ranked.total * (ranked.total - 1))
 
 
@@ -445,6 +445,7 @@ def coverage_at_risk(
 
 def coverage_at_risk_levels(ranked: Ranked, risk: float = 0.05) -> Float[np.ndarray, " b"]:
     """`coverage_at_risk` under every weighting."""
-    admissible = (ranked.rows > 0) & (ranked.wrong_above <= risk * ranked.rows_above + 1e-9)
+    needed = (1.0 - risk) * ranked.rows_above
+    admissible = (ranked.rows > 0) & (ranked.right_above >= needed - 1e-9)
     kept = np.where(admissible, ranked.rows_above, 0.0).max(axis=1)
     return ratio(kept, ranked.total)
