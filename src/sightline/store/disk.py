@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
 
 import xxhash
 
@@ -203,7 +202,7 @@ class RunLock:
         self._path = path
         self._descriptor: int | None = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> RunLock:
         with disk_errors(f"Locking {self._path}"):
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:

@@ -172,15 +172,19 @@ def read_labels(path: Path, store: RunStore, *, name: str = LABELS) -> Column:
     for line, row in _sheet_rows(path):
         shown = row["id"], row.get("condition") or CLEAN
         text = row["correct"].strip().lower()
-        if shown not in known or shared[shown] > 1:
-            found = "no answer of" if shown not in known else "more than one answer of"
+        if shown not in known:
             raise DataError(
-                f"{path} line {line}: id {_clip(shown[0])} with condition {_clip(shown[1])} is "
-                f"{found} {store.path}; each row must name one answer of the run. Export the "
+                f"{path} line {line}: id {_clip(shown[0])} with condition {_clip(shown[1])} is no "
+                f"answer of {store.path}; each row must name one answer of the run. Export the "
                 "sheet again with 'sightline runs export --to-label'."
             )
         if text == "":
             continue
+        if shared[shown] > 1:
+            raise DataError(
+                f"{path} line {line}: id {_clip(shown[0])} stands for {shared[shown]} answers "
+                "whose ids look alike in a sheet; one is required. Give the examples other ids."
+            )
         if known[shown] in labels:
             raise DataError(
                 f"{path} line {line}: id {_clip(shown[0])} is labelled a second time; one label an "

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from sightline.core.column import Column, ColumnKind
 from sightline.core.errors import DataError, StoreError
@@ -305,7 +305,7 @@ class RunWriter:
         self._lock = RunLock(store.path / LOCK)
         self._committed: set[int] = set()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> RunWriter:
         self._lock.__enter__()
         self._committed = set(self._store.committed())
         return self

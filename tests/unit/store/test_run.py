@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,8 +47,9 @@ from sightline.store.run import RunStore
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> RunStore:
-    return write_run(tmp_path / "run")
+def run(tmp_path: Path, written_run: Path) -> RunStore:
+    shutil.copytree(written_run, tmp_path / "run")
+    return RunStore.open(tmp_path / "run")
 
 
 def test_reads_back_every_record_in_plan_order(run: RunStore) -> None:

@@ -1,0 +1,87 @@
+"""Listing a folder of runs, and names that must not lead out of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from run_plans import N, make_examples, make_manifest, shard_rows, write_run
+
+from sightline.core.column import Column, ColumnKind
+from sightline.core.errors import DataError, StoreError
+from sightline.core.types import ARRAY_AXES, Key
+from sightline.store.layout import run_path
+from sightline.store.listing import StoredRun, UnreadableRun, list_runs
+from sightline.store.run import RunStore
+
+
+def test_lists_whole_partial_and_damaged_runs(tmp_path: Path) -> None:
+    store = write_run(tmp_path / "a")
+    store.write_column(Column("x", ColumnKind.CORRECT, (Key("e0", "clean"),), np.ones(1)))
+    begun = RunStore.create(
+        tmp_path / "b", make_manifest(partial="--limit 10 of 99", model={}), make_examples()
+    )
+    with begun.writer() as writer:
+        writer.commit(1, *shard_rows(begun.shard_examples(1)))
+    write_run(tmp_path / "c")
+    (tmp_path / "c" / "manifest.json").write_text("{}")
+    (tmp_path / "no-run").mkdir()
+    whole, partial, damaged = list_runs(tmp_path)
+    assert isinstance(whole, StoredRun)
+    assert isinstance(partial, StoredRun)
+    assert isinstance(damaged, UnreadableRun)
+    assert (whole.examples, whole.records, whole.quarantined) == (N, 2 * (N - 1), 1)
+    assert (whole.committed, whole.n_shards) == (4, 4)
+    assert whole.conditions == ("clean", "blank")
+    assert (set(whole.features), whole.layers) == (set(ARRAY_AXES), (2, 5))
+    assert whole.columns == ("correct.x",)
+    assert whole.bytes == sum(f.stat().st_size for f in store.path.rglob("*") if f.is_file())
+    assert (partial.committed, partial.records, partial.quarantined) == (1, 4, 1)
+    assert (partial.model, partial.partial) == ("unknown", "--limit 10 of 99")
+    assert "manifest.json has no seal" in damaged.problem
+    assert list_runs(tmp_path / "a") == [whole]
+
+
+def test_a_folder_is_required(tmp_path: Path) -> None:
+    assert list_runs(tmp_path) == []
+    with pytest.raises(DataError, match="not a folder"):
+        list_runs(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../x",
+        "..",
+        ".",
+        "",
+        "/etc",
+        "a/b",
+        "a\\b",
+        "%2e%2e",
+        "a..b",
+        "x" * 300,
+        "CON",
+        "nul.txt",
+        "COM1",
+        "a\x00b",
+        "a\nb",
+        ".hidden",
+        "-rf",
+        "é",
+    ],
+)
+def test_run_names_cannot_leave_the_folder(tmp_path: Path, name: str) -> None:
+    with pytest.raises(StoreError, match="Run name") as caught:
+        run_path(tmp_path, name)
+    assert caught.value.exit_code == 2
+
+
+def test_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "runs" / "link").symlink_to(tmp_path / "outside")
+    with pytest.raises(StoreError, match="leads out"):
+        run_path(tmp_path / "runs", "link")
+    assert run_path(tmp_path / "runs", "a-1.b_c") == tmp_path / "runs" / "a-1.b_c"
