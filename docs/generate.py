@@ -1,6 +1,7 @@
-"""Writes the pages of the documentation that are read off the code: cli.md, estimators.md, metrics.md.
+"""Writes the pages read off the code: cli.md, estimators.md, metrics.md.
 
-Run ``make docs`` after changing a command, an estimator or a metric; a test fails while a page is stale.
+Run ``make docs`` after changing a command, an estimator or a metric; a test fails while a page is
+stale.
 """
 
 from __future__ import annotations

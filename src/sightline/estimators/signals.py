@@ -105,11 +105,9 @@ class Ragged:
         arrays still differ.
         """
         shifted = self.map(lambda values: values - self.spread(self.max()))
-        position = np.arange(len(self.values))
-        largest = shifted.map(lambda v: np.where(v == 0, position, len(v))).min().astype(np.int64)
-        rest = np.exp(shifted.values)
-        rest[largest] = 0.0
-        log_total = np.log1p(Ragged(rest, self.starts, self.lengths).sum())
+        rest = shifted.descending().map(np.exp)
+        rest.values[rest.starts] = 0.0
+        log_total = np.log1p(rest.sum())
         return shifted.map(lambda values: values - self.spread(log_total))
 
     def _reduce(self, ufunc: np.ufunc) -> Float[np.ndarray, " n"]:
