@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from sightline.metrics import calibration_error as calibration
-from sightline.metrics import discrimination, selective
+from sightline.metrics import discrimination, operating_points, proper_scores, selective
 from sightline.metrics.ranked import Ranked
 
 
@@ -132,16 +132,16 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
             selective.auarc, selective.auarc_levels, "higher", "ranking", 10, "Nadeem et al. 2009"
         ),
         "risk_at_coverage": Metric(
-            selective.risk_at_coverage,
-            selective.risk_at_coverage_levels,
+            operating_points.risk_at_coverage,
+            operating_points.risk_at_coverage_levels,
             "lower",
             "ranking",
             10,
             "El-Yaniv and Wiener 2010, at coverage 0.8",
         ),
         "coverage_at_risk": Metric(
-            selective.coverage_at_risk,
-            selective.coverage_at_risk_levels,
+            operating_points.coverage_at_risk,
+            operating_points.coverage_at_risk_levels,
             "higher",
             "ranking",
             20,
@@ -211,16 +211,16 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
             interval="basic",
         ),
         "brier": Metric(
-            calibration.brier,
-            calibration.brier_levels,
+            proper_scores.brier,
+            proper_scores.brier_levels,
             "lower",
             "probability",
             10,
             "Brier 1950, one probability",
         ),
         "brier_skill": Metric(
-            calibration.brier_skill,
-            calibration.brier_skill_levels,
+            proper_scores.brier_skill,
+            proper_scores.brier_skill_levels,
             "higher",
             "probability",
             10,
@@ -229,14 +229,14 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
             undefined=selective.NO_SPREAD,
         ),
         "nll": Metric(
-            calibration.nll,
-            calibration.nll_levels,
+            proper_scores.nll,
+            proper_scores.nll_levels,
             "lower",
             "probability",
             10,
             "Good 1952, nats",
             bounds=(0.0, _INFINITY),
-            undefined=calibration.INFINITE_LOSS,
+            undefined=proper_scores.INFINITE_LOSS,
         ),
     }
 )

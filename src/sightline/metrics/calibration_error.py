@@ -14,24 +14,20 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from sightline.core.errors import UsageError
+from sightline.metrics.operating_points import level_reaching
 from sightline.metrics.ranked import (
     Ranked,
-    over_levels,
     rank,
     ratio,
     require_probability,
     rows_of,
-    value_or_reason,
-)
-from sightline.metrics.selective import NO_SPREAD, level_reaching
-
-INFINITE_LOSS = (
-    "Confidence is exactly 0 on a right or 1 on a wrong answer; NLL requires confidence strictly "
-    "between. Calibrate the score first."
 )
 
 
-def _prepared(confidence: Float[np.ndarray, " n"], correct: Float[np.ndarray, " n"]) -> Ranked:
+def probability_levels(
+    confidence: Float[np.ndarray, " n"], correct: Float[np.ndarray, " n"]
+) -> Ranked:
+    """Checks both arrays, confidence as a probability, and sorts them into levels."""
     confidence, correct = rows_of(confidence, correct)
     require_probability(confidence)
     return rank(confidence, correct).ranked()
@@ -44,7 +40,7 @@ def ece(
 
     The mean over rows of abs(accuracy - mean confidence) of the row's bin. Biased upwards: a
     calibrated model scores about sqrt(n_bins / n) times .3 above 0; see `ece_debiased` and
-    `sightline.metrics.calibration_test.consistency_test`.
+    `sightline.metrics.consistency.consistency_test`.
 
     Args:
         confidence: In [0, 1].
@@ -68,8 +64,19 @@ def ece(
         >>> ece(np.array([0.9, 0.9, 0.1]), np.array([1.0, 0.0, 0.0]))
         0.3
     """
+    return float(ece_levels(probability_levels(confidence, correct), n_bins)[0])
+
+
+def bin_starts(descending: Float[np.ndarray, " g"], n_bins: int) -> Int[np.ndarray, " k"]:
+    """Where each non-empty bin of equal width begins in descending confidences.
+
+    Raises:
+        UsageError: ``n_bins`` is below 1.
+    """
     _check_bins(n_bins)
-    return float(ece_levels(_prepared(confidence, correct), n_bins)[0])
+    inner = np.linspace(0.0, 1.0, n_bins + 1)[1:-1]
+    bin_of = np.searchsorted(inner, descending, side="left")
+    return np.flatnonzero(np.diff(bin_of, prepend=n_bins))
 
 
 def _check_bins(n_bins: int) -> None:
@@ -79,40 +86,30 @@ def _check_bins(n_bins: int) -> None:
 
 @dataclass(frozen=True)
 class Bins:
-    """Sums over the non-empty bins of equal width, most confident first, by weighting.
+    """Sums over the non-empty bins of equal width, most confident first, by weighting."""
 
-    Attributes:
-        index: Which of the ``n_bins`` bins each is, 0 = least confident.
-        rows: Weight of the rows.
-        right: Weighted correctness.
-        right_squared: Weighted squared correctness.
-        gap: Correctness minus confidence, summed.
-    """
-
-    index: Int[np.ndarray, " k"]
     rows: Float[np.ndarray, "b k"]
     right: Float[np.ndarray, "b k"]
     right_squared: Float[np.ndarray, "b k"]
     gap: Float[np.ndarray, "b k"]
 
-
-def equal_width_bins(ranked: Ranked, n_bins: int) -> Bins:
-    """Sums the levels over bins of equal width."""
-    inner = np.linspace(0.0, 1.0, n_bins + 1)[1:-1]
-    bin_of = np.searchsorted(inner, ranked.confidence, side="left")
-    starts = np.flatnonzero(np.concatenate([[True], bin_of[1:] != bin_of[:-1]]))
-    return Bins(
-        index=bin_of[starts],
-        rows=np.add.reduceat(ranked.rows, starts, axis=1),
-        right=np.add.reduceat(ranked.right, starts, axis=1),
-        right_squared=np.add.reduceat(ranked.right_squared, starts, axis=1),
-        gap=np.add.reduceat(ranked.gap, starts, axis=1),
-    )
+    @staticmethod
+    def of(ranked: Ranked, n_bins: int) -> Bins:
+        """Sums the levels over ``n_bins`` bins over [0, 1]."""
+        starts = bin_starts(ranked.confidence, n_bins)
+        return Bins(
+            *(
+                np.add.reduceat(values, starts, axis=1)
+                for values in (ranked.rows, ranked.right, ranked.right_squared, ranked.gap)
+            )
+        )
 
 
 def ece_levels(ranked: Ranked, n_bins: int = 10) -> Float[np.ndarray, " b"]:
     """`ece` under every weighting."""
-    return ratio(np.abs(equal_width_bins(ranked, n_bins).gap).sum(axis=1), ranked.total)
+    starts = bin_starts(ranked.confidence, n_bins)
+    gaps = np.add.reduceat(ranked.gap, starts, axis=1)
+    return ratio(np.abs(gaps).sum(axis=1), ranked.total)
 
 
 def ece15_levels(ranked: Ranked) -> Float[np.ndarray, " b"]:
@@ -155,7 +152,7 @@ def ece_mass(
         0.2
     """
     _check_bins(n_bins)
-    return float(ece_mass_levels(_prepared(confidence, correct), n_bins)[0])
+    return float(ece_mass_levels(probability_levels(confidence, correct), n_bins)[0])
 
 
 def ece_mass_levels(ranked: Ranked, n_bins: int = 10) -> Float[np.ndarray, " b"]:
@@ -231,13 +228,12 @@ def ece_debiased(
         Kumar, Liang and Ma 2019 (their debiased estimator for the l1 norm, which samples the
         normal; here its mean is exact).
     """
-    _check_bins(n_bins)
-    return float(ece_debiased_levels(_prepared(confidence, correct), n_bins)[0])
+    return float(ece_debiased_levels(probability_levels(confidence, correct), n_bins)[0])
 
 
 def ece_debiased_levels(ranked: Ranked, n_bins: int = 10) -> Float[np.ndarray, " b"]:
     """`ece_debiased` under every weighting."""
-    bins = equal_width_bins(ranked, n_bins)
+    bins = Bins.of(ranked, n_bins)
     accuracy = ratio(bins.right, bins.rows, empty=0.0)
     variance = np.maximum(ratio(bins.right_squared, bins.rows, empty=0.0) - accuracy**2, 0.0)
     error = np.sqrt(ratio(variance, bins.rows, empty=0.0))
@@ -278,182 +274,11 @@ def mce(
         >>> mce(np.array([0.9, 0.9, 0.1]), np.array([1.0, 0.0, 0.0]))
         0.4
     """
-    _check_bins(n_bins)
-    return float(mce_levels(_prepared(confidence, correct), n_bins)[0])
+    return float(mce_levels(probability_levels(confidence, correct), n_bins)[0])
 
 
 def mce_levels(ranked: Ranked, n_bins: int = 10) -> Float[np.ndarray, " b"]:
     """`mce` under every weighting."""
-    bins = equal_width_bins(ranked, n_bins)
+    bins = Bins.of(ranked, n_bins)
     largest: Float[np.ndarray, " b"] = np.abs(ratio(bins.gap, bins.rows, empty=0.0)).max(axis=1)
     return np.where(ranked.total > 0, largest, np.nan)
-
-
-def brier(confidence: Float[np.ndarray, " n"], correct: Float[np.ndarray, " n"]) -> float:
-    """Mean squared difference of confidence and correctness; lower is better, 0 = perfect.
-
-    Args:
-        confidence: In [0, 1].
-        correct: In [0, 1].
-
-    Returns:
-        In [0, 1].
-
-    Raises:
-        UndefinedMetricError: No rows.
-        DataError: Confidence or correctness leaves [0, 1] or is not finite.
-
-    Source:
-        Brier 1950 in the one-probability form of scikit-learn; the form summed over two classes
-        (torch-uncertainty) is twice as large.
-
-    Example:
-        >>> brier(np.array([0.5, 1.0]), np.array([1.0, 1.0]))
-        0.125
-    """
-    return float(brier_levels(_prepared(confidence, correct))[0])
-
-
-def brier_levels(ranked: Ranked) -> Float[np.ndarray, " b"]:
-    """`brier` under every weighting."""
-    c = ranked.confidence
-    squares: Float[np.ndarray, " b"] = over_levels(ranked.right, (1 - c)[None] ** 2)
-    squares += over_levels(ranked.rows - ranked.right, c[None] ** 2)
-    # Zero for 0/1 correctness; a fraction f at confidence f costs nothing.
-    squares += (ranked.right_squared - ranked.right).sum(axis=1)
-    return ratio(squares, ranked.total)
-
-
-def _uncertainty(ranked: Ranked) -> Float[np.ndarray, " b"]:
-    mean = ratio(ranked.total_right, ranked.total)
-    variance: Float[np.ndarray, " b"] = (
-        ratio(ranked.right_squared.sum(axis=1), ranked.total) - mean**2
-    )
-    return variance
-
-
-def brier_skill(confidence: Float[np.ndarray, " n"], correct: Float[np.ndarray, " n"]) -> float:
-    """1 - Brier / Brier of the constant base rate; higher is better, 0 = base rate, 1 = perfect.
-
-    Args:
-        confidence: In [0, 1].
-        correct: In [0, 1].
-
-    Returns:
-        At most 1; negative where worse than always saying the base rate of the same rows.
-
-    Raises:
-        UndefinedMetricError: All answers are equally right.
-        DataError: Confidence or correctness leaves [0, 1] or is not finite.
-
-    Source:
-        Murphy 1973.
-
-    Example:
-        >>> brier_skill(np.array([0.5, 0.5]), np.array([1.0, 0.0]))
-        0.0
-    """
-    return value_or_reason(brier_skill_levels(_prepared(confidence, correct)), NO_SPREAD)
-
-
-def brier_skill_levels(ranked: Ranked) -> Float[np.ndarray, " b"]:
-    """`brier_skill` under every weighting."""
-    uncertainty = _uncertainty(ranked)
-    spread = np.where(uncertainty > 1e-13, uncertainty, 0.0)
-    skill: Float[np.ndarray, " b"] = 1.0 - ratio(brier_levels(ranked), spread)
-    return skill
-
-
-@dataclass(frozen=True, slots=True)
-class BrierParts:
-    """Brier = reliability - resolution + uncertainty + within_bin.
-
-    Attributes:
-        reliability: Mean squared gap between the bins' accuracy and mean confidence; lower is
-            better.
-        resolution: Variance of accuracy over bins; higher is better.
-        uncertainty: Variance of correctness; a property of the rows.
-        within_bin: What binning hides: variance of confidence within bins less twice its
-            covariance with correctness; 0 where each bin holds one confidence.
-    """
-
-    reliability: float
-    resolution: float
-    uncertainty: float
-    within_bin: float
-
-
-def brier_parts(
-    confidence: Float[np.ndarray, " n"], correct: Float[np.ndarray, " n"], *, n_bins: int = 10
-) -> BrierParts:
-    """Murphy's decomposition of the Brier score over bins of equal width.
-
-    Args:
-        confidence: In [0, 1].
-        correct: In [0, 1].
-        n_bins: Bins over [0, 1].
-
-    Raises:
-        UndefinedMetricError: No rows.
-        UsageError: ``n_bins`` is below 1.
-        DataError: Confidence or correctness leaves [0, 1] or is not finite.
-
-    Source:
-        Murphy 1973; the within-bin term is that of Stephenson et al. 2008, so that the parts add
-        up exactly.
-
-    Example:
-        >>> parts = brier_parts(np.array([0.8, 0.8, 0.2, 0.2]), np.array([1.0, 1.0, 0.0, 1.0]))
-        >>> round(parts.reliability, 4), round(parts.resolution, 4), parts.uncertainty
-        (0.065, 0.0625, 0.1875)
-    """
-    _check_bins(n_bins)
-    ranked = _prepared(confidence, correct)
-    bins = equal_width_bins(ranked, n_bins)
-    n = float(ranked.total[0])
-    rows, accuracy = bins.rows[0], bins.right[0] / bins.rows[0]
-    reliability = float(np.sum(bins.gap[0] ** 2 / rows) / n)
-    resolution = float(np.sum(rows * (accuracy - ranked.total_right[0] / n) ** 2) / n)
-    uncertainty = float(_uncertainty(ranked)[0])
-    total = float(brier_levels(ranked)[0])
-    return BrierParts(
-        reliability, resolution, uncertainty, total - (reliability - resolution + uncertainty)
-    )
-
-
-def nll(confidence: Float[np.ndarray, " n"], correct: Float[np.ndarray, " n"]) -> float:
-    """Mean negative log-likelihood of correctness, in nats; lower is better.
-
-    Args:
-        confidence: In [0, 1]; 0 on a right or 1 on a wrong answer makes it infinite, hence
-            undefined. The calibrators of this library never give exactly 0 or 1.
-        correct: In [0, 1].
-
-    Returns:
-        At least 0, nats.
-
-    Raises:
-        UndefinedMetricError: No rows, or an infinite loss.
-        DataError: Confidence or correctness leaves [0, 1] or is not finite.
-
-    Source:
-        Good 1952; as scikit-learn ``log_loss`` without its clipping.
-
-    Example:
-        >>> round(nll(np.array([0.5, 0.5]), np.array([1.0, 0.0])), 6)
-        0.693147
-    """
-    return value_or_reason(nll_levels(_prepared(confidence, correct)), INFINITE_LOSS)
-
-
-def nll_levels(ranked: Ranked) -> Float[np.ndarray, " b"]:
-    """`nll` under every weighting."""
-    c = ranked.confidence
-    surprise_right = -np.log(np.where(c > 0, c, 1.0))
-    surprise_wrong = -np.log1p(-np.where(c < 1, c, 0.0))
-    wrong = ranked.rows - ranked.right
-    losses = over_levels(ranked.right, surprise_right[None])
-    losses += over_levels(wrong, surprise_wrong[None])
-    loss = ratio(losses, ranked.total)
-    infinite = ranked.right[:, c == 0].sum(axis=1) + wrong[:, c == 1].sum(axis=1)
-    return np.where(infinite > 0, np.nan, loss)

@@ -16,8 +16,8 @@ from sightline.core.results import CoverageRow, Histogram, ReliabilityBin
 from sightline.core.types import Estimate
 from sightline.metrics.discrimination import ONE_CLASS
 from sightline.metrics.intervals import proportion
+from sightline.metrics.operating_points import accuracy_among
 from sightline.metrics.ranked import rank, require_binary, require_probability, rows_of
-from sightline.metrics.selective import accuracy_among
 
 Points = tuple[tuple[float, ...], tuple[float, ...]]
 

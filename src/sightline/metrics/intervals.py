@@ -1,4 +1,4 @@
-"""Intervals: bootstrap over groups, paired differences, and closed forms for shares and AUROC.
+"""Intervals by resampling groups, paired differences between estimators, and the closed forms.
 
 Rows that share a group (rotations of one question, several questions on one image) are not
 independent, so groups are what is drawn. One resample draws the groups once for all estimators,
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -17,14 +16,16 @@ from jaxtyping import Float, Int
 from sightline.core.errors import DataError, UsageError
 from sightline.core.types import Estimate
 from sightline.metrics import METRICS, Metric
-from sightline.metrics.discrimination import ONE_CLASS, auroc_levels
+from sightline.metrics.closed_form import NORMAL, auroc_estimate, proportion
+from sightline.metrics.discrimination import auroc_levels
 from sightline.metrics.ranked import Ranking, is_binary, rank, ratio, require_probability, rows_of
+
+__all__ = ["Bootstrap", "Sample", "auroc_estimate", "cluster_bootstrap", "proportion"]
 
 WITHIN_TYPE = "within_type_auroc"
 TYPE_SMALLEST_N = 10
 _JACKKNIFE_BLOCKS = 100
 _BLOCK_CELLS = 1 << 19
-_NORMAL = NormalDist()
 
 
 @dataclass(frozen=True)
@@ -369,12 +370,12 @@ def _interval(
     if rule.interval == "basic" or not 0 < below < 1:
         q_low, q_high = np.quantile(defined, tails)
         return min(2 * value - float(q_high), value), max(2 * value - float(q_low), value)
-    bias = _NORMAL.inv_cdf(float(below))
+    bias = NORMAL.inv_cdf(float(below))
     acceleration = _acceleration(left_out[~np.isnan(left_out)])
     levels = []
     for tail in tails:
-        shifted = bias + _NORMAL.inv_cdf(tail)
-        levels.append(_NORMAL.cdf(bias + shifted / (1 - acceleration * shifted)))
+        shifted = bias + NORMAL.inv_cdf(tail)
+        levels.append(NORMAL.cdf(bias + shifted / (1 - acceleration * shifted)))
     low, high = np.quantile(defined, levels)
     return float(low), float(high)
 
@@ -385,127 +386,3 @@ def _acceleration(left_out: Float[np.ndarray, " j"]) -> float:
     influence = left_out.mean() - left_out
     spread = float(np.sum(influence**2)) ** 1.5
     return float(np.sum(influence**3)) / (6 * spread) if spread > 0 else 0.0
-
-
-def proportion(
-    correct: Float[np.ndarray, " n"],
-    groups: Int[np.ndarray, " n"] | None = None,
-    *,
-    level: float = 0.95,
-) -> Estimate:
-    """Mean correctness with its interval, allowing for groups; needs no random draws.
-
-    Wilson's interval, which holds at any n and near 0 and 1, with the effective number of rows:
-    p (1 - p) over the between-group variance of the mean, at most n. With groups of several rows
-    the normal quantile gives way to Student's with one degree of freedom per group less one.
-
-    Args:
-        correct: In [0, 1].
-        groups: Rows that share a number are not independent; None if all are.
-        level: Coverage of the interval, in (0, 1).
-
-    Returns:
-        Value in [0, 1]; None without rows. No interval where all rows are in one group of several.
-
-    Raises:
-        DataError: Correctness leaves [0, 1] or is not finite, or groups differ in length.
-
-    Source:
-        Wilson 1927; effective size as Korn and Graubard 1998 and Dean and Pagano 2015.
-    """
-    n = len(correct)
-    if not n:
-        return Estimate(None, n=0, reason="no rows")
-    if groups is not None and len(groups) != n:
-        raise DataError(
-            f"{n} correctness values with {len(groups)} groups; one group per row is required. "
-            "Align them by key first."
-        )
-    _, correct = rows_of(np.zeros(n), correct)
-    share = float(np.mean(np.sort(correct)))
-    index = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
-    n_groups = int(index.max()) + 1
-    quantile = _NORMAL.inv_cdf((1 + level) / 2)
-    effective = float(n)
-    if n_groups < n:
-        if n_groups == 1:
-            return Estimate(share, n=n)
-        deviation = np.bincount(index, correct - share)
-        variance = float(np.sum(deviation**2)) * n_groups / (n_groups - 1) / n**2
-        effective = min(n, share * (1 - share) / variance) if variance > 0 else float(n_groups)
-        quantile = _student(quantile, n_groups - 1)
-    square = quantile**2
-    centre = (share + square / (2 * effective)) / (1 + square / effective)
-    half = (
-        quantile
-        * np.sqrt(share * (1 - share) / effective + square / (4 * effective**2))
-        / (1 + square / effective)
-    )
-    low, high = np.clip([centre - half, centre + half], 0.0, 1.0)
-    return Estimate(share, min(float(low), share), max(float(high), share), n=n)
-
-
-def _student(z: float, freedom: int) -> float:
-    """Student's quantile for a normal quantile: Fisher's expansion, within 4 % from 2 up."""
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-    )
-    return z + sum(term / float(freedom) ** (i + 1) for i, term in enumerate(terms))
-
-
-def auroc_estimate(
-    confidence: Float[np.ndarray, " n"],
-    correct: Float[np.ndarray, " n"],
-    groups: Int[np.ndarray, " n"] | None = None,
-    *,
-    level: float = 0.95,
-) -> Estimate:
-    """AUROC with a closed-form interval, allowing for groups; for deciding whether there is signal.
-
-    The variance is that of the placements, summed by group, but never below the variance of a
-    score without signal, so that a chance streak on a few rows does not look certain. A fraction of
-    correctness counts as that share of a right and the rest of a wrong answer.
-
-    Args:
-        confidence: Any real number, higher = more trustworthy.
-        correct: In [0, 1].
-        groups: Rows that share a number are not independent; None if all are.
-        level: Coverage of the interval, in (0, 1).
-
-    Returns:
-        Value in [0, 1]; None where all answers are right, or all wrong.
-
-    Raises:
-        DataError: A value is not finite, or correctness leaves [0, 1].
-
-    Source:
-        DeLong, DeLong and Clarke-Pearson 1988; Obuchowski 1997 for groups; Mann and Whitney 1947
-        with the correction for ties for the floor.
-    """
-    confidence, correct = rows_of(confidence, correct)
-    n = len(correct)
-    ranking = rank(confidence, correct)
-    ranked = ranking.ranked()
-    right, wrong = float(ranked.total_right[0]), float(ranked.total_wrong[0])
-    if not (right > 0 and wrong > 0):
-        return Estimate(None, n=n, reason=ONE_CLASS)
-    wrong_rows = ranked.rows[0] - ranked.right[0]
-    beats = (wrong - np.cumsum(wrong_rows) + wrong_rows / 2) / wrong
-    beaten = (ranked.right_above[0] - ranked.right[0] / 2) / right
-    value = float(np.sum(ranked.right[0] * beats) / right)
-    level_of = np.repeat(np.arange(len(ranked.confidence)), ranked.rows[0].astype(np.intp))
-    influence = np.empty(n)
-    influence[ranking.order] = (
-        ranking.correct * (beats[level_of] - value) / right
-        + (1 - ranking.correct) * (beaten[level_of] - value) / wrong
-    )
-    index = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
-    by_group = np.bincount(index, influence)
-    variance = float(np.sum(by_group**2)) * len(by_group) / max(1, len(by_group) - 1)
-    ties = float(np.sum(ranked.rows[0] ** 3 - ranked.rows[0])) / (n * max(1, n - 1))
-    chance = (n + 1 - ties) / (12 * right * wrong)
-    half = _NORMAL.inv_cdf((1 + level) / 2) * max(variance, chance) ** 0.5
-    return Estimate(value, max(0.0, value - half), min(1.0, value + half), n=n)
