@@ -1,0 +1,249 @@
+"""Rows of an import, sorted by model and example on disk, so that memory does not grow with them.
+
+A file may hold the rows of several models, and of one example under several conditions, in any
+order; a run's shards need them example by example.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pyarrow as pa
+
+from sightline.core.errors import DataError, DiskError
+from sightline.core.types import Example, ImageRef, Key, Record
+from sightline.data.collected import Rejected
+from sightline.data.readers import Row
+from sightline.store.disk import disk_errors, make_directory
+from sightline.store.import_rows import RecordedRow, interpret
+from sightline.store.schema import EXAMPLES, decode_examples, encode_example
+
+UNNAMED = "unnamed"
+MAX_LISTED = 10_000
+_MAX_NAMES = 50
+_BATCH = 256
+
+FindImage = Callable[[str], ImageRef | None]
+
+_TABLES = """
+PRAGMA journal_mode = OFF;
+PRAGMA synchronous = OFF;
+CREATE TABLE answers (run INTEGER, position INTEGER, line INTEGER, body TEXT);
+CREATE INDEX answers_in_order ON answers (run, position, line);
+CREATE TABLE examples (run INTEGER, id TEXT, position INTEGER, choices INTEGER, place TEXT,
+                       body TEXT, PRIMARY KEY (run, id)) WITHOUT ROWID;
+CREATE UNIQUE INDEX examples_in_order ON examples (run, position);
+CREATE TABLE conditions (run INTEGER, position INTEGER, condition TEXT, place TEXT, correct REAL,
+                         PRIMARY KEY (run, position, condition)) WITHOUT ROWID;
+CREATE TABLE rejected (run INTEGER, place TEXT, reason TEXT);
+"""
+
+
+@dataclass(slots=True)
+class SpooledRun:
+    """What is known of one model's rows.
+
+    Attributes:
+        number: Position among the file's models.
+        model: The model's name.
+        datasets: Names of its data sets, in order of appearance.
+        examples: Number of examples.
+        rejected: Number of rows that cannot be used.
+        without_images: Number of examples whose images were not found.
+        unused: Rows that had a column that was left out, by column.
+    """
+
+    number: int
+    model: str
+    datasets: list[str] = field(default_factory=list)
+    examples: int = 0
+    rejected: int = 0
+    without_images: int = 0
+    unused: Counter[str] = field(default_factory=Counter)
+
+
+class Spool:
+    """A database in an unlinked temporary file; use `open_spool`."""
+
+    def __init__(self, connection: sqlite3.Connection, find_image: FindImage) -> None:
+        self._db = connection
+        self._find_image = find_image
+        self.runs: list[SpooledRun] = []
+        self.unreadable = 0
+        self.first_reason = ""
+
+    def fill(self, rows: Iterable[Row], *, model: str, dataset: str) -> None:
+        """Takes every row in; those that cannot be used are counted with their reason.
+
+        Args:
+            rows: Rows in the names of `sightline.store.import_rows.NAMES`.
+            model: Name for rows that name no model.
+            dataset: Name for rows that name no data set.
+        """
+        by_model: dict[str, SpooledRun] = {}
+        for line, row in enumerate(rows):
+            if row.error is not None:
+                self._reject(None, row.where, row.error)
+                continue
+            try:
+                found = interpret(row.fields)
+            except DataError as error:
+                named = row.fields.get("model")
+                known = by_model.get(named if isinstance(named, str) else model)
+                self._reject(known, row.where, str(error))
+                continue
+            name = found.model or model
+            if name not in by_model:
+                by_model[name] = SpooledRun(len(self.runs), name)
+                self.runs.append(by_model[name])
+            self._add(by_model[name], line, row, found, dataset)
+
+    def _add(self, run: SpooledRun, line: int, row: Row, found: RecordedRow, dataset: str) -> None:
+        example = found.example
+        choices = len(example.choices or ())
+        stored = self._db.execute(
+            "SELECT position, choices, place FROM examples WHERE run = ? AND id = ?",
+            (run.number, example.id),
+        ).fetchone()
+        position = run.examples if stored is None else stored[0]
+        if stored is not None:
+            if stored[1] != choices:
+                self._reject(run, row.where, f"id {example.id!r} has other choices at {stored[2]}")
+                return
+            for record in found.records:
+                double = self._db.execute(
+                    "SELECT place FROM conditions WHERE run = ? AND position = ? AND condition = ?",
+                    (run.number, position, record.condition),
+                ).fetchone()
+                if double is not None:
+                    self._reject(
+                        run,
+                        row.where,
+                        f"id {example.id!r} under {record.condition} is already at {double[0]}",
+                    )
+                    return
+        else:
+            self._db.execute(
+                "INSERT INTO examples VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    run.number,
+                    example.id,
+                    position,
+                    choices,
+                    row.where,
+                    json.dumps(encode_example(self._with_images(run, found))),
+                ),
+            )
+            run.examples += 1
+        self._db.executemany(
+            "INSERT INTO conditions VALUES (?, ?, ?, ?, ?)",
+            [
+                (run.number, position, r.condition, row.where, found.correct if i == 0 else None)
+                for i, r in enumerate(found.records)
+            ],
+        )
+        self._db.execute(
+            "INSERT INTO answers VALUES (?, ?, ?, ?)",
+            (run.number, position, line, json.dumps(dict(row.fields))),
+        )
+        name = found.dataset or dataset
+        if name not in run.datasets and len(run.datasets) < _MAX_NAMES:
+            run.datasets.append(name)
+        for column in found.unused:
+            known = column in run.unused or len(run.unused) < _MAX_NAMES
+            run.unused[column if known else "others"] += 1
+
+    def _reject(self, run: SpooledRun | None, place: str, reason: str) -> None:
+        """Counts a row; one whose model is unknown counts in every run of the file."""
+        self.first_reason = self.first_reason or f"{place}: {reason}"
+        if run is None:
+            self.unreadable += 1
+        else:
+            run.rejected += 1
+        if (self.unreadable if run is None else run.rejected) <= MAX_LISTED:
+            number = -1 if run is None else run.number
+            self._db.execute("INSERT INTO rejected VALUES (?, ?, ?)", (number, place, reason))
+
+    def _with_images(self, run: SpooledRun, found: RecordedRow) -> Example:
+        """The example with all of its images, or with none where one is missing."""
+        refs = [self._find_image(image) for image in found.images]
+        if None not in refs:
+            return replace(found.example, images=tuple(ref for ref in refs if ref is not None))
+        run.without_images += 1
+        missing = [path for path, ref in zip(found.images, refs, strict=True) if ref is None]
+        meta = {**found.example.meta, "image_missing": ", ".join(missing)}
+        return replace(found.example, meta=meta)
+
+    def examples(self, run: SpooledRun) -> Iterator[Example]:
+        """The examples of a run in the order of their first rows."""
+        query = "SELECT body FROM examples WHERE run = ? ORDER BY position"
+        with closing(self._db.execute(query, (run.number,))) as cursor:
+            while bodies := cursor.fetchmany(_BATCH):
+                rows = [json.loads(body) for (body,) in bodies]
+                yield from decode_examples(pa.Table.from_pylist(rows, schema=EXAMPLES))
+
+    def records(self, run: SpooledRun, start: int, stop: int) -> Iterator[Record]:
+        """Records of the examples at positions start to stop, example by example."""
+        query = (
+            "SELECT body FROM answers WHERE run = ? AND position >= ? AND position < ? "
+            "ORDER BY position, line"
+        )
+        with closing(self._db.execute(query, (run.number, start, stop))) as cursor:
+            for (body,) in cursor:
+                yield from interpret(json.loads(body)).records
+
+    def correct(self, run: SpooledRun) -> Iterator[tuple[Key, float]]:
+        """Recorded correctness by key, in the order of the examples."""
+        query = (
+            "SELECT e.id, c.condition, c.correct FROM conditions c JOIN examples e "
+            "ON e.run = c.run AND e.position = c.position "
+            "WHERE c.run = ? AND c.correct IS NOT NULL ORDER BY c.position"
+        )
+        with closing(self._db.execute(query, (run.number,))) as cursor:
+            for identity, condition, value in cursor:
+                yield Key(identity, sys.intern(condition)), value
+
+    def rejected(self, run: SpooledRun) -> Iterator[Rejected]:
+        """Rows that cannot be used: the first `MAX_LISTED`, and the number of the others."""
+        query = "SELECT place, reason FROM rejected WHERE run IN (-1, ?)"
+        with closing(self._db.execute(query, (run.number,))) as cursor:
+            for place, reason in cursor:
+                yield Rejected(place, reason)
+        more = max(0, run.rejected - MAX_LISTED) + max(0, self.unreadable - MAX_LISTED)
+        if more:
+            yield Rejected("further rows", f"{more} more rejected rows are not listed")
+
+
+@contextmanager
+def open_spool(folder: Path, find_image: FindImage) -> Iterator[Spool]:
+    """A spool in a folder; nothing of it remains, however the process ends.
+
+    Args:
+        folder: Where the temporary file lies.
+        find_image: Gives the reference of an image by its path as written, or None.
+
+    Raises:
+        DiskError: The folder is full or cannot be written.
+    """
+    make_directory(folder)
+    with disk_errors(f"Writing in {folder}"):
+        file = tempfile.NamedTemporaryFile(dir=folder, prefix=".import.", suffix=".db")  # noqa: SIM115
+    try:
+        with closing(sqlite3.connect(file.name, isolation_level=None)) as db:
+            db.executescript(_TABLES)
+            file.close()
+            db.execute("BEGIN")
+            yield Spool(db, find_image)
+    except sqlite3.OperationalError as error:
+        raise DiskError(
+            f"Sorting the rows of an import in {folder} failed ({error}); a writable disk with "
+            "free space is required. Make room, or choose another output folder."
+        ) from error

@@ -1,0 +1,89 @@
+"""Predictions and results of VLMEvalKit.
+
+Each row has ``index``, ``question``, ``answer`` (the reference), ``prediction``, the options in
+columns A, B, …, and optionally ``hint``, ``category``, ``split`` and, in result files, ``hit``.
+Files are ``<model>/<model>_<data set>[_…].xlsx`` (or .tsv, .csv, .json).
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from sightline.core.errors import DataError, MissingExtraError
+from sightline.data.readers import Row
+
+FAILED = "Failed to obtain answer via API."
+_CIRCULAR = 1_000_000
+
+
+def is_vlmevalkit(names: Collection[str]) -> bool:
+    """Whether the columns are those of a prediction or result file."""
+    return "index" in names and "prediction" in names
+
+
+def vlmevalkit_names(path: Path) -> tuple[str, str]:
+    """Names of the model and the data set: the file's name is both, the folder's the model's."""
+    for folder in path.resolve().parents:
+        if folder.name and path.stem.startswith(f"{folder.name}_"):
+            return folder.name, path.stem[len(folder.name) + 1 :]
+    return path.stem, path.stem
+
+
+def vlmevalkit_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """One row in the names of `import_rows`.
+
+    Rows whose index differs by a multiple of a million are the same question with its options
+    rotated ("circular" evaluation); they share a group.
+
+    Raises:
+        DataError: The tool recorded a failure instead of an answer.
+    """
+    prediction = row.get("prediction")
+    if isinstance(prediction, str) and FAILED in prediction:
+        raise DataError("the tool recorded that the model did not answer")
+    out = {name: value for name, value in row.items() if name not in ("image", "log", "hit")}
+    out["prediction"] = "" if prediction is None else prediction
+    out["correct"] = row.get("hit")
+    out["question_type"] = row.get("category")
+    index = str(row.get("index"))
+    if row.get("A") is not None and index.isdecimal() and "group" not in row:
+        out["group"] = str(int(index) % _CIRCULAR)
+    return out
+
+
+def read_workbook(path: Path) -> Iterator[Row]:
+    """Rows of the first sheet of an XLSX workbook; the first row names the columns.
+
+    Raises:
+        MissingExtraError: openpyxl is not installed.
+        DataError: The file is no workbook, or has no header.
+    """
+    try:
+        import openpyxl
+    except ModuleNotFoundError:
+        raise MissingExtraError("openpyxl", "xlsx", "reading an XLSX workbook") from None
+    try:
+        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+    except (zipfile.BadZipFile, KeyError, ValueError, OSError):
+        raise DataError(
+            f"{path} is not a readable workbook; an XLSX file is required. "
+            "Save it again, or as TSV."
+        ) from None
+    try:
+        lines = book.worksheets[0].iter_rows(values_only=True)
+        header = [None if cell is None else str(cell).strip() for cell in next(lines, ())]
+        if not any(header):
+            raise DataError(
+                f"{path} has an empty first row; the names of the columns are required there. "
+                "Add them."
+            )
+        for number, cells in enumerate(lines, start=2):
+            named = zip(header, cells, strict=False)
+            fields = {name: cell for name, cell in named if name and cell is not None}
+            if fields:
+                yield Row(f"row {number}", fields)
+    finally:
+        book.close()
