@@ -22,7 +22,7 @@ from sightline.data.collected import Collected, Rejected, digest_json
 from sightline.data.embedded import ImageReader, StoreImage
 from sightline.data.fields import ALIASES, check_columns, shown
 from sightline.data.images import ImageLimits
-from sightline.data.readers import Row, read_folder, read_rows
+from sightline.data.readers import Row, is_folder, read_folder, read_rows
 
 HUB = "hf://"
 SCENES = "scenes:"
@@ -136,8 +136,8 @@ def _open(source: str | Path, images: str | Path | None) -> tuple[str, Iterator[
         name, rows, folder = read_hub(source)
         return name, rows, root or folder
     path = Path(source)
-    name = path.resolve().name.encode(errors="replace").decode()
-    if path.is_dir():
+    name = (path.name or path.resolve().name).encode(errors="replace").decode()
+    if is_folder(path):
         return name, read_folder(path), root or path
     return name, read_rows(path), root or path.parent
 

@@ -289,6 +289,14 @@ def _batch_rows(batch: Any) -> list[dict[str, Any] | None]:
     return _batch_rows(batch.slice(0, middle)) + _batch_rows(batch.slice(middle))
 
 
+def is_folder(path: Path) -> bool:
+    """Whether the path names a folder; False for what cannot be a path."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
 def metadata_file(folder: Path) -> Path | None:
     """Returns the metadata file of an image folder, or None."""
     candidates = (folder / f"metadata{suffix}" for suffix in (".csv", ".jsonl", ".parquet"))
