@@ -1,0 +1,135 @@
+"""The leaderboard as a table for the terminal; nothing a terminal would act on gets through."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TextIO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sightline.core.results import EstimatorResult, Evaluation
+from sightline.core.text import printable
+from sightline.report import numbers
+from sightline.report.tables import heldout, marks
+
+WIDTH = 120
+"""Columns where the output is not a terminal, so that files do not depend on a window."""
+
+METRICS = ("auroc", "within_type_auroc", "prr", "aurc", "ece", "brier")
+NARROW = ("auroc", "prr", "ece")
+
+
+def print_leaderboard(evaluation: Evaluation, *, top: int = 15, file: TextIO | None = None) -> None:
+    """Prints what was evaluated and its best estimators, with intervals and n.
+
+    Controls and the best simple baseline are shown whatever their rank.
+
+    Args:
+        evaluation: What to print.
+        top: Estimators shown beside those.
+        file: Where to; standard output if None.
+    """
+    console = _console(file or sys.stdout)
+    run, protocol = evaluation.run, evaluation.protocol
+    console.print(Text(printable(f"{run.model} on {run.dataset}"), style="bold"))
+    accuracy = numbers.plain(evaluation.accuracy, "accuracy", level=protocol.level)
+    console.print(Text(f"accuracy {accuracy}"))
+    for line in _remarks(evaluation):
+        console.print(Text(line, style="yellow"))
+    shown = _shown(evaluation, top)
+    if not shown:
+        console.print(Text("no estimator could score any answer"))
+        return
+    console.print(_table(evaluation, shown, wide=console.width >= WIDTH))
+    left_out = len(evaluation.estimators) - len(shown)
+    if left_out:
+        console.print(Text(f"{left_out} more in the report", style="dim"))
+    for number, reason in enumerate(_reasons(shown, METRICS), start=1):
+        console.print(Text(f"({number}) {reason}", style="dim"))
+    console.print(
+        Text(
+            f"Held-out rows, mean over {len(protocol.seeds)} splits; {numbers.share(protocol.level)} "
+            f"intervals from {numbers.count(protocol.resamples)} resamples of groups. "
+            f"Higher is better for AUROC and PRR, lower for the others.",
+            style="dim",
+        )
+    )
+
+
+def _console(file: TextIO) -> Console:
+    terminal = file.isatty()
+    colour = terminal and not os.environ.get("NO_COLOR")
+    return Console(
+        file=file,
+        width=None if terminal else WIDTH,
+        no_color=not colour,
+        color_system="auto" if colour else None,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        legacy_windows=False,
+    )
+
+
+def _remarks(evaluation: Evaluation) -> list[str]:
+    run = evaluation.run
+    remarks = [] if run.partial is None else [f"partial: {printable(run.partial)}"]
+    remarks.extend(f"note: {printable(note)}" for note in run.notes)
+    for count, what in (
+        (run.quarantined, "quarantined"),
+        (run.truncated_answers, "cut off at the token limit"),
+        (run.empty_answers, "empty"),
+        (sum(s.n for s in evaluation.protocol.ungraded), "not graded"),
+    ):
+        if count:
+            remarks.append(f"{numbers.count(count)} of {numbers.count(run.records)} {what}")
+    return remarks
+
+
+def _shown(evaluation: Evaluation, top: int) -> list[EstimatorResult]:
+    real = [e.name for e in evaluation.estimators if not e.control][:top]
+    keep = {*real, evaluation.protocol.baseline}
+    return [e for e in evaluation.estimators if e.control or e.name in keep]
+
+
+def _table(evaluation: Evaluation, shown: list[EstimatorResult], *, wide: bool) -> Table:
+    metrics = METRICS if wide else NARROW
+    reasons = _reasons(shown, METRICS)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("estimator", overflow="fold")
+    table.add_column("n", justify="right", no_wrap=True)
+    for metric in metrics:
+        table.add_column(numbers.STYLES[metric].label, justify="right", no_wrap=True)
+    for result in shown:
+        name = Text(printable(result.name))
+        if tags := marks(result, evaluation):
+            name.append(f"\n  {', '.join(tags)}", style="dim")
+        cells = [name, Text(numbers.count(heldout(result, "auroc").n))]
+        for metric in metrics:
+            cells.append(_figure(result, metric, reasons))
+        table.add_row(*cells, style="dim" if result.control else None)
+    return table
+
+
+def _figure(result: EstimatorResult, metric: str, reasons: list[str]) -> Text:
+    estimate = heldout(result, metric)
+    if estimate.value is None:
+        return Text(f"{numbers.DASH} ({reasons.index(printable(estimate.reason or '')) + 1})")
+    style = numbers.STYLES[metric]
+    text = Text(numbers.number(estimate.value, style))
+    ends = numbers.interval(estimate, style)
+    text.append(f"\n{ends or 'no interval'}", style="dim")
+    return text
+
+
+def _reasons(shown: list[EstimatorResult], metrics: tuple[str, ...]) -> list[str]:
+    out: list[str] = []
+    for result in shown:
+        for metric in metrics:
+            estimate = heldout(result, metric)
+            if estimate.value is None and printable(estimate.reason or "") not in out:
+                out.append(printable(estimate.reason or ""))
+    return out
