@@ -26,8 +26,8 @@ from PIL import Image
 
 from sightline.core.errors import UsageError
 from sightline.core.types import Example, ImageRef
+from sightline.data.question_writers import COLOR_NAMES
 from sightline.data.questions import (
-    COLOR_NAMES,
     QUESTION_TYPES,
     RARE,
     UNSEEN,
@@ -51,6 +51,7 @@ from sightline.data.rendering import (
 
 _SHAPE_COUNTS = (0.15, 0.3, 0.3, 0.25)  # probability of 1, 2, 3, 4 shapes
 _WORD_SHARE = 0.1
+_BATCH = 128  # pictures drawn together by demo_examples, so that fewer questions are a prefix
 BENCHMARK_TYPES = (
     "color",
     "shape",
@@ -285,10 +286,9 @@ def demo_examples(
     batch_number = 0
     while len(examples) < n_questions:
         missing = n_questions - len(examples)
-        n_images = min(256, -(-missing // questions_per_image) + 4)
         batch = generate(
             split,
-            n_images,
+            _BATCH,
             seed * 1_000_003 + batch_number,
             questions_per_image,
             types=types,

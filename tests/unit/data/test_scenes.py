@@ -9,14 +9,8 @@ import pytest
 from PIL import Image
 
 from sightline.core.errors import UsageError
-from sightline.data.questions import (
-    POSITIONS,
-    QUESTION_TYPES,
-    UNSEEN,
-    WRITERS,
-    ask,
-    pictures,
-)
+from sightline.data.question_writers import POSITIONS, WRITERS
+from sightline.data.questions import QUESTION_TYPES, UNSEEN, ask, pictures
 from sightline.data.rendering import COLORS, DIGIT, EMPTY, SHAPES, handwritten_digits, render
 from sightline.data.scenes import (
     BENCHMARK_TYPES,
