@@ -13,7 +13,6 @@ import click
 
 from sightline.cli.display import size
 from sightline.core.errors import CorruptStoreError, UsageError
-from sightline.core.text import printable
 
 RUN = click.Path(file_okay=False, path_type=Path)
 
@@ -28,6 +27,7 @@ def runs_group() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def list_command(root: Path, as_json: bool) -> int:
     """List the runs below a folder (default: runs)."""
+    from sightline.core.text import printable
     from sightline.store.listing import StoredRun, list_runs
 
     runs = list_runs(root)
@@ -55,6 +55,7 @@ def list_command(root: Path, as_json: bool) -> int:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def show_command(run: Path, as_json: bool) -> int:
     """Show one run: what it is, what it holds, what failed."""
+    from sightline.core.text import printable
     from sightline.store.listing import describe_run
     from sightline.store.run import RunStore
 
@@ -95,6 +96,7 @@ def show_command(run: Path, as_json: bool) -> int:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def verify_command(runs: tuple[Path, ...], as_json: bool) -> int:
     """Check every byte of runs against their checksums; exit 5 on damage."""
+    from sightline.core.text import printable
     from sightline.store.run import RunStore
 
     problems = {str(run): RunStore.open(run).verify() for run in runs}

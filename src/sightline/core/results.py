@@ -234,10 +234,15 @@ def load_evaluation(path: Path) -> Evaluation:
     """Reads results.json.
 
     Raises:
-        DataError: The file is not an evaluation of this format version.
+        DataError: The file cannot be read or is not an evaluation of this format version.
     """
     try:
         return TypeAdapter(Evaluation).validate_json(path.read_bytes())
+    except OSError as error:
+        raise DataError(
+            f"{path}: {error.strerror}; the results of an evaluation are required. "
+            "Run 'sightline evaluate' on this run first."
+        ) from None
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the document"

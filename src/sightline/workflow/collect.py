@@ -8,6 +8,7 @@ collect, started again with the same command, therefore ends with the same rows 
 from __future__ import annotations
 
 import platform
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -174,6 +175,9 @@ def collect(
     committed = store.committed()
     done = sum(len(shard) for index, shard in shards if index in committed)
     quarantined = len(store.quarantined())
+    if len(examples) - done > max(shard_size, 4 * batch_size):
+        first = next(shard for index, shard in shards if index not in committed)
+        announce(_forecast(model, first[:batch_size], request, path, limits, len(examples) - done))
     started = time.monotonic()
     observed = 0
     interrupted = False
@@ -207,6 +211,37 @@ def collect(
         interrupted,
         tuple(reasons.most_common()),
     )
+
+
+def _forecast(
+    model: VisionLanguageModel,
+    examples: Sequence[Example],
+    request: Request,
+    path: Path,
+    limits: ImageLimits,
+    total: int,
+) -> str:
+    """One line on time and disk, measured by observing one batch that is not kept."""
+    shard = observe_shard(
+        model, examples, request, root=path, batch_size=len(examples), limits=limits
+    )
+    share = total / len(examples)
+    seconds = shard.log["seconds"] * share
+    size = sum(_stored_bytes(record) for record in shard.records) * share
+    free = shutil.disk_usage(path).free
+    line = (
+        f"{total} examples: about {max(1, round(seconds / 60))} min and {size / 1e6:.0f} MB on "
+        f"disk, measured on {len(examples)}"
+    )
+    if size > free:
+        line += f"; only {free / 1e6:.0f} MB are free"
+    return line
+
+
+def _stored_bytes(record: Record) -> int:
+    arrays = sum(array.nbytes for array in record.features.values())
+    texts = (record.greedy, *record.samples)
+    return arrays + sum(12 * (t.n_tokens or 0) + len(t.text) for t in texts if t is not None)
 
 
 def observe_shard(

@@ -1,0 +1,5 @@
+"""Lets ``python -m sightline`` run the command line."""
+
+from sightline.cli import main
+
+main()

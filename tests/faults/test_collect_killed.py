@@ -1,0 +1,128 @@
+"""A collect killed with SIGKILL at any moment resumes to the same rows and arrays."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+COMMAND = [
+    sys.executable, "-m", "sightline", "collect", "-m", "fake", "--samples", "3",
+    "--layers", "0.5,1.0", "--shard-size", "2", "--display", "none",
+]  # fmt: skip
+
+
+def _collect(data: str, out: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [*COMMAND, "-d", data, "-o", str(out)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def _bytes(run: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in sorted((run / "shards").iterdir())}
+
+
+def _kill_until_done(data: str, out: Path, longest_s: float, kills: int, seed: int) -> int:
+    """Starts the same command again and again, killing it ``kills`` times; returns the kills."""
+    chance = random.Random(seed)
+    killed = 0
+    while killed < kills:
+        process = _collect(data, out)
+        try:
+            process.wait(timeout=chance.uniform(0.0, longest_s))
+        except subprocess.TimeoutExpired:
+            before = {p.name for p in out.glob("shards/*.parquet")}
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            killed += 1
+            after = {p.name for p in out.glob("shards/*.parquet")}
+            assert before <= after
+        else:
+            assert process.returncode == 0, process.stderr.read()
+            break
+    process = _collect(data, out)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    return killed
+
+
+def _check(tmp_path: Path, n: int, kills: int, seed: int) -> None:
+    data = f"scenes:test?n={n}"
+    started = time.monotonic()
+    whole = _collect(data, tmp_path / "whole")
+    _, errors = whole.communicate(timeout=120)
+    took = time.monotonic() - started
+    assert whole.returncode == 0, errors
+    killed = _kill_until_done(data, tmp_path / "killed", took, kills, seed)
+    assert killed >= 1
+    from sightline.store.run import RunStore
+
+    store = RunStore.open(tmp_path / "killed")
+    store.gc()
+    assert _bytes(tmp_path / "killed") == _bytes(tmp_path / "whole")
+    assert store.verify() == []
+    keys = [record.key for record in store.records()]
+    assert len(keys) == len(set(keys)) == 2 * n
+
+
+def test_three_kills(tmp_path):
+    _check(tmp_path, n=40, kills=3, seed=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+def test_fifty_kills(tmp_path, seed):
+    """Ten kills in each of five runs."""
+    _check(tmp_path, n=120, kills=10, seed=seed)
+
+
+def test_two_collects_on_one_run_give_one_error_that_names_the_lock(tmp_path):
+    from sightline.store.run import RunStore
+
+    data = "scenes:test?n=20"
+    first = _collect(data, tmp_path / "run")
+    assert first.wait(timeout=60) == 0
+    store = RunStore.open(tmp_path / "run")
+    with store.writer():
+        second = _collect(data, tmp_path / "run")
+        _, errors = second.communicate(timeout=60)
+    assert second.returncode == 2
+    assert str(os.getpid()).encode() in errors
+    assert len(errors.splitlines()) == 1
+
+
+def test_ctrl_c_commits_the_shard_and_exits_130(tmp_path):
+    process = _collect("scenes:test?n=4000", tmp_path / "run")
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("run/shards/*.parquet")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"stopping after the current shard" in errors
+    assert b"run the same command to go on" in errors
+    from sightline.store.run import RunStore
+
+    assert RunStore.open(tmp_path / "run").verify() == []
+
+
+def test_a_termination_signal_exits_143(tmp_path):
+    process = _collect("scenes:test?n=4000", tmp_path / "run")
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("run/shards/*.parquet")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143

@@ -1,0 +1,206 @@
+"""Collecting with a model that has no weights."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sightline.core.errors import ModelError, OutOfMemoryError, StoreError, UsageError
+from sightline.core.protocols import Request
+from sightline.core.types import BLANK, CLEAN, Feature
+from sightline.data.examples import load_dataset
+from sightline.models.fake import FakeModel
+from sightline.store.run import RunStore
+from sightline.workflow.collect import collect, observe_shard, request_for
+
+REQUEST = Request(max_new_tokens=4, n_samples=2, layers=(0.5, 1.0), options=True, blank=True)
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    return _dataset(tmp_path / "data", 11)
+
+
+def _dataset(folder: Path, n: int):
+    folder.mkdir()
+    rows = ["id,image,question,answers"]
+    for i in range(n):
+        pixels = np.full((12, 16, 3), i * 20, dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+        rows.append(f"q{i},{i}.png,What colour is number {i}?,red")
+    (folder / "data.csv").write_text("\n".join(rows))
+    return load_dataset(folder / "data.csv")
+
+
+def _rows(path: Path) -> list[tuple[str, str, str]]:
+    return [(r.example.id, r.condition, r.answer.text) for r in RunStore.open(path).records()]
+
+
+def test_every_example_is_observed_clean_and_blank(dataset, tmp_path):
+    result = collect(FakeModel(), dataset, tmp_path / "run", request=REQUEST, shard_size=4)
+    assert (result.total, result.quarantined, result.interrupted) == (11, 0, False)
+    records = list(RunStore.open(tmp_path / "run").records())
+    assert [r.condition for r in records] == [CLEAN, BLANK] * 11
+    assert [r.example.id for r in records[::2]] == [f"q{i}" for i in range(11)]
+    assert all(len(r.samples) == 2 and r.has(Feature.HIDDEN) for r in records[::2])
+
+
+def test_a_stopped_collect_goes_on_to_the_same_bytes(dataset, tmp_path):
+    collect(FakeModel(), dataset, tmp_path / "whole", request=REQUEST, shard_size=2)
+    asked = []
+
+    def stop_after_two() -> bool:
+        asked.append(1)
+        return len(asked) > 2
+
+    stopped = collect(
+        FakeModel(),
+        dataset,
+        tmp_path / "stopped",
+        request=REQUEST,
+        shard_size=2,
+        should_stop=stop_after_two,
+    )
+    assert stopped.interrupted
+    assert RunStore.open(tmp_path / "stopped").committed() == {0, 1}
+    collect(FakeModel(), dataset, tmp_path / "stopped", request=REQUEST, shard_size=2)
+    assert _shard_bytes(tmp_path / "stopped") == _shard_bytes(tmp_path / "whole")
+
+
+def _shard_bytes(run: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in sorted((run / "shards").iterdir())}
+
+
+def test_other_settings_do_not_resume_and_name_the_field(dataset, tmp_path):
+    collect(FakeModel(), dataset, tmp_path / "run", request=REQUEST)
+    with pytest.raises(StoreError, match=r"temperature = 1\.0 .* asked for with 0\.5.*--overwrite"):
+        collect(FakeModel(), dataset, tmp_path / "run", request=replace(REQUEST, temperature=0.5))
+
+
+def test_overwrite_starts_again(dataset, tmp_path):
+    collect(FakeModel(), dataset, tmp_path / "run", request=REQUEST)
+    asked = replace(REQUEST, n_samples=0)
+    collect(FakeModel(), dataset, tmp_path / "run", request=asked, overwrite=True)
+    assert all(not r.samples for r in RunStore.open(tmp_path / "run").records())
+
+
+def test_overwrite_never_removes_what_is_not_a_run(dataset, tmp_path):
+    folder = tmp_path / "precious"
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("years of work")
+    with pytest.raises(StoreError, match=r"thesis\.txt"):
+        collect(FakeModel(), dataset, folder, request=REQUEST, overwrite=True)
+    assert (folder / "thesis.txt").read_text() == "years of work"
+
+
+def test_one_bad_example_is_quarantined_alone(dataset, tmp_path):
+    model = FakeModel(fails_on=frozenset({"q5"}))
+    result = collect(model, dataset, tmp_path / "run", request=REQUEST, batch_size=8)
+    store = RunStore.open(tmp_path / "run")
+    assert result.quarantined == 1
+    assert [q.key.example_id for q in store.quarantined()] == ["q5"]
+    assert "set to fail" in result.reasons[0][0]
+    assert {r.example.id for r in store.records()} == {f"q{i}" for i in range(11)} - {"q5"}
+
+
+def test_an_image_that_changed_is_quarantined(tmp_path):
+    dataset = _dataset(tmp_path / "data", 3)
+    (tmp_path / "data" / "1.png").write_bytes((tmp_path / "data" / "2.png").read_bytes())
+    result = collect(FakeModel(), dataset, tmp_path / "run", request=REQUEST)
+    assert result.quarantined == 1
+    assert "has changed since the dataset was read" in result.reasons[0][0]
+
+
+class SmallMemory:
+    """A model that only takes batches up to a size, and remembers those it was given."""
+
+    def __init__(self, most: int) -> None:
+        self._model = FakeModel()
+        self._most = most
+        self.sizes: list[int] = []
+
+    def fingerprint(self):
+        return self._model.fingerprint()
+
+    def observe(self, examples, images, request):
+        self.sizes.append(len(examples))
+        if len(examples) > self._most:
+            raise OutOfMemoryError("the batch did not fit; a smaller one is required. Halve it.")
+        return self._model.observe(examples, images, request)
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_nothing_is_lost(dataset, tmp_path):
+    model = SmallMemory(most=2)
+    result = observe_shard(model, dataset.examples[:8], REQUEST, root=tmp_path, batch_size=8)
+    assert model.sizes == [8, 4, 2, 2, 4, 2, 2]
+    assert result.log["halvings"] == 3
+    assert not result.quarantined
+    alone = observe_shard(FakeModel(), dataset.examples[:8], REQUEST, root=tmp_path, batch_size=1)
+    assert [r.key for r in result.records] == [r.key for r in alone.records]
+    assert [r.answer.text for r in result.records] == [r.answer.text for r in alone.records]
+
+
+def test_an_example_that_never_fits_is_quarantined(dataset, tmp_path):
+    result = observe_shard(
+        SmallMemory(most=0), dataset.examples[:2], REQUEST, root=tmp_path, batch_size=2
+    )
+    assert len(result.quarantined) == 2
+    assert not result.records
+
+
+def test_a_bug_in_the_model_is_not_swallowed(dataset, tmp_path):
+    class Broken(SmallMemory):
+        def observe(self, examples, images, request):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        collect(Broken(1), dataset, tmp_path / "run", request=REQUEST)
+
+
+def test_sizes_must_be_positive(dataset, tmp_path):
+    with pytest.raises(UsageError, match="both must be at least 1"):
+        collect(FakeModel(), dataset, tmp_path / "run", batch_size=0)
+
+
+def test_progress_counts_what_is_committed(dataset, tmp_path):
+    seen = []
+    collect(
+        FakeModel(), dataset, tmp_path / "run", request=REQUEST, shard_size=4, progress=seen.append
+    )
+    assert [p.done for p in seen] == [0, 4, 8, 11]
+    assert seen[0].remaining_s is None
+    assert seen[-1].remaining_s == 0
+
+
+@pytest.mark.parametrize(
+    ("estimator", "expected"),
+    [
+        ("sequence_probability", Request(n_samples=0, top_k_logprobs=0)),
+        ("sample_agreement", Request(n_samples=5, top_k_logprobs=0)),
+        ("first_token_margin", Request(n_samples=0, top_k_logprobs=20)),
+        ("visual_information", Request(n_samples=0, top_k_logprobs=0, blank=True)),
+        ("choice_margin", Request(n_samples=0, top_k_logprobs=0, options=True)),
+    ],
+)
+def test_only_what_the_estimators_need_is_asked_for(estimator, expected):
+    everything = Request(n_samples=5, layers=(0.5,), options=True, blank=True)
+    assert request_for([estimator], everything) == expected
+
+
+def test_what_is_asked_for_is_enough(dataset, tmp_path):
+    from sightline.estimators import parse_estimator
+
+    for name in ("sequence_probability", "sample_agreement", "first_token_margin"):
+        request = request_for([name], Request(n_samples=3, layers=(0.5,)))
+        shard = observe_shard(
+            FakeModel(), dataset.examples[:2], request, root=tmp_path, batch_size=2
+        )
+        assert not shard.records[0].missing(parse_estimator(name).needs)
+
+
+def test_model_errors_are_the_only_ones_that_quarantine():
+    assert issubclass(OutOfMemoryError, ModelError)

@@ -1,0 +1,273 @@
+"""Evaluating runs whose truth is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+import sightline
+from sightline.core.column import Column, ColumnKind
+from sightline.core.errors import DataError, MissingFeatureError, UsageError
+from sightline.core.results import load_evaluation
+from sightline.core.types import Example, Feature, Generation, Key, Quarantined, Record
+from sightline.metrics.discrimination import auroc
+from sightline.store.run import Manifest, RunStore
+from sightline.workflow.evaluate import Settings, evaluate
+from sightline.workflow.scoring import score
+
+FAST = Settings(resamples=100, seeds=2)
+
+
+def write_run(path, records, quarantined=(), **manifest):
+    store = RunStore.create(
+        path,
+        Manifest(
+            run_id="run",
+            created="2026-01-01T00:00:00+00:00",
+            kind="imported",
+            model={"name": "known"},
+            dataset={"name": "synthetic"},
+            settings={},
+            versions={},
+            shard_size=10_000,
+            **manifest,
+        ),
+        [r.example for r in records] + [Example(q.key.example_id, "?") for q in quarantined],
+    )
+    with store.writer() as writer:
+        writer.commit(0, records, quarantined)
+    return path
+
+
+def known_records(n=400, *, seed=0, types=("colour", "count")):
+    """Answers whose probability of being right is the recorded one."""
+    rng = np.random.default_rng(seed)
+    p = rng.uniform(0.3, 0.99, n)
+    right = rng.random(n) < p
+    return [
+        Record(
+            Example(
+                f"e{i}",
+                "Which?",
+                references=("red",),
+                group=f"g{i // 2}",
+                question_type=types[i % len(types)] if types else None,
+            ),
+            greedy=Generation("red" if right[i] else "blue", logprobs=np.log([p[i]])),
+            features={Feature.RECORDED_CONFIDENCE: np.array(p[i])},
+        )
+        for i in range(n)
+    ]
+
+
+def by_name(evaluation):
+    return {e.name: e for e in evaluation.estimators}
+
+
+def test_raw_figures_equal_the_metric_on_all_rows(tmp_path):
+    records = known_records()
+    path = write_run(tmp_path / "run", records)
+    evaluation = evaluate(path, FAST).evaluation
+    result = by_name(evaluation)["recorded_confidence"]
+    confidence = np.array([float(r.array(Feature.RECORDED_CONFIDENCE)) for r in records])
+    correct = np.array([float(r.answer.text == "red") for r in records])
+    assert result.raw["auroc"].value == pytest.approx(auroc(confidence, correct), abs=1e-12)
+    assert result.raw["auroc"].n == result.scored == 400
+    assert result.raw["ece"].value < 0.1
+    assert evaluation.accuracy.value == pytest.approx(correct.mean())
+
+
+def test_heldout_figures_are_means_over_seeds_of_the_metric_on_test_rows(tmp_path):
+    from sightline.data.splits import split_groups
+
+    records = known_records()
+    path = write_run(tmp_path / "run", records)
+    evaluation = evaluate(path, FAST).evaluation
+    confidence = np.array([float(r.array(Feature.RECORDED_CONFIDENCE)) for r in records])
+    correct = np.array([float(r.answer.text == "red") for r in records])
+    expected = []
+    for seed in (0, 1):
+        test = split_groups([r.example.group for r in records], FAST.fractions, seed=seed).test
+        expected.append(auroc(confidence[test], correct[test]))
+    result = by_name(evaluation)["recorded_confidence"]
+    assert result.heldout["auroc"].value == pytest.approx(np.mean(expected), abs=1e-12)
+    low, high = result.heldout["auroc"].low, result.heldout["auroc"].high
+    assert low < result.heldout["auroc"].value < high
+
+
+def test_calibration_is_honest_for_a_score_that_is_a_probability(tmp_path):
+    path = write_run(tmp_path / "run", known_records(2000))
+    result = by_name(evaluate(path, FAST).evaluation)["recorded_confidence"]
+    assert result.calibration == "fitted"
+    assert result.heldout["ece"].value < 0.06
+
+
+def test_controls_stand_beside_the_estimators(tmp_path):
+    path = write_run(tmp_path / "run", known_records())
+    results = by_name(evaluate(path, FAST).evaluation)
+    controls = {name for name, e in results.items() if e.control}
+    assert controls == {"question_type", "answer_length", "random"}
+    assert results["random"].calibration == "base rate"
+    assert results["question_type"].within_type.value == pytest.approx(0.5)
+    assert not results["question_type"].raw
+
+
+def test_an_anti_informative_score_gets_no_confidence(tmp_path):
+    flipped = [
+        replace(
+            r,
+            features={Feature.RECORDED_CONFIDENCE: 1 - r.array(Feature.RECORDED_CONFIDENCE)},
+        )
+        for r in known_records()
+    ]
+    path = write_run(tmp_path / "run", flipped)
+    result = by_name(evaluate(path, FAST).evaluation)["recorded_confidence"]
+    assert result.heldout["auroc"].value < 0.5
+    assert result.heldout["ece"].value is None
+    assert "anti-informative" in result.heldout["ece"].reason
+    assert result.reliability == ()
+    assert result.confident_wrong == ()
+
+
+def test_rows_an_estimator_cannot_score_are_counted(tmp_path):
+    records = known_records()
+    records[:40] = [replace(r, features={}) for r in records[:40]]
+    path = write_run(tmp_path / "run", records)
+    result = by_name(evaluate(path, FAST).evaluation)["recorded_confidence"]
+    assert result.scored == 360
+    assert [(s.reason, s.n) for s in result.skipped] == [("no recorded_confidence", 40)]
+    assert result.vs_baseline["auroc"].n < 160
+
+
+def test_the_difference_to_the_baseline_is_paired(tmp_path):
+    path = write_run(tmp_path / "run", known_records())
+    evaluation = evaluate(path, FAST).evaluation
+    results = by_name(evaluation)
+    baseline = results[evaluation.protocol.baseline]
+    assert baseline.vs_baseline == {}
+    difference = results["random"].vs_baseline["auroc"]
+    expected = results["random"].heldout["auroc"].value - baseline.heldout["auroc"].value
+    assert difference.value == pytest.approx(expected)
+    assert difference.high < 0
+
+
+def test_quarantined_empty_and_truncated_answers_are_reported(tmp_path):
+    records = known_records()
+    records[0] = replace(records[0], greedy=Generation("", finish_reason="length"))
+    lost = [Quarantined(Key("lost", "clean"), "the image is damaged")]
+    path = write_run(tmp_path / "run", records, lost, partial="--limit 5: 5 of 10")
+    run = evaluate(path, FAST).evaluation.run
+    assert (run.quarantined, run.empty_answers, run.truncated_answers) == (1, 1, 1)
+    assert run.quarantine_reasons[0].reason == "the image is damaged"
+    assert run.partial == "--limit 5: 5 of 10"
+
+
+def test_no_within_type_figure_without_types(tmp_path):
+    path = write_run(tmp_path / "run", known_records(types=()))
+    result = by_name(evaluate(path, FAST).evaluation)["recorded_confidence"]
+    assert result.within_type.value is None
+    assert "no question type" in result.within_type.reason
+
+
+@pytest.mark.parametrize("answer", ["red", "blue"])
+def test_one_class_gives_reasons_and_no_crash(tmp_path, answer):
+    records = [replace(r, greedy=Generation(answer)) for r in known_records(60)]
+    path = write_run(tmp_path / "run", records)
+    evaluation = evaluate(path, FAST).evaluation
+    result = by_name(evaluation)["recorded_confidence"]
+    assert result.heldout["auroc"].value is None
+    assert result.heldout["auroc"].reason
+    assert evaluation.accuracy.value == float(answer == "red")
+
+
+def test_three_examples_give_reasons_and_no_crash(tmp_path):
+    path = write_run(tmp_path / "run", known_records(6))
+    evaluation = evaluate(path, FAST).evaluation
+    assert all(e.heldout["auroc"].value is None for e in evaluation.estimators)
+
+
+def test_groups_stay_together_in_the_sample_table(tmp_path):
+    path = write_run(tmp_path / "run", known_records())
+    table = evaluate(path, FAST).samples
+    rows = table.select(["group", "split"]).to_pylist()
+    split_of = {}
+    for row in rows:
+        assert split_of.setdefault(row["group"], row["split"]) == row["split"]
+    assert set(split_of.values()) == {"train", "calibration", "test"}
+    confidences = table["confidence.recorded_confidence"].to_pylist()
+    assert all(
+        (value is not None) == (row["split"] == "test")
+        for value, row in zip(confidences, rows, strict=True)
+    )
+
+
+def test_a_given_split_is_used(tmp_path):
+    records = known_records()
+    given = {
+        r.example.group: ("train", "calibration", "test")[int(r.example.group[1:]) % 3]
+        for r in records
+    }
+    path = write_run(tmp_path / "run", records)
+    outcome = evaluate(path, FAST, given_split=given)
+    assert outcome.evaluation.protocol.seeds == (0,)
+    for row in outcome.samples.select(["group", "split"]).to_pylist():
+        assert row["split"] == given[row["group"]]
+
+
+def test_stored_labels_win_over_grading(tmp_path):
+    records = known_records()
+    path = write_run(tmp_path / "run", records)
+    labels = Column(
+        "labels", ColumnKind.CORRECT, tuple(r.key for r in records), np.ones(len(records))
+    )
+    RunStore.open(path).write_column(labels)
+    assert evaluate(path, FAST).evaluation.accuracy.value == 1.0
+    graded = evaluate(path, replace(FAST, grader="exact")).evaluation
+    assert graded.accuracy.value < 1.0
+
+
+def test_unknown_names_are_errors_that_list_the_known(tmp_path):
+    path = write_run(tmp_path / "run", known_records())
+    with pytest.raises(UsageError, match="recorded_confidence"):
+        evaluate(path, replace(FAST, estimators=("recorded_confidense",)))
+    with pytest.raises(UsageError, match="platt"):
+        evaluate(path, replace(FAST, calibrator="plat"))
+    with pytest.raises(DataError, match="labels"):
+        evaluate(path, replace(FAST, grader="labels"))
+
+
+def test_a_named_estimator_without_its_signal_is_an_error(tmp_path):
+    path = write_run(tmp_path / "run", known_records())
+    with pytest.raises(MissingFeatureError, match="samples"):
+        evaluate(path, replace(FAST, estimators=("sample_agreement",)))
+
+
+def test_scoring_everything_leaves_out_what_no_record_shows():
+    scored = {item.name for item in score(known_records(20), None)}
+    assert "recorded_confidence" in scored
+    assert "sample_agreement" not in scored
+
+
+def test_ungradable_answers_are_an_error_that_says_what_to_do(tmp_path):
+    records = [replace(r, example=replace(r.example, references=())) for r in known_records(20)]
+    path = write_run(tmp_path / "run", records)
+    with pytest.raises(DataError, match="--to-label"):
+        evaluate(path, FAST)
+
+
+def test_results_survive_the_round_trip_to_disk(tmp_path):
+    path = write_run(tmp_path / "run", known_records())
+    evaluation = sightline.evaluate(path, FAST)
+    assert load_evaluation(path / "evaluation" / "results.json") == evaluation
+    assert pq.read_table(path / "evaluation" / "samples.parquet").num_rows == 400
+
+
+def test_row_order_does_not_matter(tmp_path):
+    records = known_records()
+    first = evaluate(write_run(tmp_path / "a", records), FAST).evaluation
+    second = evaluate(write_run(tmp_path / "b", records[::-1]), FAST).evaluation
+    for name, result in by_name(first).items():
+        assert by_name(second)[name].heldout["auroc"] == result.heldout["auroc"], name
