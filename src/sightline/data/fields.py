@@ -21,7 +21,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "id": ("id", "question_id", "questionId", "qid", "index", "sample_id", "custom_id"),
         "image": ("image", "images", "image_path", "image_file", "file_name", "filename", "img"),
-        "question": ("question", "query", "prompt"),
+        "question": ("question", "query", "prompt", "text"),
         "choices": ("choices", "options"),
         "answer": ("references", "answers", "answer", "label", "target"),
         "group": ("group", "group_id"),

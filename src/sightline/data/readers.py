@@ -185,12 +185,7 @@ def _csv(path: Path) -> Iterator[Row]:
                 f"{path} is not UTF-8 at byte {source.bad}; UTF-8 is required. Convert the file."
             )
         names = [name.strip() for name in header]
-        double = [name for name, count in Counter(names).items() if name and count > 1]
-        if double:
-            raise DataError(
-                f"{path} has two columns named {double[0]!r}; column names must be unique. "
-                "Rename one."
-            )
+        _require_unique([name for name in names if name], path)
         while True:
             first = source.number + 1
             source.bad = None
@@ -211,6 +206,14 @@ def _csv(path: Path) -> Iterator[Row]:
             else:
                 pairs = zip(names, values, strict=True)
                 yield Row(where, {name: value or None for name, value in pairs if name})
+
+
+def _require_unique(names: list[str], path: Path) -> None:
+    name, count = max(Counter(names).items(), key=lambda pair: pair[1], default=("", 0))
+    if count > 1:
+        raise DataError(
+            f"{path} has two columns named {name!r}; column names must be unique. Rename one."
+        )
 
 
 class _TextLines:
@@ -265,6 +268,7 @@ def _parquet(path: Path) -> Iterator[Row]:
     number = 0
     try:
         with pq.ParquetFile(path) as file:
+            _require_unique(file.schema_arrow.names, path)
             for batch in file.iter_batches(batch_size=_PARQUET_BATCH):
                 for fields in _batch_rows(batch):
                     number += 1

@@ -231,6 +231,12 @@ def _hashable(dataset: Dataset) -> Dataset:
     return Dataset(dataset.name, tuple(map(repr, dataset.examples)), (), dataset.sha256)  # type: ignore[arg-type]
 
 
+def test_a_pope_question_file(photos):
+    path = jsonl(photos, {"question_id": 1, "image": "0.png", "text": "Is it?", "label": "yes"})
+    (example,) = load_dataset(path).examples
+    assert (example.id, example.question, example.references) == ("1", "Is it?", ("yes",))
+
+
 def test_vqa_images_are_found_by_number(tmp_path):
     folder = tmp_path / "val2014"
     folder.mkdir()

@@ -161,6 +161,9 @@ def test_a_megabyte_csv_cell_is_read(tmp_path):
 def test_two_columns_of_one_name_are_refused(tmp_path):
     with pytest.raises(DataError, match="two columns named 'a'"):
         rows(write(tmp_path / "a.csv", "a,b,a\n1,2,3\n"))
+    pq.write_table(pa.table([[1], [2]], names=["a", "a"]), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="two columns named 'a'"):
+        rows(tmp_path / "a.parquet")
 
 
 def test_utf_16_is_refused_by_name(tmp_path):
