@@ -204,12 +204,12 @@ def ace_levels(ranked: Ranked) -> Float[np.ndarray, " b"]:
 def ece_debiased(
     confidence: Float[np.ndarray, " n"], correct: Float[np.ndarray, " n"], *, n_bins: int = 10
 ) -> float:
-    """`ece` less an estimate of its upward bias; lower is better, about 0 = calibrated.
+    """`ece` less an estimate of its upward bias; lower is better, near 0 = calibrated.
 
-    In each bin the observed gap d has standard error s, so that even without miscalibration its
-    size would be that of a folded normal variable; the excess of the folded normal mean over
-    abs(d) is subtracted. Not clipped: a calibrated model scores around 0, slightly below as often
-    as above.
+    In each bin the observed gap d has standard error s, so that its size is on average that of a
+    folded normal variable; the excess of the folded normal mean over abs(d) is subtracted. The
+    excess is judged from the observed gap, so it takes away about two fifths of the bias of a
+    calibrated model and nearly all where gaps are large. Not clipped at 0.
 
     Args:
         confidence: In [0, 1].

@@ -135,7 +135,7 @@ class Ranking:
         confidence: Distinct confidences, descending.
         correct: Correctness in ``order``.
         quality_order: Row indices by descending correctness, or None for 0/1 correctness.
-        quality_starts: Where each distinct correctness begins in ``quality_order``.
+        quality_starts: Where each distinct correctness begins there, or None with it.
         quality: Distinct values of correctness, descending; (1, 0) for 0/1 correctness.
     """
 
@@ -144,7 +144,7 @@ class Ranking:
     confidence: Float[np.ndarray, " g"]
     correct: Float[np.ndarray, " n"]
     quality_order: Int[np.ndarray, " n"] | None
-    quality_starts: Int[np.ndarray, " q"]
+    quality_starts: Int[np.ndarray, " q"] | None
     quality: Float[np.ndarray, " q"]
 
     def ranked(self, weights: Float[np.ndarray, "b n"] | None = None) -> Ranked:
@@ -156,7 +156,7 @@ class Ranking:
             sorted_rows = np.take(weights, self.order, axis=1)
             sorted_right = sorted_rows * self.correct
         rows, right = self._levels(sorted_rows), self._levels(sorted_right)
-        if self.quality_order is None:
+        if self.quality_order is None or self.quality_starts is None:
             squared = right
             total_right = right.sum(axis=1)
             quality_rows = np.stack([total_right, rows.sum(axis=1) - total_right], axis=1)
@@ -185,7 +185,7 @@ def rank(confidence: Float[np.ndarray, " n"], correct: Float[np.ndarray, " n"]) 
     if is_binary(correct):
         # Sums of 0/1 are exact, so the order within a level cannot show.
         order = np.argsort(confidence)[::-1]
-        quality_order, quality_starts = None, np.zeros(0, dtype=np.intp)
+        quality_order, quality_starts = None, None
         quality = np.array([1.0, 0.0])
     else:
         order = np.lexsort((correct, confidence))[::-1]

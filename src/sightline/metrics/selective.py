@@ -252,8 +252,9 @@ def e_aurc(
 
 def e_aurc_levels(ranked: Ranked) -> Float[np.ndarray, " b"]:
     """`e_aurc` under every weighting."""
-    excess = ranked.ideal.mean_accuracy - ranked.mean_accuracy
-    return np.where(excess > 0.0, excess, 0.0)  # a perfect ranking can fall below by rounding
+    excess: Float[np.ndarray, " b"] = ranked.ideal.mean_accuracy - ranked.mean_accuracy
+    # A perfect ranking can fall below 0 by rounding; NaN must stay NaN.
+    return np.maximum(excess, 0.0, out=excess)
 
 
 def augrc(
