@@ -14,7 +14,7 @@ import math
 import os
 import stat
 import struct
-import tempfile
+import uuid
 import warnings
 import zlib
 from collections.abc import Callable
@@ -240,9 +240,10 @@ def image_writer(root: Path, folder: str = "images") -> Callable[[bytes, str], I
         try:
             if not (path.is_file() and path.stat().st_size == len(data)):
                 home.mkdir(parents=True, exist_ok=True)
-                with tempfile.NamedTemporaryFile(dir=home, suffix=".tmp", delete=False) as file:
-                    file.write(data)
-                Path(file.name).replace(path)
+                # The store's name for unfinished files, which `runs gc` removes.
+                unfinished = home / f"{name}.tmp.{os.getpid()}.{uuid.uuid4().hex}"
+                unfinished.write_bytes(data)
+                unfinished.replace(path)
         except OSError as error:
             raise DiskError(
                 f"{home} cannot hold an embedded image ({error.strerror}); a writable folder with "

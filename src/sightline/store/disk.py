@@ -4,7 +4,7 @@ A file appears under its final name whole or not at all: it is written as
 ``<name>.tmp.<pid>.<uuid>``, synced, renamed, and its directory synced.
 """
 
-# ruff: noqa: PTH102, PTH104, PTH108
+# ruff: noqa: PTH102, PTH104, PTH106, PTH108
 # (one `os` call each, so that a test can count and fail it)
 from __future__ import annotations
 
@@ -188,6 +188,17 @@ def remove_file(path: Path) -> None:
     """Removes a file."""
     with disk_errors(f"Removing {path}"):
         os.unlink(path)
+
+
+def remove_tree(path: Path) -> None:
+    """Removes a file, a link, or a directory with all it holds; nothing if it is not there."""
+    if path.is_dir() and not path.is_symlink():
+        for entry in sorted(path.iterdir()):
+            remove_tree(entry)
+        with disk_errors(f"Removing {path}"):
+            os.rmdir(path)
+    elif path.exists() or path.is_symlink():
+        remove_file(path)
 
 
 def is_temporary(name: str) -> bool:

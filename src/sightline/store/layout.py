@@ -6,7 +6,13 @@ import re
 from pathlib import Path
 
 from sightline.core.errors import StoreError
-from sightline.store.disk import disk_errors, is_temporary, remove_file, sync_directory
+from sightline.store.disk import (
+    disk_errors,
+    is_temporary,
+    remove_file,
+    remove_tree,
+    sync_directory,
+)
 
 MANIFEST = "manifest.json"
 EXAMPLES_FILE = "examples.parquet"
@@ -14,8 +20,11 @@ REJECTED_FILE = "rejected.parquet"
 SHARDS = "shards"
 COLUMNS = "columns"
 IMAGES = "images"
+EVALUATION = "evaluation"
 LOG = "log.jsonl"
 LOCK = "lock"
+
+_EMBEDDED_NAME = re.compile(r"[0-9a-f]{64}\.[a-z0-9]{1,8}")
 
 _ROWS_NAME = re.compile(r"([0-9]{6,})\.parquet")
 _RUN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
@@ -49,6 +58,8 @@ def run_path(root: Path, name: str) -> Path:
 
 def committed_shards(path: Path) -> list[int]:
     """Indices of the shards whose Parquet file is in place."""
+    if not (path / SHARDS).is_dir():
+        return []
     with disk_errors(f"Reading {path / SHARDS}"):
         names = [entry.name for entry in (path / SHARDS).iterdir()]
     found = [int(match[1]) for name in names if (match := _ROWS_NAME.fullmatch(name))]
@@ -68,33 +79,42 @@ def require_free(path: Path, *, overwrite: bool) -> None:
         return
     if not path.is_dir():
         raise StoreError(f"{path} is a file; a run requires a directory. Choose another path.")
-    own = {EXAMPLES_FILE, REJECTED_FILE, SHARDS, COLUMNS, IMAGES, LOCK}
+    own = {EXAMPLES_FILE, REJECTED_FILE, LOCK}
     for entry in path.iterdir():
-        if entry.name not in own and not is_temporary(entry.name):
+        empty = entry.name in (SHARDS, COLUMNS) and not any(entry.iterdir())
+        # Embedded images are written while the data set is read, which is before the run exists.
+        embedded = entry.name == IMAGES and all(
+            _EMBEDDED_NAME.fullmatch(image.name) or is_temporary(image.name)
+            for image in entry.iterdir()
+        )
+        ours = entry.name in own or empty or embedded
+        if not ours and not is_temporary(entry.name):
             raise StoreError(
-                f"{path} holds {entry.name}, which is no part of a run; a new run requires an "
-                "empty directory. Choose another folder."
+                f"{path} holds {entry.name}, which is no part of a new run; an empty directory is "
+                "required. Choose another folder."
             )
 
 
 def remove_run(path: Path) -> None:
-    """Removes a run's own files, the manifest first, so that half a run is never left.
+    """Removes a run's own files, and the evaluation made from them.
 
-    The caller holds the lock. Files that are no part of a run stay, and so do embedded images:
-    they are named by their content, and those of the run that comes next may be there already.
+    The manifest goes last: until then the directory is a run with fewer shards, after that an
+    empty one. The caller holds the lock. Files that are no part of a run stay, and so do embedded
+    images: they are named by their content, and the next run's may be among them already.
 
     Raises:
         StoreError: There is no run at the path.
     """
     if not is_run(path):
         raise StoreError(f"{path} is not a run; only runs are removed. Check the path.")
+    for index in committed_shards(path):
+        remove_file(path / SHARDS / f"{index:06d}.parquet")
+    for name in (EVALUATION, COLUMNS, SHARDS, LOG):
+        remove_tree(path / name)
+    with disk_errors(f"Removing {path}"):
+        sync_directory(path)
     remove_file(path / MANIFEST)
     with disk_errors(f"Removing {path}"):
         sync_directory(path)
-    for folder in (SHARDS, COLUMNS):
-        if (path / folder).is_dir():
-            for entry in sorted((path / folder).iterdir()):
-                remove_file(entry)
-    for name in (EXAMPLES_FILE, REJECTED_FILE, LOG):
-        if (path / name).exists():
-            remove_file(path / name)
+    for name in (EXAMPLES_FILE, REJECTED_FILE):
+        remove_tree(path / name)

@@ -345,6 +345,7 @@ class RunWriter:
                 f"Shard {index} of {store.path} is {state}; each of the {store.manifest.n_shards} "
                 "shards is committed once. Ask committed() first."
             )
+        make_directory(store.path / SHARDS)
         self._check_keys(index, [r.key for r in records] + [q.key for q in quarantined])
         if log is not None:
             line = canonical_json({"shard": index, **log}).encode("ascii")

@@ -237,6 +237,14 @@ class TestCreateAndResume:
         with pytest.raises(StoreError, match=r"thesis\.tex"):
             RunStore.create(tmp_path, make_manifest(), make_examples())
 
+    def test_create_refuses_folders_of_the_same_names_with_files(self, tmp_path: Path) -> None:
+        for name in ("columns", "shards"):
+            (tmp_path / name / name).mkdir(parents=True)
+            (tmp_path / name / name / "photo.png").write_bytes(b"mine")
+            with pytest.raises(StoreError, match=f"holds {name}"):
+                RunStore.create(tmp_path / name, make_manifest(), make_examples(), overwrite=True)
+            assert (tmp_path / name / name / "photo.png").read_bytes() == b"mine"
+
     def test_create_refuses_a_file(self, tmp_path: Path) -> None:
         (tmp_path / "r").write_text("mine")
         with pytest.raises(StoreError, match="is a file"):
@@ -244,7 +252,8 @@ class TestCreateAndResume:
 
     def test_overwrite_removes_the_old_run_and_nothing_else(self, run: RunStore) -> None:
         (run.path / "evaluation").mkdir()
-        (run.path / "evaluation" / "report.html").write_text("kept")
+        (run.path / "evaluation" / "results.json").write_text("of the old run")
+        (run.path / "notes.txt").write_text("kept")
         run.write_column(Column("c", ColumnKind.CORRECT, (Key("e0", "clean"),), np.ones(1)))
         store = RunStore.create(
             run.path, make_manifest(settings={"new": 1}), make_examples(2), overwrite=True
@@ -252,7 +261,8 @@ class TestCreateAndResume:
         assert store.committed() == frozenset()
         assert store.columns() == []
         assert len(RunStore.open(run.path).examples()) == 2
-        assert (run.path / "evaluation" / "report.html").read_text() == "kept"
+        assert not (run.path / "evaluation").exists()
+        assert (run.path / "notes.txt").read_text() == "kept"
 
     def test_overwrite_of_a_running_run_is_refused(self, run: RunStore) -> None:
         with run.writer(), pytest.raises(StoreError, match=f"process {os.getpid()}"):
