@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -122,9 +122,6 @@ def _renamed(
         yield Row(row.where, fields)
 
 
-_ARRAYS: Mapping[str, int] = MappingProxyType({"models": 1, "ids": 1, "logits": 3})
-
-
 def _logits(path: Path) -> Iterator[Row]:
     """Rows of an NPZ of option logits; the answer is the letter of the highest logit.
 
@@ -138,22 +135,28 @@ def _logits(path: Path) -> Iterator[Row]:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
         raise DataError(
-            f"{path} is not a readable NPZ file ({error}); arrays without Python objects are "
-            "required. Write it again."
+            f"{path} is not a readable NPZ file; arrays without Python objects are required. "
+            "Write it again."
         ) from None
     shapes = {name: array.shape for name, array in arrays.items()}
-    if any(len(shapes.get(name, ())) != axes for name, axes in _ARRAYS.items()) or shapes["logits"][
-        :2
-    ] != (len(arrays["models"]), len(arrays["ids"])):
+    logits = arrays.get("logits", np.empty(0))
+    models, items = (*logits.shape, 0, 0)[:2]
+    wanted = {"models": (models,), "ids": (items,)}
+    wanted |= {name: (items,) for name in ("group", "answer_index") if name in arrays}
+    is_shaped = logits.ndim == 3 and all(shapes.get(n) == shape for n, shape in wanted.items())
+    is_numeric = logits.dtype.kind in "fiu" and (
+        "answer_index" not in arrays or arrays["answer_index"].dtype.kind in "iu"
+    )
+    if not (is_shaped and is_numeric):
         raise DataError(
-            f"{path} holds arrays {shapes}; models (m,), ids (n,) and logits (m, n, c) are "
+            f"{path} holds arrays {shapes}; models (m,), ids (n,) and numbers logits (m, n, c) are "
             "required. Rename or reshape them."
         )
-    letters = choice_letters(shapes["logits"][2])
+    letters = choice_letters(logits.shape[2])
     ids = [str(item) for item in arrays["ids"]]
-    for name, scores in zip(arrays["models"], arrays["logits"], strict=True):
+    for name, scores in zip(arrays["models"], logits, strict=True):
         for i, item in enumerate(ids):
             fields: dict[str, Any] = {
                 "id": item,

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Float
 
 from sightline.core.errors import DataError
+from sightline.core.text import parse_choice
 from sightline.core.types import (
     CLEAN,
     NEGATED,
@@ -81,6 +82,9 @@ Where a row has no references but an ``answer`` beside another name of the answe
 
 PROBABILITY_FLOOR = 1e-12
 """A recorded probability of 0 is one too small to be written; its logarithm is that of this."""
+
+RECOGNISED = frozenset(name for names in NAMES.values() for name in names) | {*choice_letters(26)}
+"""Every column that can matter."""
 
 MAX_CHOICES = 702
 _LETTERS = {letter: i for i, letter in enumerate(choice_letters(MAX_CHOICES))}
@@ -349,20 +353,16 @@ def _references(value: Any, choices: tuple[str, ...] | None) -> tuple[str, ...]:
 
 
 def _letter(text: str, choices: tuple[str, ...]) -> str:
+    """The letter a reference stands for: a letter, an option's text, or a 0-based index."""
     letters = choice_letters(len(choices))
     if text in letters:
         return text
-    folded = " ".join(text.split()).casefold()
-    same = [
-        letter
-        for letter, choice in zip(letters, choices, strict=True)
-        if " ".join(choice.split()).casefold() == folded
-    ]
-    if not same and text.strip("().").upper() in letters:
-        return text.strip("().").upper()
-    if len(same) != 1:
-        raise DataError(f"the reference {shown(text)} is {len(same) or 'none'} of the choices")
-    return same[0]
+    named = parse_choice(text, choices)
+    if named is None and text.isdecimal() and len(text) < 4 and text not in choices:
+        named = dict(enumerate(letters)).get(int(text))
+    if named is None:
+        raise DataError(f"the reference {shown(text)} is not one of the {len(choices)} choices")
+    return named
 
 
 def _question(question: Any, context: Any) -> str:

@@ -23,13 +23,16 @@ from sightline.core.types import Example, ImageRef, Key, Record
 from sightline.data.collected import Rejected
 from sightline.data.readers import Row
 from sightline.store.disk import disk_errors, make_directory
-from sightline.store.import_rows import RecordedRow, interpret
+from sightline.store.import_rows import NAMES, RECOGNISED, RecordedRow, interpret
 from sightline.store.schema import EXAMPLES, decode_examples, encode_example
 
 UNNAMED = "unnamed"
+MAX_MODELS = 1000
 MAX_LISTED = 10_000
 _MAX_NAMES = 50
 _BATCH = 256
+
+_KEPT = RECOGNISED - {*NAMES["image"]}
 
 FindImage = Callable[[str], ImageRef | None]
 
@@ -87,6 +90,9 @@ class Spool:
             rows: Rows in the names of `sightline.store.import_rows.NAMES`.
             model: Name for rows that name no model.
             dataset: Name for rows that name no data set.
+
+        Raises:
+            DataError: The rows name too many models.
         """
         by_model: dict[str, SpooledRun] = {}
         for line, row in enumerate(rows):
@@ -102,6 +108,11 @@ class Spool:
                 continue
             name = found.model or model
             if name not in by_model:
+                if len(by_model) == MAX_MODELS:
+                    raise DataError(
+                        f"The file names more than {MAX_MODELS} models; at most that many runs are "
+                        "made of one file. Correct the model column, or split the file."
+                    )
                 by_model[name] = SpooledRun(len(self.runs), name)
                 self.runs.append(by_model[name])
             self._add(by_model[name], line, row, found, dataset)
@@ -150,9 +161,10 @@ class Spool:
                 for i, r in enumerate(found.records)
             ],
         )
+        body = {name: row.fields[name] for name in row.fields if name in _KEPT}
         self._db.execute(
             "INSERT INTO answers VALUES (?, ?, ?, ?)",
-            (run.number, position, line, json.dumps(dict(row.fields))),
+            (run.number, position, line, json.dumps(body, default=str)),
         )
         name = found.dataset or dataset
         if name not in run.datasets and len(run.datasets) < _MAX_NAMES:

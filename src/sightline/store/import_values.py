@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import math
 import re
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from sightline.data.readers import parse_json
 SENTINEL_LOGPROB = -9999.0
 """What servers write for a log-probability they do not know; such a list counts as not observed."""
 
+_MAX_LITERAL = 100_000
 _THINKING = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
 
 
@@ -127,6 +129,12 @@ def read_structured(value: Any) -> Any:
     try:
         return parse_json(value)
     except ValueError:
+        pass
+    if len(value) > _MAX_LITERAL:
+        return value
+    try:
+        return ast.literal_eval(value)  # a list as pandas writes it
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
         return value
 
 

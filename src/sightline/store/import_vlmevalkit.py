@@ -8,6 +8,7 @@ Files are ``<model>/<model>_<data set>[_…].xlsx`` (or .tsv, .csv, .json).
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def read_workbook(path: Path) -> Iterator[Row]:
 
     Raises:
         MissingExtraError: openpyxl is not installed.
-        DataError: The file is no workbook, or has no header.
+        DataError: The file is no workbook.
     """
     try:
         import openpyxl
@@ -67,23 +68,16 @@ def read_workbook(path: Path) -> Iterator[Row]:
         raise MissingExtraError("openpyxl", "xlsx", "reading an XLSX workbook") from None
     try:
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-    except (zipfile.BadZipFile, KeyError, ValueError, OSError):
-        raise DataError(
-            f"{path} is not a readable workbook; an XLSX file is required. "
-            "Save it again, or as TSV."
-        ) from None
-    try:
         lines = book.worksheets[0].iter_rows(values_only=True)
         header = [None if cell is None else str(cell).strip() for cell in next(lines, ())]
-        if not any(header):
-            raise DataError(
-                f"{path} has an empty first row; the names of the columns are required there. "
-                "Add them."
-            )
         for number, cells in enumerate(lines, start=2):
             named = zip(header, cells, strict=False)
             fields = {name: cell for name, cell in named if name and cell is not None}
             if fields:
                 yield Row(f"row {number}", fields)
-    finally:
         book.close()
+    except (zipfile.BadZipFile, zlib.error, SyntaxError, LookupError, ValueError, OSError):
+        raise DataError(
+            f"{path} is not a readable workbook; an undamaged XLSX file is required. "
+            "Save it again, or as TSV."
+        ) from None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib import metadata
@@ -81,14 +81,14 @@ def import_runs(
                 f"is {printable(spool.first_reason) or 'missing'}); at least one usable row is "
                 "required. Correct the rows, or choose another --format."
             )
-        targets = [run_path(out_root, name) for name in _run_names(path.stem, spool)]
-        if not overwrite:
-            for target in targets:
-                _require_unfinished(target)
         with path.open("rb") as file:
             source_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        targets = [run_path(out_root, name) for name in _run_names(path.stem, spool)]
+        finished = set() if overwrite else _finished(targets, source_sha256)
         for run, target in zip(spool.runs, targets, strict=True):
-            _write(target, _Import(spool, run, source, path, source_sha256, shard_size), overwrite)
+            if target not in finished:
+                part = _Import(spool, run, source, path, source_sha256, shard_size)
+                _write(target, part, overwrite)
     return targets
 
 
@@ -176,12 +176,8 @@ def _write(target: Path, part: _Import, overwrite: bool) -> None:
         store = RunStore.create(
             target, manifest, part.examples(), rejected=rejected, overwrite=overwrite
         )
-    with store.writer() as writer:
-        for shard in range(store.manifest.n_shards or 0):
-            if shard not in store.committed():
-                writer.commit(shard, part.records(shard))
     graded = list(part.spool.correct(part.run))
-    if graded:
+    if graded:  # before the shards, so that a run with all of its shards is whole
         column = Column(
             name=RECORDED,
             kind=ColumnKind.CORRECT,
@@ -190,17 +186,32 @@ def _write(target: Path, part: _Import, overwrite: bool) -> None:
             spec={"name": RECORDED, "source": manifest.dataset["source"]},
         )
         store.write_column(column, replace=True)
+    with store.writer() as writer:
+        for shard in range(store.manifest.n_shards or 0):
+            if shard not in store.committed():
+                writer.commit(shard, part.records(shard))
 
 
-def _require_unfinished(target: Path) -> None:
-    if not is_run(target):
-        return
-    store = RunStore.open(target)
-    if len(store.committed()) == store.manifest.n_shards:
-        raise StoreError(
-            f"{target} already holds a run; a new import requires a directory of its own. "
-            "Choose another output folder, or replace it with --overwrite."
-        )
+def _finished(targets: Sequence[Path], source_sha256: str) -> set[Path]:
+    """Runs that a killed import of the same file has finished; others that are there are an error.
+
+    Raises:
+        StoreError: All runs are finished, or one is of another file.
+    """
+    finished = set()
+    for target in targets:
+        if not is_run(target):
+            continue
+        store = RunStore.open(target)
+        same = store.manifest.dataset.get("source_sha256") == source_sha256
+        if not same or len(store.committed()) == store.manifest.n_shards:
+            finished.add(target)
+        if not same or len(finished) == len(targets):
+            raise StoreError(
+                f"{target} already holds a run; a new import requires a directory of its own. "
+                "Choose another output folder, or replace it with --overwrite."
+            )
+    return finished
 
 
 def _run_names(stem: str, spool: Spool) -> list[str]:
