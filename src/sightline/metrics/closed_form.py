@@ -61,7 +61,7 @@ def proportion(
         deviation = np.bincount(index, correct - share)
         variance = float(np.sum(deviation**2)) * n_groups / (n_groups - 1) / n**2
         effective = min(n, share * (1 - share) / variance) if variance > 0 else float(n_groups)
-        quantile = _student(quantile, n_groups - 1)
+        quantile = student(quantile, n_groups - 1)
     square = quantile**2
     centre = (share + square / (2 * effective)) / (1 + square / effective)
     half = (
@@ -73,7 +73,7 @@ def proportion(
     return Estimate(share, min(float(low), share), max(float(high), share), n=n)
 
 
-def _student(z: float, freedom: int) -> float:
+def student(z: float, freedom: int) -> float:
     """Student's quantile for a normal quantile: Fisher's expansion, within 4 % from 2 up."""
     terms = (
         (z**3 + z) / 4,
@@ -94,8 +94,9 @@ def auroc_estimate(
     """AUROC with a closed-form interval, allowing for groups; for deciding whether there is signal.
 
     The variance is that of the placements, summed by group, but never below the variance of a
-    score without signal, so that a chance streak on a few rows does not look certain. A fraction of
-    correctness counts as that share of a right and the rest of a wrong answer.
+    score without signal on as many rows as there are groups, so that a chance streak on a few rows
+    does not look certain. A fraction of correctness counts as that share of a right and the rest of
+    a wrong answer.
 
     Args:
         confidence: Any real number, higher = more trustworthy.
@@ -134,6 +135,6 @@ def auroc_estimate(
     by_group = np.bincount(index, influence)
     variance = float(np.sum(by_group**2)) * len(by_group) / max(1, len(by_group) - 1)
     ties = float(np.sum(ranked.rows[0] ** 3 - ranked.rows[0])) / (n * max(1, n - 1))
-    chance = (n + 1 - ties) / (12 * right * wrong)
+    chance = (n + 1 - ties) / (12 * right * wrong) * n / len(by_group)
     half = NORMAL.inv_cdf((1 + level) / 2) * max(variance, chance) ** 0.5
     return Estimate(value, max(0.0, value - half), min(1.0, value + half), n=n)

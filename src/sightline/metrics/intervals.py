@@ -240,12 +240,20 @@ def _reason(samples: Sequence[Sample], metric: str, value: float) -> str | None:
 
 
 @dataclass(frozen=True)
+class _OfType:
+    """The rows of one question type, sorted."""
+
+    rows: Int[np.ndarray, " t"]
+    ranking: Ranking
+
+
+@dataclass(frozen=True)
 class _Prepared:
     """One sample, sorted once for all weightings."""
 
     group_index: Int[np.ndarray, " n"]
     rankings: tuple[Ranking, ...]
-    within: tuple[tuple[tuple[Int[np.ndarray, " t"], Ranking], ...], ...]
+    within: tuple[tuple[_OfType, ...], ...]
 
     @staticmethod
     def of(sample: Sample, group_ids: Int[np.ndarray, " g"], metrics: Sequence[str]) -> _Prepared:
@@ -262,7 +270,8 @@ class _Prepared:
                 if len(rows) >= TYPE_SMALLEST_N and 0 < correct[rows].sum() < len(rows)
             ]
             within = [
-                tuple((rows, rank(s[rows], correct[rows])) for rows in chosen) for s in scores
+                tuple(_OfType(rows, rank(s[rows], correct[rows])) for rows in chosen)
+                for s in scores
             ]
         return _Prepared(
             group_index=np.searchsorted(group_ids, sample.groups),
@@ -301,12 +310,12 @@ def _measure(
 
 
 def _within_type(
-    by_type: Sequence[tuple[Int[np.ndarray, " t"], Ranking]], weights: Float[np.ndarray, "b n"]
+    by_type: Sequence[_OfType], weights: Float[np.ndarray, "b n"]
 ) -> Float[np.ndarray, " b"]:
     """Mean AUROC over the types that have both classes in the resample."""
     total, counted = np.zeros(len(weights)), np.zeros(len(weights))
-    for rows, ranking in by_type:
-        value = auroc_levels(ranking.ranked(weights[:, rows]))
+    for one in by_type:
+        value = auroc_levels(one.ranking.ranked(weights[:, one.rows]))
         total += np.nan_to_num(value)
         counted += ~np.isnan(value)
     return ratio(total, counted)

@@ -7,16 +7,15 @@ from sightline.core.errors import DataError, UndefinedMetricError
 from sightline.metrics import METRICS
 from sightline.metrics.ranked import rank
 
-
 FUNCTIONS = [pytest.param(metric.function, id=name) for name, metric in METRICS.items()]
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_non_finite_values_are_errors(function, bad):
-    with pytest.raises(DataError, match="Confidence is .* at row 1; values must be finite"):
+    with pytest.raises(DataError, match=r"Confidence is .* at row 1; values must be finite"):
         function(np.array([0.5, bad, 0.25]), np.array([1.0, 0.0, 1.0]))
-    with pytest.raises(DataError, match="Correctness is .* at row 2; values must be finite"):
+    with pytest.raises(DataError, match=r"Correctness is .* at row 2; values must be finite"):
         function(np.array([0.5, 0.5, 0.25]), np.array([1.0, 0.0, bad]))
 
 
