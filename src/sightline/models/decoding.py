@@ -1,17 +1,9 @@
-"""Decoding behind one shared prefill: the prompt and its images are read once.
-
-The key-value cache of the prefill is kept as it is; every use (greedy and samples together, the
-options, an answer to be scored) continues a copy of its rows. Positions and masks come from the
-model's own generation methods, so that M-RoPE, 1-based positions and left padding are what
-``generate`` would use; models in front of a separate language model (BLIP) decode with that one.
-"""
+"""Decoding and scoring behind a prefill: greedy and samples together, given answers one by one."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,32 +11,7 @@ import xxhash
 from jaxtyping import Float
 
 from sightline.core.errors import ModelError
-from sightline.models.inputs import image_positions
-
-_SEPARATE_LANGUAGE_MODEL = frozenset({"blip-2", "instructblip", "instructblipvideo"})
-
-
-@dataclass(slots=True)
-class Prefill:
-    """What one pass over prompts and images left behind; b prompts, T positions.
-
-    Attributes:
-        log_probs: Float32 (b, v), distribution of the first answer token.
-        cache: Keys and values, one row per prompt; never modified.
-        mask: (b, T) attention mask.
-        positions: Last position of every row, (b, 1) or (axes, b, 1).
-        hidden: (b, l, d) states at the last prompt position, or None.
-        image_hidden: (b, l, d) mean states over the image's positions, or None.
-        has_image: (b,) whether the row has image positions.
-    """
-
-    log_probs: torch.Tensor
-    cache: Any
-    mask: torch.Tensor
-    positions: torch.Tensor
-    hidden: torch.Tensor | None
-    image_hidden: torch.Tensor | None
-    has_image: torch.Tensor
+from sightline.models.prefill import Prefill
 
 
 @dataclass(slots=True)
@@ -92,98 +59,7 @@ class Sampling:
     top_p: float
 
 
-def prefill(
-    model: Any,
-    inputs: dict[str, torch.Tensor],
-    *,
-    image_token_id: int | None,
-    layers: Sequence[int] = (),
-) -> Prefill:
-    """Reads prompts and images once.
-
-    Args:
-        model: A transformers image-text-to-text model.
-        inputs: Its processor's tensors, left-padded.
-        image_token_id: The id at the image's positions.
-        layers: Indices into the returned hidden states (0 = embeddings) to keep.
-    """
-    ids, mask = inputs["input_ids"], inputs["attention_mask"]
-    settings: dict[str, Any] = {"use_cache": True, "return_dict": True}
-    if layers:
-        settings["output_hidden_states"] = True
-    if _is_separate(model):
-        positions = (mask.long().cumsum(-1) - 1).clamp_min(0)
-        outputs = model(**inputs, position_ids=positions, logits_to_keep=1, **settings)
-        states = outputs.language_model_outputs
-    else:
-        others = {k: v for k, v in inputs.items() if k != "input_ids"}
-        positions = model._prepare_position_ids_for_generation(ids, dict(others))
-        prepared = model.prepare_inputs_for_generation(
-            ids, position_ids=positions, is_first_iteration=True, use_cache=True, **others
-        )
-        if model._supports_logits_to_keep():
-            settings["logits_to_keep"] = 1
-        outputs = states = model(**{**prepared, **settings})
-    hidden = image_hidden = None
-    where = image_positions(ids, image_token_id)
-    has_image = where.any(-1)
-    if layers:
-        kept = [states.hidden_states[layer] for layer in layers]
-        hidden = torch.stack([state[:, -1] for state in kept], 1)
-        if bool(has_image.any()):
-            image_hidden = torch.stack([_mean_over(state, where) for state in kept], 1)
-    return Prefill(
-        log_probs=torch.log_softmax(outputs.logits[:, -1].float(), -1),
-        cache=states.past_key_values,
-        mask=mask,
-        positions=positions[..., -1:],
-        hidden=hidden,
-        image_hidden=image_hidden,
-        has_image=has_image,
-    )
-
-
-class Continuation:
-    """A copy of some prefill rows that can be fed further tokens."""
-
-    def __init__(self, model: Any, start: Prefill, rows: torch.Tensor) -> None:
-        self._model = model
-        self._cache = _forked(start.cache)
-        self._mask, self._positions = start.mask, start.positions
-        self.keep(rows)
-
-    def keep(self, rows: torch.Tensor) -> None:
-        """Keeps these rows, in this order; a row may be repeated."""
-        self._cache.reorder_cache(rows)
-        self._mask = self._mask.index_select(0, rows)
-        self._positions = self._positions.index_select(-2, rows)
-
-    def feed(self, ids: torch.Tensor, *, states: bool = False) -> Any:
-        """Feeds tokens, (r, n), and returns the language model's outputs at their positions."""
-        count = ids.shape[1]
-        steps = torch.arange(1, count + 1, device=ids.device)
-        positions = self._positions + steps
-        self._positions = positions[..., -1:]
-        self._mask = torch.cat([self._mask, self._mask.new_ones(ids.shape)], 1)
-        common: dict[str, Any] = {
-            "attention_mask": self._mask,
-            "position_ids": positions,
-            "past_key_values": self._cache,
-            "use_cache": True,
-        }
-        settings: dict[str, Any] = {"return_dict": True}
-        if states:
-            settings["output_hidden_states"] = True
-        if _is_separate(self._model):
-            return self._model.language_model(input_ids=ids, **common, **settings)
-        prepared = self._model.prepare_inputs_for_generation(
-            ids, is_first_iteration=False, **common
-        )
-        return self._model(**{**prepared, **settings})
-
-
 def decode(
-    model: Any,
     start: Prefill,
     *,
     uniforms: Float[np.ndarray, "b m t"],
@@ -191,7 +67,6 @@ def decode(
     eos_ids: Sequence[int],
     sampling: Sampling,
     top_k: int = 0,
-    layers: Sequence[int] = (),
 ) -> tuple[list[Decoded], list[Detail], list[list[Decoded]]]:
     """Decodes the greedy answer and m samples of every prompt, all rows together.
 
@@ -213,7 +88,7 @@ def decode(
     alive = torch.arange(prompts * width, device=device)
     log_probs = start.log_probs.repeat_interleave(width, 0)
     hidden = None if start.hidden is None else start.hidden.repeat_interleave(width, 0)
-    running: Continuation | None = None
+    running = None
     ended = torch.zeros_like(alive, dtype=torch.bool)
     for step in range(max_new_tokens):
         greedy = alive % width == 0
@@ -237,27 +112,25 @@ def decode(
         if running is None:
             # The first step needs no cache: rows that ended at once are never copied.
             left = (~ended).nonzero()[:, 0]
-            running = Continuation(model, start, alive[left] // width)
+            running = start.continued(alive[left] // width)
             alive, tokens, ended = alive[left], tokens[left], ended[left]
         elif int(ended.sum()) * 2 >= len(ended):
             left = (~ended).nonzero()[:, 0]
             running.keep(left)
             alive, tokens, ended = alive[left], tokens[left], ended[left]
-        outputs = running.feed(tokens[:, None], states=bool(layers))
+        outputs = running.feed(tokens[:, None], states=hidden is not None)
         log_probs = torch.log_softmax(outputs.logits[:, -1].float(), -1)
-        if layers:
-            hidden = torch.stack([outputs.hidden_states[layer][:, -1] for layer in layers], 1)
+        hidden = outputs.hidden
     per_prompt = [decoded[i * width : (i + 1) * width] for i in range(prompts)]
     return [rows[0] for rows in per_prompt], details, [rows[1:] for rows in per_prompt]
 
 
 def score(
-    model: Any, start: Prefill, rows: Sequence[int], continuations: Sequence[Sequence[int]]
+    start: Prefill, rows: Sequence[int], continuations: Sequence[Sequence[int]]
 ) -> list[Float[np.ndarray, " t"]]:
     """Log-probabilities of given continuations, each token after the ones before it.
 
     Args:
-        model: The model of the prefill.
         start: The prefill.
         rows: Prefill row that each continuation continues.
         continuations: Token ids, at least one each.
@@ -276,7 +149,7 @@ def score(
     for row, ids in enumerate(continuations):
         padded[row, : len(ids)] = torch.as_tensor(ids)
     padded = padded.to(device)
-    logits = Continuation(model, start, index).feed(padded[:, :-1]).logits
+    logits = start.continued(index).feed(padded[:, :-1]).logits
     rest = _chosen(logits, padded[:, 1:]).double().cpu().numpy()
     return [
         np.concatenate([first[row : row + 1], rest[row, : len(ids) - 1]])
@@ -294,31 +167,6 @@ def sample_uniforms(seed: int, example_id: str, samples: int, tokens: int) -> np
             for index in range(samples)
         ]
     ).reshape(samples, tokens)
-
-
-def _is_separate(model: Any) -> bool:
-    return model.config.model_type in _SEPARATE_LANGUAGE_MODEL
-
-
-def _forked(cache: Any) -> Any:
-    """Copies a cache's structure but not its tensors; `reorder_cache` then makes new ones."""
-    forked = copy.copy(cache)
-    forked.layers = [_forked_layer(layer) for layer in cache.layers]
-    return forked
-
-
-def _forked_layer(layer: Any) -> Any:
-    forked = copy.copy(layer)
-    for name, value in vars(layer).items():
-        if isinstance(value, dict | list):
-            setattr(forked, name, copy.copy(value))
-    return forked
-
-
-def _mean_over(state: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
-    weights = where.to(device=state.device, dtype=torch.float32)
-    total = torch.einsum("btd,bt->bd", state.float(), weights)
-    return total / weights.sum(-1, keepdim=True).clamp_min(1)
 
 
 def _chosen(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:

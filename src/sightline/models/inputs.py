@@ -35,12 +35,12 @@ class AnswerForm:
     end_id: int
 
 
-def images_only(processor_class: type) -> type:
+def images_only(processor_class: Any) -> Any:
     """A processor class without its video processor, which needs torchvision; images do not.
 
     The class itself is kept, so that images and texts go through the model's own code.
     """
-    kept = [name for name in processor_class.get_attributes() if name != "video_processor"]  # type: ignore[attr-defined]
+    kept = [name for name in processor_class.get_attributes() if name != "video_processor"]
     return type(
         processor_class.__name__, (processor_class,), {"get_attributes": staticmethod(lambda: kept)}
     )

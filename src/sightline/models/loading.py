@@ -200,16 +200,14 @@ def _processor(transformers: Any, source: str, config: Any, settings: dict[str, 
 
     from sightline.models.inputs import images_only
 
-    found = getattr(transformers, PROCESSOR_MAPPING_NAMES.get(config.model_type, ""), None)
+    found: Any = getattr(transformers, PROCESSOR_MAPPING_NAMES.get(config.model_type, ""), None)
     if (
         found is None
         or "video_processor" not in found.get_attributes()
         or transformers.utils.is_torchvision_available()
     ):
-        found = transformers.AutoProcessor
-    else:
-        found = images_only(found)
-    return found.from_pretrained(source, **settings)
+        return transformers.AutoProcessor.from_pretrained(source, **settings)
+    return images_only(found).from_pretrained(source, **settings)
 
 
 def _quantization(config: Any) -> str | None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from sightline.core.types import Example, Feature
-from sightline.models.decoding import Prefill, score
+from sightline.models.decoding import score
 from sightline.models.inputs import AnswerForm, InputBuilder, as_int32
+from sightline.models.prefill import Prefill
 
 BLANK_OF = {
     Feature.OPTION_LOGPROBS: Feature.BLANK_OPTION_LOGPROBS,
@@ -30,7 +30,6 @@ class _Texts:
 
 
 def option_features(
-    model: Any,
     inputs: InputBuilder,
     form: AnswerForm,
     start: Prefill,
@@ -66,7 +65,7 @@ def option_features(
             wanted[texts.row, spelling] = None
     if not wanted:
         return {}
-    scored = score(model, start, [row for row, _ in wanted], [ids for _, ids in wanted])
+    scored = score(start, [row for row, _ in wanted], [ids for _, ids in wanted])
     total = {key: float(values.sum()) for key, values in zip(wanted, scored, strict=True)}
     found: dict[int, dict[Feature, np.ndarray]] = defaultdict(dict)
     for texts in asked:

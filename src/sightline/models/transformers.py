@@ -20,25 +20,25 @@ import torch
 
 from sightline.core.errors import ModelError, OutOfMemoryError, UsageError
 from sightline.core.protocols import Request
-from sightline.core.types import BLANK, CLEAN, Example, Feature, FinishReason, Generation, Record
+from sightline.core.types import BLANK, CLEAN, Example, Feature, Record
 from sightline.data.prompts import PromptStyle, user_text
+from sightline.models.answers import AnswerReader
 from sightline.models.decoding import (
     Decoded,
     Detail,
-    Prefill,
     Sampling,
     decode,
-    prefill,
     sample_uniforms,
     score,
 )
-from sightline.models.inputs import InputBuilder, as_int32, blank_images
+from sightline.models.inputs import InputBuilder, blank_images
 from sightline.models.options import BLANK_OF, option_features
+from sightline.models.prefill import Prefill, prefill
+from sightline.models.verification import Decoding, decoding_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_THINK, _THOUGHT = "<think>", "</think>"
 _FLOAT16_MAX = 65504.0
 
 
@@ -51,6 +51,7 @@ class TransformersModel:
         identity: What identifies the weights; see `sightline.models.loading.identity`.
         style: How an example becomes the user's text.
         blank_colour: Colour of the image that stands for "no image", as Pillow names it.
+        decoding: How to decode; None = as fast as is exact for this model.
 
     Raises:
         UsageError: The model has no end token, or is an encoder-decoder.
@@ -64,8 +65,16 @@ class TransformersModel:
         identity: Mapping[str, Any],
         style: PromptStyle = PromptStyle(),  # noqa: B008 (frozen)
         blank_colour: str = "white",
+        decoding: Decoding | None = None,
     ) -> None:
         config = model.config
+        if getattr(config, "is_encoder_decoder", False) or not getattr(
+            config, "use_decoder_only_language_model", True
+        ):
+            raise UsageError(
+                f"{config.model_type} here is an encoder-decoder; a decoder-only vision-language "
+                "model is required. Choose a checkpoint with a decoder-only language model."
+            )
         self._model = model.eval()
         self._identity = dict(identity)
         self._style = style
@@ -75,14 +84,8 @@ class TransformersModel:
         self._eos_ids = _eos_ids(model, self._inputs.tokenizer)
         self._form = self._inputs.answer_form(self._eos_ids)
         self._depth = int(config.get_text_config().num_hidden_layers)
-        self._pieces: dict[int, str] = {}
-        if getattr(model, "is_encoder_decoder", False) or not getattr(
-            config, "use_decoder_only_language_model", True
-        ):
-            raise UsageError(
-                f"{config.model_type} here is an encoder-decoder; a decoder-only vision-language "
-                "model is required. Choose a checkpoint with a decoder-only language model."
-            )
+        self._reader = AnswerReader(self._inputs.tokenizer)
+        self._decoding = decoding or decoding_of(model, self._inputs, self._image_token_id)
 
     def fingerprint(self) -> Mapping[str, Any]:
         """What identifies the weights and everything fixed at loading that affects results."""
@@ -100,7 +103,7 @@ class TransformersModel:
             "image_processor": type(self._inputs.processor.image_processor).__name__,
             "generation_settings": "neutral",
             "logprob_space": "raw",
-            "decoding": "shared prefill",
+            "decoding": self._decoding.value,
         }
 
     def layers(self, request: Request) -> tuple[int, ...]:
@@ -143,23 +146,25 @@ class TransformersModel:
             )
             for example, own in zip(examples, images, strict=True)
         ]
-        groups: dict[int, list[int]] = defaultdict(list)
+        groups: dict[tuple[int, int], list[int]] = defaultdict(list)
         for i, own in enumerate(images):
-            groups[len(own)].append(i)
+            groups[len(own), 0 if self._decoding is Decoding.SHARED else i].append(i)
         records: dict[int, list[Record]] = {}
         with _model_errors(), torch.inference_mode():
-            for count, members in groups.items():
+            for (count, _), members in groups.items():
                 batch = _Batch(
                     [examples[i] for i in members],
                     [prompts[i] for i in members],
                     [images[i] for i in members],
                 )
-                found = self._observe_group(batch, request, layers, blank=request.blank and count)
+                found = self._observe_group(
+                    batch, request, layers, blank=request.blank and count > 0
+                )
                 records.update(zip(members, found, strict=True))
         return [record for i in range(len(examples)) for record in records[i]]
 
     def _observe_group(
-        self, batch: _Batch, request: Request, layers: tuple[int, ...], *, blank: object
+        self, batch: _Batch, request: Request, layers: tuple[int, ...], *, blank: bool
     ) -> list[list[Record]]:
         clean = self._prefill(batch.prompts, batch.images, layers)
         uniforms = np.stack(
@@ -169,14 +174,12 @@ class TransformersModel:
             ]
         )
         greedy, details, samples = decode(
-            self._model,
             clean,
             uniforms=uniforms,
             max_new_tokens=request.max_new_tokens,
             eos_ids=self._eos_ids,
             sampling=Sampling(request.temperature, request.top_p),
             top_k=request.top_k_logprobs,
-            layers=layers,
         )
         options = self._options(batch, clean) if request.options else {}
         features = [
@@ -188,7 +191,7 @@ class TransformersModel:
             del clean
             answers = self._observe_blank(batch, request, [row.ids for row in greedy], features)
             blanks = [
-                [Record(example, condition=BLANK, greedy=self._generation(answer, prompt))]
+                [Record(example, condition=BLANK, greedy=self._reader.generation(answer, prompt))]
                 for example, prompt, answer in zip(
                     batch.examples, batch.prompts, answers, strict=True
                 )
@@ -198,9 +201,10 @@ class TransformersModel:
                 Record(
                     example,
                     condition=CLEAN,
-                    greedy=self._generation(greedy[row], batch.prompts[row]),
+                    greedy=self._reader.generation(greedy[row], batch.prompts[row]),
                     samples=tuple(
-                        self._generation(sample, batch.prompts[row]) for sample in samples[row]
+                        self._reader.generation(sample, batch.prompts[row])
+                        for sample in samples[row]
                     ),
                     features=features[row],
                     layers=layers,
@@ -221,14 +225,13 @@ class TransformersModel:
         images = [blank_images(own, self._blank_colour) for own in batch.images]
         start = self._prefill(batch.prompts, images, ())
         greedy, _, _ = decode(
-            self._model,
             start,
             uniforms=np.empty((len(images), 0, 0)),
             max_new_tokens=request.max_new_tokens,
             eos_ids=self._eos_ids,
             sampling=Sampling(1.0, 1.0),
         )
-        for row, values in enumerate(score(self._model, start, range(len(answers)), answers)):
+        for row, values in enumerate(score(start, range(len(answers)), answers)):
             features[row][Feature.BLANK_LOGPROBS] = values
         if request.options:
             for row, found in self._options(batch, start).items():
@@ -249,63 +252,21 @@ class TransformersModel:
                 name: value.to(device, dtype) if value.is_floating_point() else value.to(device)
                 for name, value in self._inputs.tensors(prompts, images).items()
             }
-            return prefill(self._model, inputs, image_token_id=self._image_token_id, layers=layers)
+            return prefill(
+                self._model,
+                inputs,
+                image_token_id=self._image_token_id,
+                layers=layers,
+                recompute=self._decoding is Decoding.RECOMPUTED,
+            )
         except (ValueError, IndexError, TypeError) as error:
             # How processors and models refuse an image or a text.
             raise ModelError(_one_line(error, "the model refused its inputs")) from error
 
     def _options(self, batch: _Batch, start: Prefill) -> dict[int, dict[Feature, np.ndarray]]:
         return option_features(
-            self._model,
-            self._inputs,
-            self._form,
-            start,
-            examples=batch.examples,
-            prompts=batch.prompts,
+            self._inputs, self._form, start, examples=batch.examples, prompts=batch.prompts
         )
-
-    def _generation(self, row: Decoded, prompt: str) -> Generation:
-        tokenizer = self._inputs.tokenizer
-        ids = row.ids[:-1] if row.stopped else row.ids
-        start = self._answer_start(ids, prompt)
-        reasoning = None
-        if start is not None:
-            thought = tokenizer.decode(ids[:start], skip_special_tokens=True)
-            reasoning = thought.replace(_THINK, "").replace(_THOUGHT, "").strip()
-        finish: FinishReason = "stop" if row.stopped else "length"
-        return Generation(
-            text=tokenizer.decode(ids[start or 0 :], skip_special_tokens=True).strip(),
-            token_ids=as_int32(row.ids),
-            tokens=tuple(self._piece(token) for token in row.ids),
-            logprobs=np.asarray(row.logprobs, dtype=np.float64),
-            finish_reason=finish,
-            reasoning=reasoning,
-            answer_start=start or 0,
-        )
-
-    def _answer_start(self, ids: list[int], prompt: str) -> int | None:
-        """Index of the first answer token after a reasoning prefix; None without a prefix.
-
-        Reasoning that was never closed leaves no answer: the index is the number of ids.
-        """
-        tokenizer = self._inputs.tokenizer
-        whole = tokenizer.decode(ids, skip_special_tokens=False)
-        opened = whole.lstrip().startswith(_THINK) or prompt.rstrip().endswith(_THINK)
-        if _THOUGHT not in whole:
-            return len(ids) if opened else None
-        start = next(
-            i
-            for i in range(1, len(ids) + 1)
-            if _THOUGHT in tokenizer.decode(ids[:i], skip_special_tokens=False)
-        )
-        while start < len(ids) and not self._piece(ids[start]).strip():
-            start += 1
-        return start
-
-    def _piece(self, token: int) -> str:
-        if token not in self._pieces:
-            self._pieces[token] = self._inputs.tokenizer.decode([token])
-        return self._pieces[token]
 
 
 class _Batch:

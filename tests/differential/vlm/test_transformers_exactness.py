@@ -167,7 +167,7 @@ def test_entropy_and_top_tokens_are_of_the_raw_distribution(tiny: Tiny, batched:
         ids = record.answer.token_ids.tolist()
         kept = ids[: ids.index(image_id(tiny)) + 1] if image_id(tiny) in ids else ids
         # The last token is not fed, so one image token at the end does no harm.
-        table = full_forward(tiny, plain_inputs(tiny, asked, images), kept[:-1] + [END])
+        table = full_forward(tiny, plain_inputs(tiny, asked, images), [*kept[:-1], END])
         entropy = -(table.exp() * table).sum(-1)
         top = record.array(Feature.TOP_LOGPROBS)[: len(kept)]
         top_ids = record.array(Feature.TOP_TOKEN_IDS)[: len(kept)]
