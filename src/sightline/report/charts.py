@@ -53,7 +53,13 @@ DASHES: tuple[tuple[float, ...], ...] = (
 REFERENCES: Mapping[str, tuple[float, ...]] = MappingProxyType(
     {"oracle": (1, 1.6), "random": (5, 3)}
 )
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
+MARKERS = ("o", "s", "^", "D")
+MARKER_PATHS = (
+    "M13.5 4a3.5 3.5 0 1 0 7 0a3.5 3.5 0 1 0 -7 0z",
+    "M13.8 .8h6.4v6.4h-6.4z",
+    "M17 .4l3.8 7.2h-7.6z",
+    "M17 -.2l4.2 4.2l-4.2 4.2l-4.2 -4.2z",
+)
 WIDTH = 360
 POINTS_PER_INCH = 72
 
@@ -134,6 +140,11 @@ def dash_array(style: int | str) -> str:
     return " ".join(f"{length * width:g}" for length in dashes(style)) or "none"
 
 
+def marker_path(style: int) -> str:
+    """Returns the marker of a style as an SVG path around (17, 4), for the swatches of a legend."""
+    return MARKER_PATHS[style % len(MARKER_PATHS)]
+
+
 def _line_width(style: int | str) -> float:
     return 1.2 if isinstance(style, str) else 1.8
 
@@ -156,7 +167,7 @@ def _line(axes: Axes, line: Line) -> None:
 
 
 def _lines(chart: LineChart) -> Canvas:
-    height = 340 if chart.square else 280
+    height = 340
     canvas = _canvas(height)
     axes = _axes(canvas, 50, 44, WIDTH - 8, height - 8)
     axes.grid(True)
@@ -224,6 +235,8 @@ def _reliability(chart: ReliabilityChart) -> Canvas:
 
 
 def _histogram(chart: HistogramChart) -> Canvas:
+    from matplotlib.ticker import MaxNLocator
+
     height = 250
     canvas = _canvas(height)
     axes = _axes(canvas, 50, 44, WIDTH - 8, height - 8)
@@ -234,14 +247,14 @@ def _histogram(chart: HistogramChart) -> Canvas:
         axes.bar(middle, right, width=width, color=RIGHT, linewidth=0)
         axes.bar(middle, -wrong, width=width, color=WRONG, linewidth=0)
     axes.axhline(0, color=FAINT, linewidth=0.8)
-    top = max(*chart.right, 1) * 1.2
-    bottom = max(*chart.wrong, 0.25 * top) * 1.2
+    top = max((*chart.right, 1)) * 1.2
+    bottom = max((*chart.wrong, 0.25 * top)) * 1.2
     axes.set_xlim(0, 1)
     axes.set_ylim(-bottom, top)
     axes.text(0.01, top, "right ↑", va="top", color=RIGHT, fontweight="bold")
     axes.text(0.01, -bottom, "wrong ↓", va="bottom", color=WRONG, fontweight="bold")
     axes.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
-    axes.yaxis.get_major_locator().set_params(integer=True, nbins=6)
+    axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1])
     axes.set_xlabel("calibrated confidence")
     axes.set_ylabel("answers")
@@ -260,6 +273,8 @@ def _dots(chart: DotChart) -> Canvas:
         base = -step * index
         axes.axhline(base, color=RULE, linewidth=0.6)
         axes.text(low, base - 3, label, va="top", parse_math=False)
+        if chart.reference is not None:
+            axes.vlines(chart.reference, base - step, base - 15, color=FAINT, linewidth=1.0)
         for point in points:
             y = base - 20 - 9 * point.style
             colour = SERIES[point.style % STYLES]
@@ -274,8 +289,6 @@ def _dots(chart: DotChart) -> Canvas:
                 linestyle="none",
                 clip_on=False,
             )
-    if chart.reference is not None:
-        axes.axvline(chart.reference, color=FAINT, linewidth=1.0, linestyle=_line_style("random"))
     axes.set_xlim(low, high)
     axes.set_ylim(-step * len(chart.rows), 0)
     axes.set_yticks([])

@@ -114,7 +114,6 @@ def curves(evaluation: Evaluation, key: str) -> FigureGroup:
                     "share of right answers accepted",
                     (0.0, 1.0),
                     (*roc, chance),
-                    square=True,
                 ),
                 table=_points_table(
                     "Right answers accepted by share of wrong answers accepted",
@@ -259,7 +258,9 @@ def across_runs(
             tuple(notes.texts),
         ),
     )
-    return FigureGroup((figure,), tuple(LegendEntry(name, i) for i, name in enumerate(names)))
+    return FigureGroup(
+        (figure,), tuple(LegendEntry(name, i, dot=True) for i, name in enumerate(names))
+    )
 
 
 def _xy(curve: Curve) -> tuple[tuple[float, ...], tuple[float, ...]]:

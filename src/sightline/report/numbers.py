@@ -13,6 +13,7 @@ from sightline.report.view import Cell, Heading
 
 DASH = "—"
 MINUS = "−"
+NBSP = "\N{NO-BREAK SPACE}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +45,12 @@ STYLES: Mapping[str, Style] = MappingProxyType(
         "ece": Style("ECE"),
         "ece15": Style("ECE, 15 bins"),
         "brier": Style("Brier"),
-        "accuracy": Style("Accuracy", 1, 100, " %"),
+        "accuracy": Style("Accuracy", 1, 100, f"{NBSP}%"),
     }
 )
+
+
+THRESHOLD = Style("Threshold")
 
 
 def heading(metric: str, prefix: str = "") -> Heading:
@@ -85,10 +89,9 @@ def plain(estimate: Estimate, metric: str, *, level: float, signed: bool = False
     if estimate.value is None:
         return f"not defined ({printable(estimate.reason or 'no reason recorded')})"
     ends = interval(estimate, style, signed=signed)
-    around = f"{level:.0%} interval {ends}" if ends else "no interval"
-    return (
-        f"{number(estimate.value, style, signed=signed)} ({around}, n = {count(estimate.n)})"
-    ).replace("95%", "95 %")
+    around = f"{share(level)} interval {ends}" if ends else "no interval"
+    figure = number(estimate.value, style, signed=signed)
+    return f"{figure} ({around}, n{NBSP}={NBSP}{count(estimate.n)})"
 
 
 def seconds(value: float) -> str:
@@ -105,7 +108,7 @@ def seconds(value: float) -> str:
 
 def share(value: float) -> str:
     """Returns a share as a percentage without needless decimals."""
-    return f"{round(value * 100, 1):g} %"
+    return f"{round(value * 100, 1):g}{NBSP}%"
 
 
 @dataclass(slots=True)

@@ -18,6 +18,7 @@ from sightline.report.view import (
     Cell,
     Comparison,
     Fact,
+    Folded,
     Heading,
     Page,
     Row,
@@ -202,7 +203,10 @@ def _answers(evaluation: Evaluation, image_bytes: ImageBytes) -> tuple[AnswerLis
     if result is None:
         none = "No estimator is calibrated, so no answer has a confidence."
         return (AnswerList("Answers", "", none, ()),)
-    note = f"By the calibrated confidence of {printable(result.name)}, held-out rows of the first split."
+    note = (
+        f"By the calibrated confidence of {printable(result.name)}, held-out rows of the first "
+        "split."
+    )
     return (
         AnswerList(
             "Most confident wrong answers",
@@ -309,8 +313,15 @@ def _comparison(evaluations: Sequence[Evaluation], names: Sequence[str]) -> Comp
         overview=_overview(evaluations, names),
         figure=figures.across_runs(evaluations, names, shared),
         estimators=tuple(
-            _across(evaluations, names, shared, metric) for metric in ("auroc", "prr", "ece")
-        ),
+            Folded(
+                f"{numbers.STYLES[metric].label} of every shared estimator",
+                _across(evaluations, names, shared, metric),
+            )
+            for metric in ("auroc", "prr", "aurc", "ece", "brier")
+        )
+        if shared
+        else (),
+        absent="No estimator was measured on two of these runs, so none can be compared.",
     )
 
 

@@ -79,7 +79,7 @@ def _environment() -> Environment:
     from jinja2 import DictLoader, Environment, StrictUndefined
     from markupsafe import Markup
 
-    from sightline.report.charts import dash_array, svg
+    from sightline.report.charts import dash_array, marker_path, svg
 
     folder = resources.files("sightline.report")
     sources = {name: folder.joinpath(name).read_text(encoding="utf-8") for name in TEMPLATES}
@@ -93,6 +93,7 @@ def _environment() -> Environment:
     environment.filters["breakable"] = breakable
     environment.filters["svg"] = lambda figure: Markup(svg(figure))  # noqa: S704 (drawn by us)
     environment.filters["dash_array"] = dash_array
+    environment.filters["marker_path"] = marker_path
     stylesheet = folder.joinpath(STYLESHEET).read_text(encoding="utf-8")
     environment.globals["stylesheet"] = Markup(stylesheet)  # noqa: S704 (a file of the package)
     return environment

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from sightline.core.results import Evaluation, EstimatorResult, Skipped
+from sightline.core.results import EstimatorResult, Evaluation, Skipped
 from sightline.core.text import printable
 from sightline.core.types import Estimate
 from sightline.metrics import METRICS
@@ -258,17 +259,10 @@ def coverage(evaluation: Evaluation, shown: Sequence[EstimatorResult]) -> Table:
             row = by_coverage.get(share)
             missing = Estimate(None, reason="no rows at this coverage")
             figure = numbers.cell(row.accuracy if row else missing, "accuracy", notes)
-            threshold = (
-                "" if row is None or row.threshold is None else f", from {row.threshold:.3g}"
-            )
-            cells.append(
-                Cell(
-                    figure.text,
-                    figure.interval,
-                    f"{figure.n}{threshold.replace('-', numbers.MINUS)}",
-                    figure.note,
-                )
-            )
+            if row is not None and row.threshold is not None:
+                edge = numbers.number(row.threshold, numbers.THRESHOLD)
+                figure = replace(figure, n=f"{figure.n}, ≥ {edge}")
+            cells.append(figure)
         rows.append(Row(printable(result.name), tuple(cells), marks(result, evaluation)))
     return Table(
         caption=(

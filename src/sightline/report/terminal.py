@@ -51,9 +51,10 @@ def print_leaderboard(evaluation: Evaluation, *, top: int = 15, file: TextIO | N
         console.print(Text(f"({number}) {reason}", style="dim"))
     console.print(
         Text(
-            f"Held-out rows, mean over {len(protocol.seeds)} splits; {numbers.share(protocol.level)} "
-            f"intervals from {numbers.count(protocol.resamples)} resamples of groups. "
-            f"Higher is better for AUROC and PRR, lower for the others.",
+            f"Held-out rows, mean over {len(protocol.seeds)} splits; "
+            f"{numbers.share(protocol.level)} intervals from "
+            f"{numbers.count(protocol.resamples)} resamples of groups. "
+            "Higher is better for AUROC and PRR, lower for the others.",
             style="dim",
         )
     )

@@ -111,7 +111,6 @@ class LineChart:
     y_label: str
     y_range: tuple[float, float]
     lines: tuple[Line, ...]
-    square: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,10 +190,11 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class LegendEntry:
-    """A style and what it stands for."""
+    """A style and what it stands for; ``dot`` where it marks points rather than a line."""
 
     label: str
     style: int | Literal["oracle", "random"]
+    dot: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,12 +274,21 @@ class RunView:
 
 
 @dataclass(frozen=True, slots=True)
+class Folded:
+    """A table behind a line of text that opens it."""
+
+    summary: str
+    table: Table
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
-    """Several runs side by side."""
+    """Several runs side by side; ``absent`` says why no estimator can be compared."""
 
     overview: Table
     figure: FigureGroup | None
-    estimators: tuple[Table, ...]
+    estimators: tuple[Folded, ...]
+    absent: str
 
 
 @dataclass(frozen=True, slots=True)
