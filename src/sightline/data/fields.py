@@ -190,13 +190,9 @@ def _question(question: Any, context: Any) -> str:
         raise DataError("no question")
     if not isinstance(question, str):
         raise DataError(f"the question is {shown(question)}, not text")
-    if not question.strip():
-        raise DataError("the question is empty")
-    text = question.strip()
-    if isinstance(context, str) and context.strip():
-        text = f"{context.strip()}\n{text}"
-    elif context is not None and not isinstance(context, str):
+    if context is not None and not isinstance(context, str):
         raise DataError(f"the context is {shown(context)}, not text")
+    text = question.strip() if context is None else f"{context.strip()}\n{question.strip()}"
     if len(text) > MAX_QUESTION_CHARS:
         raise DataError(f"the question has {len(text)} characters, over {MAX_QUESTION_CHARS}")
     return text
@@ -210,10 +206,7 @@ def _label(what: str, value: Any) -> str | None:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         raise DataError(f"the {what} is {shown(value)}, neither text nor a whole number")
-    text = str(value).strip()
-    if not text:
-        raise DataError(f"the {what} is empty")
-    return text
+    return str(value).strip()
 
 
 def _letter_columns(row: Mapping[str, Any]) -> dict[str, str]:
@@ -228,47 +221,48 @@ def _letter_columns(row: Mapping[str, Any]) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class _Options:
-    """Choices as the row gives them.
+    """Choices as the row gives them, blank ones left out.
 
     Attributes:
-        texts: In the row's order.
+        texts: In the row's order; labelled by single letters, in theirs.
         labels: The row's own labels, or letters where it has none.
+        indices: Positions before blank ones were left out.
         labelled: Whether the row has labels of its own.
         numeric: Whether every choice is a number.
     """
 
     texts: tuple[str, ...]
     labels: tuple[str, ...]
+    indices: tuple[int, ...]
     labelled: bool
     numeric: bool
 
 
 def _options(raw: Any) -> _Options | None:
-    """Reads a list of texts, or texts by label (letters, mostly); blank ones are left out."""
+    """Reads a list of texts, or texts by label."""
     raw = _parsed(raw)
+    if raw is None:
+        return None
     if isinstance(raw, Mapping):
         labelled = [(str(label).strip().upper(), text) for label, text in raw.items()]
         if all(len(label) == 1 and label.isalpha() for label, _ in labelled):
             labelled.sort(key=lambda pair: pair[0])
-    elif isinstance(raw, list):
-        labelled = list(zip(choice_letters(min(len(raw), MAX_CHOICES)), raw, strict=False))
-        if len(raw) > MAX_CHOICES:
-            raise DataError(f"{len(raw)} choices, over {MAX_CHOICES}")
-    elif raw is None:
-        return None
+    elif isinstance(raw, list) and len(raw) <= MAX_CHOICES:
+        labelled = list(zip(choice_letters(len(raw)), raw, strict=True))
     else:
-        raise DataError(f"the choices are {shown(raw)}, not a list")
-    labelled = [(label, text) for label, text in labelled if not _is_blank(text)]
-    if not labelled:
+        raise DataError(f"the choices are {shown(raw)}, not a list of at most {MAX_CHOICES}")
+    indices = tuple(i for i, (_, text) in enumerate(labelled) if not _is_blank(text))
+    if not indices:
         return None
-    texts = [text for _, text in labelled]
-    labels = tuple(label for label, _ in labelled)
+    labels, texts = zip(*(labelled[i] for i in indices), strict=True)
     if any(not isinstance(text, (str, int, float)) for text in texts):
-        raise DataError(f"the choices are {shown(texts)}, not all of them text")
-    if not 2 <= len(texts) <= MAX_CHOICES or len(set(labels)) < len(labels):
-        raise DataError(f"{len(texts)} choice(s) labelled {shown(list(labels))}; 2 or more needed")
+        raise DataError(f"the choices are {shown(list(texts))}, not all of them text")
+    if not 2 <= len(set(labels)) == len(labels) <= MAX_CHOICES:
+        raise DataError(
+            f"choices labelled {shown(list(labels))}; at least 2, all different, needed"
+        )
     numeric = not any(isinstance(text, (str, bool)) for text in texts)
-    return _Options(tuple(map(_text, texts)), labels, isinstance(raw, Mapping), numeric)
+    return _Options(tuple(map(_text, texts)), labels, indices, isinstance(raw, Mapping), numeric)
 
 
 def _references(value: Any, options: _Options | None) -> tuple[str, ...]:
@@ -303,8 +297,8 @@ def _choice_index(answer: str | float, options: _Options) -> int:
         raise DataError(f"the answer {shown(answer)} is the text of several choices")
     if same:
         return same[0]
-    if re.fullmatch("[0-9]{1,4}", text) and int(text) < len(options.texts):
-        return int(text)
+    if re.fullmatch("[0-9]{1,4}", text) and int(text) in options.indices:
+        return options.indices.index(int(text))
     raise DataError(f"the answer {shown(answer)} is none of the {len(options.texts)} choices")
 
 

@@ -101,9 +101,19 @@ def test_labels_with_a_gap_become_letters_in_a_row():
     fields = read({"A": "x", "B": None, "C": "y", "answer": "C"})
     assert (fields.choices, fields.references) == (("x", "y"), ("B",))
     assert read({"A": "", "B": None, "C": math.nan, "answer": "x"}).choices is None
-    with pytest.raises(DataError, match="2 or more"):
+    with pytest.raises(DataError, match="at least 2"):
         read({"A": "x", "B": None, "C": None})
     assert read({"choices": {"1": "x", "2": "y"}, "answer": "2"}).references == ("B",)
+
+
+def test_an_index_counts_the_blank_choices_that_are_left_out():
+    row = {"choices": ["", "x", None, "y"]}
+    assert read({**row, "answer": 1}).references == ("A",)
+    assert read({**row, "answer": "3"}).references == ("B",)
+    assert read({**row, "answer": "D"}).references == ("B",)
+    for answer in (0, 2, "A"):
+        with pytest.raises(DataError, match="none of the 2 choices"):
+            read({**row, "answer": answer})
 
 
 def test_a_label_of_the_row_wins_over_a_choice_that_reads_like_one():
@@ -136,12 +146,12 @@ def test_an_answer_that_is_no_choice_is_refused(answer):
 @pytest.mark.parametrize(
     ("choices", "reason"),
     [
-        (["only"], "2 or more"),
-        ({"A": "x", "a": "y"}, "2 or more"),
+        (["only"], "at least 2"),
+        ({"A": "x", "a": "y"}, "all different"),
         (["x", ["y"]], "not all of them text"),
         ("red, green", "not a list"),
         (7, "not a list"),
-        (["x"] * 703, "703 choices"),
+        (["x"] * 703, "at most 702"),
     ],
 )
 def test_choices_of_another_form_are_refused(choices, reason):

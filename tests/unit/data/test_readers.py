@@ -109,6 +109,7 @@ def test_vqa_annotations_are_joined_by_question_id(tmp_path):
         ("3", "one JSON int"),
         ('"x"', "one JSON str"),
         (b"\xff", "not UTF-8"),
+        ('[{"a": 1}]'.encode("utf-16"), "not UTF-8"),
     ],
 )
 def test_json_of_another_form_is_refused(tmp_path, content, found):
