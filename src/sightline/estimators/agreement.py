@@ -131,10 +131,11 @@ class RotationAgreement:
         """1 − share, in [0, 1]."""
         require(records, self.needs, self)
         shares = []
+        known: dict[tuple[tuple[str, ...], str], str | None] = {}
         for record in records:
             others = [o for o in record.related.rotations if o.greedy is not None]
-            mine = _chosen_text(record)
-            same = sum(mine is not None and _chosen_text(other) == mine for other in others)
+            mine, *theirs = (_chosen_text(one, known) for one in (record, *others))
+            same = 0 if mine is None else theirs.count(mine)
             shares.append(same / len(others))
         return 1.0 - np.array(shares, dtype=np.float64)
 
@@ -194,13 +195,17 @@ def _answers(conditions: Sequence[Record]) -> list[str]:
     return greedy + [sample.text for c in conditions for sample in c.samples]
 
 
-def _chosen_text(record: Record) -> str | None:
-    """Text of the option the answer names, or None."""
+def _chosen_text(
+    record: Record, known: dict[tuple[tuple[str, ...], str], str | None]
+) -> str | None:
+    """Text of the option the answer names, or None; read once, though many rotations ask."""
     choices = record.example.choices or ()
-    letter = parse_choice(record.answer.text, choices)
-    if letter is None:
-        return None
-    return normalise_answer(choices[record.example.letters.index(letter)])
+    key = choices, record.answer.text
+    if key not in known:
+        letter = parse_choice(record.answer.text, choices)
+        at = None if letter is None else record.example.letters.index(letter)
+        known[key] = None if at is None else normalise_answer(choices[at])
+    return known[key]
 
 
 def _cost_of(observed: Sequence[Sequence[Record]]) -> Cost:
