@@ -47,6 +47,13 @@ class Curve:
     x: tuple[float, ...]
     y: tuple[float, ...]
 
+    def __post_init__(self) -> None:
+        if len(self.x) != len(self.y):
+            raise DataError(
+                f"Curve with {len(self.x)} x and {len(self.y)} y values; as many of both are "
+                "required. Evaluate the run again."
+            )
+
 
 @dataclass(frozen=True, config=_STRICT)
 class CoverageRow:
@@ -65,6 +72,14 @@ class Histogram:
     right: tuple[int, ...]
     wrong: tuple[int, ...]
 
+    def __post_init__(self) -> None:
+        if not len(self.edges) - 1 == len(self.right) == len(self.wrong):
+            raise DataError(
+                f"Histogram with {len(self.edges)} edges, {len(self.right)} right and "
+                f"{len(self.wrong)} wrong counts; one count less than edges is required. "
+                "Evaluate the run again."
+            )
+
 
 @dataclass(frozen=True, config=_STRICT)
 class Skipped:
@@ -76,7 +91,7 @@ class Skipped:
 
 @dataclass(frozen=True, config=_STRICT)
 class AnswerRow:
-    """One answer shown in the report."""
+    """One answer shown in the report; a picture is shown only where its hash still holds."""
 
     example_id: str
     question: str
@@ -87,6 +102,7 @@ class AnswerRow:
     correct: float
     confidence: float
     images: tuple[str, ...]
+    image_sha256: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -234,15 +250,19 @@ def load_evaluation(path: Path) -> Evaluation:
     """Reads results.json.
 
     Raises:
-        DataError: The file cannot be read or is not an evaluation of this format version.
+        DataError: The file cannot be read, or is not an evaluation of this format version with
+            finite figures.
     """
     try:
-        return TypeAdapter(Evaluation).validate_json(path.read_bytes())
+        content = path.read_bytes()
     except OSError as error:
         raise DataError(
-            f"{path}: {error.strerror}; the results of an evaluation are required. "
-            "Run 'sightline evaluate' on this run first."
+            f"{path}: {error.strerror}; the results of an evaluated run are required. "
+            "Run 'sightline evaluate' first."
         ) from None
+    try:
+        evaluation = TypeAdapter(Evaluation).validate_json(content)
+        json.dumps(asdict(evaluation), allow_nan=False)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the document"
@@ -250,3 +270,9 @@ def load_evaluation(path: Path) -> Evaluation:
             f"{path}: {first['msg']} at {where}; an evaluation of format version "
             f"{FORMAT_VERSION} is required. Run 'sightline evaluate' again."
         ) from None
+    except ValueError:
+        raise DataError(
+            f"{path}: a figure is NaN or infinite; finite figures, or null with a reason, are "
+            "required. Run 'sightline evaluate' again."
+        ) from None
+    return evaluation

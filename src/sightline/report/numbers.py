@@ -146,6 +146,7 @@ def cell(
     """
     n = None if estimate.n == row_n else count(estimate.n)
     if estimate.value is None:
+        n = n if estimate.n else None
         return Cell(DASH, n=n, note=notes.number(estimate.reason or "no reason recorded"))
     style = STYLES[metric]
     ends = interval(estimate, style, signed=signed)

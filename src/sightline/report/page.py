@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import zip_longest
 
 from sightline.core.results import AnswerRow, EstimatorResult, Evaluation
 from sightline.core.text import printable
@@ -237,6 +238,7 @@ def _card(row: AnswerRow, evaluation: Evaluation, image_bytes: ImageBytes) -> An
         text = numbers.clip(reference, CHOICE_LIMIT)
         if text not in references:
             references.append(text)
+    shown = list(zip_longest(row.images, row.image_sha256))[: min(SHOWN_IMAGES, len(row.images))]
     extra = len(row.images) - SHOWN_IMAGES
     about = numbers.clip(row.question, 120)
     return AnswerCard(
@@ -252,9 +254,10 @@ def _card(row: AnswerRow, evaluation: Evaluation, image_bytes: ImageBytes) -> An
                 path,
                 evaluation,
                 image_bytes,
-                f"Image {i} of {len(row.images)} for the question: {about}",
+                alt=f"Image {i} of {len(row.images)} for the question: {about}",
+                sha256=sha256,
             )
-            for i, path in enumerate(row.images[:SHOWN_IMAGES], start=1)
+            for i, (path, sha256) in enumerate(shown, start=1)
         ),
         more_images=f"and {extra} more images" if extra > 0 else None,
     )

@@ -247,10 +247,12 @@ def costs(evaluation: Evaluation) -> Table:
     )
 
 
-def coverage(evaluation: Evaluation, shown: Sequence[EstimatorResult]) -> Table:
-    """Accuracy when only the most confident share of answers is kept."""
+def coverage(evaluation: Evaluation, shown: Sequence[EstimatorResult]) -> Table | None:
+    """Accuracy when only the most confident share is kept; None without held-out answers."""
     notes = Notes()
     coverages = sorted({row.coverage for result in shown for row in result.coverage_table})
+    if not coverages:
+        return None
     rows = []
     for result in shown:
         by_coverage = {row.coverage: row for row in result.coverage_table}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
 from sightline.core.errors import ImageError
 from sightline.core.results import Evaluation
-from sightline.core.text import printable
 from sightline.data.images import decode, read_image_bytes, resolve_inside, thumbnail_png
+from sightline.report.numbers import clip
 from sightline.report.view import Thumbnail
 
 SIDE = 256
@@ -29,12 +30,29 @@ def stored_image(path: str, evaluation: Evaluation) -> bytes | None:
         return None
 
 
-def thumbnail(path: str, evaluation: Evaluation, image_bytes: ImageBytes, alt: str) -> Thumbnail:
-    """Returns the image decoded, scaled to at most 256 pixels and encoded anew."""
+def thumbnail(
+    path: str,
+    evaluation: Evaluation,
+    image_bytes: ImageBytes,
+    *,
+    alt: str,
+    sha256: str | None = None,
+) -> Thumbnail:
+    """Returns the image decoded, scaled to at most 256 pixels and encoded anew.
+
+    Args:
+        path: As the evaluation names it.
+        evaluation: What the image belongs to.
+        image_bytes: Reads it.
+        alt: Inert text for those who do not see it.
+        sha256: What the file held when the model saw it; None where that is not known.
+    """
     data = image_bytes(path, evaluation)
-    name = printable(Path(path).name)[:80]
+    name = clip(Path(path).name, 80)
     if data is None:
         return Thumbnail(None, alt, f"{name} was not found")
+    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+        return Thumbnail(None, alt, f"{name} has changed since the model saw it")
     try:
         png = thumbnail_png(decode(data), SIDE)
     except ImageError:

@@ -265,7 +265,7 @@ class RunView:
     reliability: FigureGroup
     curves: FigureGroup
     histograms: FigureGroup
-    coverage: Table
+    coverage: Table | None
     types: Table | None
     types_absent: str | None
     all_types: Table | None
