@@ -10,6 +10,8 @@ import sys
 import zlib
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -163,6 +165,22 @@ def test_an_embedded_image_over_the_limit_is_refused_before_it_is_decoded(tmp_pa
     limits = ImageLimits(max_bytes=1_000)
     dataset = load(tmp_path, row, store_image=image_writer(tmp_path), limits=limits)
     assert "too many" in dataset.rejected[0].reason
+
+
+def test_bytes_over_the_limit_or_of_another_format_are_refused(tmp_path):
+    rows = [
+        {"id": "large", "question": "q", "image": {"bytes": png((64, 64)), "path": None}},
+        {"id": "svg", "question": "q", "image": {"bytes": b"<svg/>", "path": None}},
+        {"id": "good", "question": "q", "image": {"bytes": png((2, 2)), "path": None}},
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "q.parquet")
+    limits = ImageLimits(max_bytes=len(png((64, 64))) - 1)
+    dataset = load_dataset(
+        tmp_path / "q.parquet", store_image=image_writer(tmp_path), limits=limits
+    )
+    assert [example.id for example in dataset.examples] == ["good"]
+    assert "over" in dataset.rejected[0].reason
+    assert "none of JPEG" in dataset.rejected[1].reason
 
 
 def test_a_file_over_the_limit_is_refused_unread(tmp_path):

@@ -120,8 +120,10 @@ def test_exif_rotation_is_applied(orientation):
     assert decode(data).size == ((32, 24) if orientation < 5 else (24, 32))
 
 
-def test_broken_exif_does_not_cost_the_image():
-    data = encode(gradient(), "JPEG", exif=b"Exif\x00\x00MM\x00\x2a\xff\xff\xff\xff garbage")
+@pytest.mark.parametrize("exif", [b"MM\x00\x2a\xff\xff\xff\xff garbage", b"no TIFF at all", b""])
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP"])
+def test_broken_exif_does_not_cost_the_image(file_format, exif):
+    data = encode(gradient(), file_format, exif=b"Exif\x00\x00" + exif)
     assert decode(data).size == (32, 24)
 
 

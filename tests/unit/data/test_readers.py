@@ -154,6 +154,30 @@ def test_a_quote_never_closed_is_one_bad_row(tmp_path):
     assert [row.error is None for row in rows(path)] == [True, False]
 
 
+def test_blank_csv_lines_are_no_rows(tmp_path):
+    path = write(tmp_path / "a.csv", "a,b\n\n1,2\n\n\n3,4\n")
+    assert [(row.where, row.fields["a"]) for row in rows(path)] == [
+        ("line 3", "1"),
+        ("line 6", "3"),
+    ]
+
+
+def test_an_overlong_csv_line_costs_its_row(tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "MAX_LINE_BYTES", 1_000)
+    path = write(tmp_path / "a.csv", "a,b\n1,2\n3," + "x" * 5_000 + "\n5,6\n")
+    first, bad, last = rows(path)
+    assert (first.fields["a"], last.fields["a"]) == ("1", "5")
+    assert "longer than 1000 bytes" in bad.error
+
+
+@pytest.mark.parametrize(
+    ("header", "found"), [(b'"a"x,b\n', "unreadable header"), (b"a,\xff\n", "not UTF-8 at byte 2")]
+)
+def test_an_unreadable_header_is_refused(tmp_path, header, found):
+    with pytest.raises(DataError, match=found):
+        rows(write(tmp_path / "a.csv", header + b"1,2\n"))
+
+
 def test_a_megabyte_csv_cell_is_read(tmp_path):
     path = write(tmp_path / "a.csv", "a,b\n1," + "x" * 1_000_000 + "\n")
     assert len(rows(path)[0].fields["b"]) == 1_000_000
