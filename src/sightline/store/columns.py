@@ -56,7 +56,7 @@ def write_column(directory: Path, column: Column, *, replace_stored: bool) -> No
         "sightline.name": column.name,
         "sightline.spec": canonical_json(dict(column.spec)),
     }
-    write_table(path, COLUMN, [table], metadata)
+    write_table(path, COLUMN, [table], lambda: metadata)
 
 
 def read_column(directory: Path, kind: ColumnKind, name: str) -> Column:
@@ -69,7 +69,7 @@ def read_column(directory: Path, kind: ColumnKind, name: str) -> Column:
             f"{stored}. Compute it first."
         )
     file = open_table(path)
-    metadata = metadata_of(file, path)
+    metadata = metadata_of(file.metadata, path)
     if (metadata.get("sightline.kind"), metadata.get("sightline.name")) != (kind, name):
         raise corrupt_file(path, "the kind or name of another column", "footer")
     if not file.schema_arrow.equals(COLUMN):

@@ -22,7 +22,15 @@ from sightline.store.schema import (
     encode_example,
     storable,
 )
-from sightline.store.sealed import open_table, unreadable, write_table
+from sightline.store.sealed import (
+    check_table,
+    corrupt_file,
+    metadata_of,
+    open_table,
+    read_group,
+    unreadable,
+    write_table,
+)
 
 ROWS_PER_GROUP = 1024
 
@@ -77,28 +85,39 @@ def write_examples(path: Path, examples: Iterable[Example]) -> ExamplesDigest:
         while group := list(islice(rows, ROWS_PER_GROUP)):
             yield pa.Table.from_pylist(group, schema=EXAMPLES)
 
-    write_table(path, EXAMPLES, batches(), {"sightline.format": "examples.1"})
+    write_table(
+        path,
+        EXAMPLES,
+        batches(),
+        lambda: {"sightline.format": "examples.1", "sightline.sha256": digest.hexdigest()},
+    )
     return digest
 
 
 class StoredExamples:
-    """Examples of one file, read a row group at a time; the last group read is kept."""
+    """Examples of one file, read a row group at a time; the last group read is kept.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: The file.
+        sha256: The manifest's hash of its examples; None where the manifest is unreadable.
+    """
+
+    def __init__(self, path: Path, sha256: str | None) -> None:
         self._path = path
-        self._file = open_table(path)
+        self._footer = check_table(path)
+        if sha256 not in (None, metadata_of(self._footer, path).get("sightline.sha256")):
+            raise corrupt_file(path, "the examples of another run", "footer")
         self._kept: tuple[int, list[Example]] = (-1, [])
 
     def __len__(self) -> int:
-        return int(self._file.metadata.num_rows)
+        return int(self._footer.num_rows)
 
     def between(self, start: int, stop: int) -> list[Example]:
         """Examples at positions start to stop, in the plan's order."""
         out: list[Example] = []
         for group in range(start // ROWS_PER_GROUP, -(-min(stop, len(self)) // ROWS_PER_GROUP)):
             if self._kept[0] != group:
-                with unreadable(self._path):
-                    table = self._file.read_row_group(group, use_threads=False)
+                table = read_group(self._path, self._footer, group)
                 self._kept = (group, decode_examples(table))
             first = group * ROWS_PER_GROUP
             out += self._kept[1][max(0, start - first) : stop - first]
@@ -109,7 +128,7 @@ def write_rejected(path: Path, rejected: Iterable[Rejected]) -> int:
     """Writes rejected.parquet; returns the number of rows."""
     rows = [{"where": storable(r.where), "reason": storable(r.reason)} for r in rejected]
     table = pa.Table.from_pylist(rows, schema=REJECTED)
-    write_table(path, REJECTED, [table], {"sightline.format": "rejected.1"})
+    write_table(path, REJECTED, [table], lambda: {"sightline.format": "rejected.1"})
     return len(rows)
 
 

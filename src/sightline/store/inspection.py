@@ -80,7 +80,8 @@ def verify_run(path: Path) -> list[Problem]:
     check(path / REJECTED_FILE, lambda: read_rejected(path / REJECTED_FILE))
     stored: list[StoredExamples] = []
     examples = path / EXAMPLES_FILE
-    intact = check(examples, lambda: stored.append(StoredExamples(examples)))
+    sha256 = found[0].dataset.get("examples_sha256") if found else None
+    intact = check(examples, lambda: stored.append(StoredExamples(examples, sha256)))
     intact = intact and check(examples, lambda: stored[0].between(0, len(stored[0])))
     if found and intact:
         for index in sorted(committed_shards(path)):

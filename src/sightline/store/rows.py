@@ -79,7 +79,7 @@ def write_shard(
         ),
     }
     table = pa.Table.from_pylist(rows, schema=ROWS)
-    write_table(rows_path(directory, index), ROWS, [table], metadata)
+    write_table(rows_path(directory, index), ROWS, [table], lambda: metadata)
 
 
 def rows_path(directory: Path, index: int) -> Path:
@@ -129,7 +129,7 @@ class StoredShard:
         self._directory = directory
         self._path = rows_path(directory, index)
         self._file: pq.ParquetFile = open_table(self._path)
-        metadata = metadata_of(self._file, self._path)
+        metadata = metadata_of(self._file.metadata, self._path)
         for name, want in (("run", run_hash), ("shard", str(index)), ("format", "rows.1")):
             if metadata.get(f"sightline.{name}") != want:
                 raise corrupt_file(self._path, f"the {name} of another place", "footer")

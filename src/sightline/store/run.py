@@ -293,7 +293,9 @@ class RunStore:
 
     def _open_examples(self) -> StoredExamples:
         if self._stored_examples is None:
-            self._stored_examples = StoredExamples(self.path / EXAMPLES_FILE)
+            self._stored_examples = StoredExamples(
+                self.path / EXAMPLES_FILE, self.manifest.dataset.get("examples_sha256")
+            )
         return self._stored_examples
 
 

@@ -6,16 +6,19 @@ byte of the file is covered: data, footer, lengths, magic numbers and the checks
 
 from __future__ import annotations
 
+import io
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
+from sightline.core.errors import DiskError
 from sightline.store.disk import CHUNK, DamagedFileError, PendingFile, disk_errors, write_file
 
 SEAL_KEY = "sightline.seal"
@@ -27,7 +30,10 @@ _FOOTER_TAIL = 8  # footer length, PAR1
 
 
 def write_table(
-    path: Path, schema: pa.Schema, batches: Iterable[pa.Table], metadata: Mapping[str, str]
+    path: Path,
+    schema: pa.Schema,
+    batches: Iterable[pa.Table],
+    metadata: Callable[[], Mapping[str, str]],
 ) -> None:
     """Writes a sealed Parquet file; one row group for each table given.
 
@@ -35,7 +41,7 @@ def write_table(
         path: Final path.
         schema: Arrow schema of every table.
         batches: Consumed one at a time.
-        metadata: Stored in the footer's key-value metadata.
+        metadata: Called after the last table; stored in the footer's key-value metadata.
     """
 
     def fill(file: PendingFile) -> None:
@@ -52,7 +58,9 @@ def write_table(
         ) as writer:
             for table in batches:
                 writer.write_table(table, row_group_size=max(1, table.num_rows))
-            writer.add_key_value_metadata({**metadata, SEAL_KEY: (_MARK + _ZEROS).decode("ascii")})
+            writer.add_key_value_metadata(
+                {**metadata(), SEAL_KEY: (_MARK + _ZEROS).decode("ascii")}
+            )
         footer_length = int.from_bytes(file.tail(file.size - _FOOTER_TAIL)[:4], "little")
         footer_at = file.size - _FOOTER_TAIL - footer_length
         at = footer_at + file.tail(footer_at).rindex(_MARK) + len(_MARK)
@@ -62,62 +70,96 @@ def write_table(
 
 
 def open_table(path: Path) -> pq.ParquetFile:
-    """Opens a sealed Parquet file after checking all of its bytes.
-
-    Page checksums are checked again as pages are read.
+    """Reads a sealed Parquet file into memory and checks all of its bytes.
 
     Raises:
-        DamagedFileError: The bytes do not match the checksum, or are no sealed Parquet file.
+        DamagedFileError: The bytes do not match the seal, or are no sealed Parquet file.
     """
-    with disk_errors(f"Reading {path}"), path.open("rb") as file:
-        size = file.seek(0, 2)
-        if size < _FOOTER_TAIL + 4:
-            raise corrupt_file(path, f"{size} bytes", "end of file")
-        file.seek(size - _FOOTER_TAIL)
-        end = file.read(_FOOTER_TAIL)
-        footer_at = size - _FOOTER_TAIL - int.from_bytes(end[:4], "little")
-        if end[4:] != b"PAR1" or footer_at < 4:
-            raise corrupt_file(path, "no Parquet footer", "end of file")
-        file.seek(footer_at)
-        footer = file.read()
-        mark = footer.rfind(_MARK)
-        at = mark + len(_MARK)
-        if mark < 0 or not _HEX.fullmatch(footer, at, at + 32):
-            raise corrupt_file(path, "no seal", "footer")
-        digest = xxhash.xxh3_128()
+    with reading(path):
+        data = path.read_bytes()
+    _check_seal(io.BytesIO(data), path)
+    with unreadable(path):
+        return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+
+
+def check_table(path: Path) -> pq.FileMetaData:
+    """Checks all bytes of a sealed Parquet file in bounded memory; returns its footer.
+
+    Raises:
+        DamagedFileError: The bytes do not match the seal, or are no sealed Parquet file.
+    """
+    with reading(path), path.open("rb") as file:
+        _check_seal(file, path)
         file.seek(0)
-        left = footer_at
-        while left:
-            chunk = file.read(min(CHUNK, left))
-            if not chunk:
-                raise corrupt_file(path, "missing bytes", f"byte {footer_at - left}")
-            digest.update(chunk)
-            left -= len(chunk)
-        digest.update(footer[:at] + _ZEROS + footer[at + 32 :])
+        with unreadable(path):
+            return pq.read_metadata(file)
+
+
+def read_group(path: Path, metadata: pq.FileMetaData, group: int) -> pa.Table:
+    """Reads one row group of a checked file; its page checksums are verified again.
+
+    Raises:
+        DamagedFileError: A page has changed since the file was checked.
+    """
+    with reading(path), path.open("rb") as file, unreadable(path):
+        opened = pq.ParquetFile(file, metadata=metadata, page_checksum_verification=True)
+        return opened.read_row_group(group, use_threads=False)
+
+
+def _check_seal(file: BinaryIO, path: Path) -> None:
+    size = file.seek(0, 2)
+    if size < _FOOTER_TAIL + 4:
+        raise corrupt_file(path, f"{size} bytes", "end of file")
+    file.seek(size - _FOOTER_TAIL)
+    end = file.read(_FOOTER_TAIL)
+    footer_at = size - _FOOTER_TAIL - int.from_bytes(end[:4], "little")
+    if end[4:] != b"PAR1" or footer_at < 4:
+        raise corrupt_file(path, "no Parquet footer", "end of file")
+    file.seek(footer_at)
+    footer = file.read()
+    mark = footer.rfind(_MARK)
+    at = mark + len(_MARK)
+    if mark < 0 or not _HEX.fullmatch(footer, at, at + 32):
+        raise corrupt_file(path, "no seal", "footer")
+    digest = xxhash.xxh3_128()
+    file.seek(0)
+    left = footer_at
+    while left:
+        chunk = file.read(min(CHUNK, left))
+        if not chunk:
+            raise corrupt_file(path, "missing bytes", f"byte {footer_at - left}")
+        digest.update(chunk)
+        left -= len(chunk)
+    digest.update(footer[:at] + _ZEROS + footer[at + 32 :])
     if digest.hexdigest().encode("ascii") != footer[at : at + 32]:
         raise corrupt_file(path, "a checksum that differs from its seal", "the whole file")
-    with unreadable(path):
-        return pq.ParquetFile(path.open("rb"), page_checksum_verification=True)
 
 
-class unreadable:  # noqa: N801 - reads as a statement
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Reports a file that is not there as damage, and a disk that fails as such."""
+    try:
+        with disk_errors(f"Reading {path}"):
+            yield
+    except DiskError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise corrupt_file(path, "no file", "the whole file") from None
+        raise
+
+
+@contextmanager
+def unreadable(path: Path) -> Iterator[None]:
     """Reports what the Parquet reader refuses as a corrupt file."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, pa.ArrowException | OSError):
-            reason = str(error).splitlines()[0]
-            raise corrupt_file(self._path, f"unreadable Parquet ({reason})", "pages") from error
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise corrupt_file(path, f"unreadable Parquet ({reason})", "pages") from error
 
 
-def metadata_of(file: pq.ParquetFile, path: Path) -> dict[str, str]:
-    """Key-value metadata of an opened table, as text."""
-    stored = file.metadata.metadata or {}
+def metadata_of(footer: pq.FileMetaData, path: Path) -> dict[str, str]:
+    """Key-value metadata of a footer, as text."""
+    stored = footer.metadata or {}
     try:
         return {key.decode("utf-8"): value.decode("utf-8") for key, value in stored.items()}
     except UnicodeDecodeError:
@@ -139,7 +181,7 @@ def load_document(path: Path) -> dict[str, Any]:
     Raises:
         DamagedFileError: The bytes do not match the seal.
     """
-    with disk_errors(f"Reading {path}"):
+    with reading(path):
         text = path.read_bytes()
     found = _JSON_END.search(text)
     if found is None:

@@ -14,10 +14,12 @@ from sightline.core.errors import CorruptStoreError
 from sightline.store.disk import PendingFile, write_file
 from sightline.store.sealed import (
     SEAL_KEY,
+    check_table,
     dump_document,
     load_document,
     metadata_of,
     open_table,
+    read_group,
     write_table,
 )
 
@@ -28,7 +30,7 @@ TABLE = pa.table({"text": ["xxh3-128:" + "0" * 32, "é"], "value": [1.5, -0.0]},
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
     path = tmp_path / "t.parquet"
-    write_table(path, SCHEMA, [TABLE, TABLE], {"note": "xxh3-128:" + "0" * 32})
+    write_table(path, SCHEMA, [TABLE, TABLE], lambda: {"note": "xxh3-128:" + "0" * 32})
     return path
 
 
@@ -36,7 +38,7 @@ def test_a_table_round_trips_even_if_it_quotes_a_seal(table: Path) -> None:
     file = open_table(table)
     assert file.read().equals(pa.concat_tables([TABLE, TABLE]))
     assert file.num_row_groups == 2
-    metadata = metadata_of(file, table)
+    metadata = metadata_of(file.metadata, table)
     assert metadata["note"] == "xxh3-128:" + "0" * 32
     assert metadata[SEAL_KEY] != metadata["note"]
 
@@ -88,15 +90,18 @@ def test_a_sealed_file_that_is_no_parquet_is_corrupt(tmp_path: Path) -> None:
         open_table(path)
 
 
-def test_damage_after_opening_is_caught_by_page_checksums(table: Path) -> None:
-    file = open_table(table)
+def test_damage_after_the_check_is_caught_by_page_checksums(table: Path) -> None:
+    footer = check_table(table)
+    assert read_group(table, footer, 1).equals(TABLE)
     data = bytearray(table.read_bytes())
-    column = file.metadata.row_group(0).column(1)
+    column = footer.row_group(1).column(1)
     data[column.data_page_offset + column.total_compressed_size - 1] ^= 1
-    with table.open("r+b") as out:
-        out.write(data)
-    with pytest.raises(OSError, match="CRC"):
-        file.read()
+    table.write_bytes(data)
+    with pytest.raises(CorruptStoreError, match="CRC"):
+        read_group(table, footer, 1)
+    table.unlink()
+    with pytest.raises(CorruptStoreError, match="no file"):
+        read_group(table, footer, 0)
 
 
 def test_a_document_round_trips(tmp_path: Path) -> None:
