@@ -1,11 +1,13 @@
 """What a row means: questions, choices, answers by letter, text and index, and the rest."""
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 
 from sightline.core.errors import DataError, UsageError
-from sightline.data.fields import check_columns, flatten_chat, interpret, shown
+from sightline.data.fields import ALIASES, check_columns, flatten_chat, interpret, shown
 
 
 def read(row: dict, **columns: str):
@@ -40,6 +42,13 @@ def test_columns_can_be_renamed():
     with pytest.raises(UsageError, match="unknown field 'answr'"):
         check_columns({"answr": "gold"})
     check_columns({"answer": "gold"})
+
+
+def test_the_documentation_names_every_recognised_column():
+    page = (Path(__file__).resolve().parents[3] / "docs" / "datasets.md").read_text()
+    table = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", page, re.MULTILINE))
+    for field, names in ALIASES.items():
+        assert table[field].startswith(", ".join(f"`{name}`" for name in names)), field
 
 
 def test_context_goes_before_the_question_on_its_own_line():
