@@ -58,7 +58,7 @@ def load_dataset(
     *,
     images: str | Path | None = None,
     columns: Mapping[str, str] | None = None,
-    limit: float | None = None,
+    limit: int | float | None = None,
     sample_ids: Sequence[str] = (),
     store_image: StoreImage | None = None,
     limits: ImageLimits = ImageLimits(),  # noqa: B008 (frozen)
@@ -142,7 +142,9 @@ def _open(source: str | Path, images: str | Path | None) -> tuple[str, Iterator[
     return name, read_rows(path), root or path.parent
 
 
-def _scenes(source: str, limit: float | None, store_image: StoreImage | None) -> list[Example]:
+def _scenes(
+    source: str, limit: int | float | None, store_image: StoreImage | None
+) -> list[Example]:
     """Generates ``scenes:SPLIT?n=…&seed=…``; a limit stands in for a missing ``n``."""
     from sightline.data.scenes import demo_examples
 
@@ -174,7 +176,7 @@ def _finish(
     name: str,
     examples: Sequence[Example],
     *,
-    limit: float | None,
+    limit: int | float | None,
     sample_ids: Sequence[str],
     rejected: Sequence[Rejected] = (),
     ignored: Mapping[str, int] = MappingProxyType({}),
@@ -223,7 +225,7 @@ def _content(example: Example) -> list[Any]:
     ]
 
 
-def _check_limit(limit: float | None) -> None:
+def _check_limit(limit: int | float | None) -> None:
     if limit is None or 0 < limit < 1 or (math.isfinite(limit) and limit >= 1 and limit % 1 == 0):
         return
     raise UsageError(

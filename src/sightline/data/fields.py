@@ -279,7 +279,7 @@ def _references(value: Any, options: _Options | None) -> tuple[str, ...]:
     return tuple(letters[_choice_index(answer, options)] for answer in answers)
 
 
-def _choice_index(answer: str | float, options: _Options) -> int:
+def _choice_index(answer: str | int | float, options: _Options) -> int:
     text = " ".join(_text(answer).split())
     folded = [" ".join(choice.split()).casefold() for choice in options.texts]
     same = [i for i, choice in enumerate(folded) if choice == text.casefold()]
@@ -302,7 +302,7 @@ def _choice_index(answer: str | float, options: _Options) -> int:
     raise DataError(f"the answer {shown(answer)} is none of the {len(options.texts)} choices")
 
 
-def _text(value: str | float) -> str:
+def _text(value: str | int | float) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float) and value.is_integer():

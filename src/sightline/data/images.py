@@ -81,7 +81,7 @@ class ImageLimits:
     max_pixels: int = 40_000_000
     max_bytes: int = 100_000_000
     min_side: int = 1
-    max_aspect: float = math.inf
+    max_aspect: int | float = math.inf
 
 
 SERVER_LIMITS = ImageLimits(max_bytes=20_000_000, min_side=14, max_aspect=200)
