@@ -33,7 +33,7 @@ from sightline.core.types import (
 from sightline.data.examples import Dataset
 from sightline.data.images import DECODE_POLICY, ImageLimits, load_image
 from sightline.estimators import parse_estimator
-from sightline.store.run import Manifest, Rejected, RunStore
+from sightline.store.run import Manifest, RunStore
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -165,7 +165,7 @@ def collect(
         )
     path = Path(path)
     manifest = _manifest(model, dataset, request, batch_size, shard_size, notes)
-    rejected = [Rejected(row.where, row.reason) for row in dataset.rejected]
+    rejected = dataset.rejected
     if overwrite:
         store = RunStore.create(path, manifest, dataset.examples, rejected=rejected, overwrite=True)
     else:

@@ -254,17 +254,12 @@ def _heldout(
         np.intersect1d(part, item.rows, assume_unique=True)
         for part in (split.train, split.calibration, split.test)
     )
+    nothing = np.empty(0)
     if not len(test):
-        raise DataError(
-            f"{item.name} has none of its {len(item.rows)} rows in the test split; at least one "
-            "is required. Use more data, or leave the estimator out."
-        )
+        return Heldout(test, nothing, None, "none of its rows is in the test split")
     if isinstance(item.estimator, LearnedEstimator):
         if not len(train):
-            raise DataError(
-                f"{item.name} has none of its {len(item.rows)} rows in the train split; at least "
-                "one is required. Use larger fractions or more data."
-            )
+            return Heldout(test[:0], nothing, None, "none of its rows is in the train split")
         fitted = item.estimator.fit(
             [rows.records[i] for i in train],
             rows.correct[train],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -298,9 +299,6 @@ def estimator_result(
 ) -> EstimatorResult:
     """Everything the report shows about one estimator; curves are of the first seed."""
     first = per_seed[0]
-    correct = rows.correct[first.rows]
-    groups = rows.groups[first.rows]
-    ranking = -first.uncertainty
     seen = [rows.records[i] for i in item.rows]
     cost = item.estimator.cost(seen)
     return EstimatorResult(
@@ -320,19 +318,7 @@ def estimator_result(
         by_type=figures.by_type,
         vs_baseline=figures.vs_baseline,
         calibration=first.calibration,
-        reliability=()
-        if first.confidence is None
-        else curves.reliability_bins(first.confidence, correct, groups, level=settings.level),
-        risk_coverage=Curve(*curves.risk_coverage(ranking, correct)),
-        rejection=Curve(*curves.rejection(ranking, correct)),
-        roc=_roc(ranking, correct),
-        histogram=None if first.confidence is None else curves.histogram(first.confidence, correct),
-        coverage_table=curves.coverage_table(
-            ranking if first.confidence is None else first.confidence,
-            correct,
-            groups,
-            level=settings.level,
-        ),
+        **_drawn(first, rows, settings.level),
         confident_wrong=_answers(first, rows, wanted=0.0),
         unsure_right=_answers(first, rows, wanted=1.0),
     )
@@ -348,10 +334,33 @@ def _sampled_tokens(records: Sequence[Record]) -> float | None:
     return float(np.mean(counts))
 
 
-def _roc(ranking: np.ndarray, correct: np.ndarray) -> Curve:
-    if not 0 < correct.sum() < len(correct):
-        return Curve((), ())
-    return Curve(*curves.roc(ranking, correct))
+def _drawn(held: Heldout, rows: JudgedRows, level: float) -> dict[str, Any]:
+    """Curves, bins and tables; empty where there is nothing to draw."""
+    nothing = Curve((), ())
+    if not len(held.rows):
+        return {
+            "reliability": (),
+            "risk_coverage": nothing,
+            "rejection": nothing,
+            "roc": nothing,
+            "histogram": None,
+            "coverage_table": (),
+        }
+    correct, groups = rows.correct[held.rows], rows.groups[held.rows]
+    ranking, confidence = -held.uncertainty, held.confidence
+    both = 0 < correct.sum() < len(correct)
+    return {
+        "reliability": ()
+        if confidence is None
+        else curves.reliability_bins(confidence, correct, groups, level=level),
+        "risk_coverage": Curve(*curves.risk_coverage(ranking, correct)),
+        "rejection": Curve(*curves.rejection(ranking, correct)),
+        "roc": Curve(*curves.roc(ranking, correct)) if both else nothing,
+        "histogram": None if confidence is None else curves.histogram(confidence, correct),
+        "coverage_table": curves.coverage_table(
+            ranking if confidence is None else confidence, correct, groups, level=level
+        ),
+    }
 
 
 def _answers(held: Heldout, rows: JudgedRows, *, wanted: float) -> tuple[AnswerRow, ...]:
