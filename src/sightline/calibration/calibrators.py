@@ -60,8 +60,7 @@ def without_signal(
             )
         if seen.low > 0.5:
             return None
-    n = len(checked)
-    return BaseRate(rate=_inside(np.array([np.mean(np.sort(checked))]), n)[0], n=n)
+    return _base_rate(_levels(uncertainty, checked))
 
 
 def _inside(values: Float[np.ndarray, " k"], n: int) -> list[float]:
@@ -100,16 +99,16 @@ class Temperature:
         base = without_signal(uncertainty, correct, groups)
         if base is not None:
             return base
-        log_odds = log_right - log_wrong
-        correct = np.asarray(correct, dtype=np.float64)
+        levels = _levels(log_wrong - log_right, correct)
+        log_odds = -levels.uncertainty
         low, high = np.log(1 / HOTTEST), np.log(1 / COLDEST)
         # The likelihood is convex in 1/T: halve to where its slope changes sign.
         for _ in range(60):
             middle = (low + high) / 2
-            logits = log_odds * np.exp(middle)
-            slope = np.sum((_probability(logits) - correct) * log_odds)
+            expected = levels.rows * _probability(log_odds * np.exp(middle))
+            slope = np.sum((expected - levels.right) * log_odds)
             low, high = (low, middle) if slope > 0 else (middle, high)
-        return TemperatureCalibration(temperature=float(np.exp(-(low + high) / 2)), n=len(correct))
+        return TemperatureCalibration(temperature=float(np.exp(-(low + high) / 2)), n=levels.n)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,26 +145,27 @@ class Platt:
         base = without_signal(uncertainty, correct, groups)
         if base is not None:
             return base
-        values = vector(uncertainty)
-        correct = np.asarray(correct, dtype=np.float64)
-        n = len(values)
-        with np.errstate(over="ignore"):
-            center, spread = float(np.mean(np.sort(values))), float(np.std(np.sort(values)))
+        levels = _levels(uncertainty, correct)
+        with np.errstate(over="ignore", invalid="ignore"):
+            center = float(np.sum(levels.rows * levels.uncertainty)) / levels.n
+            away = center - levels.uncertainty
+            spread = float(np.sum(levels.rows * away**2) / levels.n) ** 0.5
         if not 1e-150 < spread < 1e150:
             raise UsageError(
                 f"Uncertainty has a standard deviation of {spread}; one between 1e-150 and 1e150 "
                 "is required. Rescale the score, or use isotonic."
             )
-        targets = correct
+        targets = levels.right
         if self.smooth_targets:
-            right = float(np.sum(np.sort(correct)))
-            high, low = (right + 1) / (right + 2), 1 / (n - right + 2)
-            targets = low + correct * (high - low)
-        standard = ((center - values) / spread)[:, None]
-        slope, intercept = _logistic(standard, targets)
+            right = float(np.sum(levels.right))
+            high, low = (right + 1) / (right + 2), 1 / (levels.n - right + 2)
+            targets = low * levels.rows + (high - low) * levels.right
+        slope, intercept = _logistic((away / spread)[:, None], levels.rows, targets)
         if slope <= 0:
-            return BaseRate(rate=_inside(np.array([np.mean(np.sort(correct))]), n)[0], n=n)
-        return PlattCalibration(center=center, slope=slope / spread, intercept=intercept, n=n)
+            return _base_rate(levels)
+        return PlattCalibration(
+            center=center, slope=slope / spread, intercept=intercept, n=levels.n
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,8 @@ class Beta:
     """Beta calibration: separate weights for ln p and -ln(1 - p).
 
     Needs uncertainty = 1 - p with p a probability. A weight that the likelihood would make
-    negative is held at 0, so that confidence never rises with uncertainty.
+    negative is held at 0, so that confidence never rises with uncertainty; where both would be,
+    the base rate is left.
 
     Source:
         Kull, Silva Filho and Flach 2017.
@@ -193,18 +194,21 @@ class Beta:
             UsageError: The uncertainty is not 1 - a probability.
             DataError: A value is not finite, or correctness leaves [0, 1].
         """
-        log_right, log_wrong = log_odds_parts(uncertainty, "beta")
+        log_odds_parts(uncertainty, "beta")
         base = without_signal(uncertainty, correct, groups)
         if base is not None:
             return base
-        correct = np.asarray(correct, dtype=np.float64)
+        levels = _levels(uncertainty, correct)
+        log_right, log_wrong = log_odds_parts(levels.uncertainty, "beta")
         features = np.stack([log_right, -log_wrong], axis=1)
-        a, b, c = _logistic(features, correct)
+        a, b, c = _logistic(features, levels.rows, levels.right)
         if a < 0:
-            a, (b, c) = 0.0, _logistic(features[:, 1:], correct)
+            a, (b, c) = 0.0, _logistic(features[:, 1:], levels.rows, levels.right)
         elif b < 0:
-            b, (a, c) = 0.0, _logistic(features[:, :1], correct)
-        return BetaCalibration(a=max(a, 0.0), b=max(b, 0.0), c=c, n=len(correct))
+            b, (a, c) = 0.0, _logistic(features[:, :1], levels.rows, levels.right)
+        if min(a, b) < 0 or max(a, b) == 0:
+            return _base_rate(levels)
+        return BetaCalibration(a=a, b=b, c=c, n=levels.n)
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,14 +238,15 @@ class Isotonic:
         base = without_signal(uncertainty, correct, groups)
         if base is not None:
             return base
-        levels, rows, right = _levels(uncertainty, correct)
-        starts, values = _pool(rows, right)
-        last = np.append(starts[1:], len(levels)) - 1
+        levels = _levels(uncertainty, correct)
+        starts, values = _pool(levels.rows, levels.right)
+        last = np.append(starts[1:], len(levels.rows)) - 1
         ends = np.unique(np.concatenate([starts, last]))
         step_of = np.searchsorted(starts, ends, side="right") - 1
-        n = len(np.asarray(correct))
         return IsotonicCalibration(
-            knots=tuple(levels[ends].tolist()), values=tuple(_inside(values[step_of], n)), n=n
+            knots=tuple(levels.uncertainty[ends].tolist()),
+            values=tuple(_inside(values[step_of], levels.n)),
+            n=levels.n,
         )
 
 
@@ -281,25 +286,45 @@ class Histogram:
         base = without_signal(uncertainty, correct, groups)
         if base is not None:
             return base
-        levels, rows, right = _levels(uncertainty, correct)
-        n = len(np.asarray(correct))
-        bin_of = ((np.cumsum(rows) - rows / 2) * self.n_bins / n).astype(np.intp)
+        levels = _levels(uncertainty, correct)
+        middle_row = np.cumsum(levels.rows) - levels.rows / 2
+        bin_of = (middle_row * self.n_bins / levels.n).astype(np.intp)
         starts = np.flatnonzero(np.diff(bin_of, prepend=-1))
-        pooled, values = _pool(np.add.reduceat(rows, starts), np.add.reduceat(right, starts))
-        first = starts[pooled[1:]]
-        middle = levels[first - 1] / 2 + levels[first] / 2
-        edges = np.where(middle > levels[first - 1], middle, levels[first])
+        pooled, values = _pool(
+            np.add.reduceat(levels.rows, starts), np.add.reduceat(levels.right, starts)
+        )
+        above = levels.uncertainty[starts[pooled[1:]]]
+        below = levels.uncertainty[starts[pooled[1:]] - 1]
+        middle = below / 2 + above / 2
         return HistogramCalibration(
-            edges=tuple(edges.tolist()), values=tuple(_inside(values, n)), n=n
+            edges=tuple(np.where(middle > below, middle, above).tolist()),
+            values=tuple(_inside(values, levels.n)),
+            n=levels.n,
         )
 
 
-def _levels(
-    uncertainty: Float[np.ndarray, " n"], correct: Float[np.ndarray, " n"]
-) -> tuple[Float[np.ndarray, " g"], Float[np.ndarray, " g"], Float[np.ndarray, " g"]]:
+@dataclass(frozen=True)
+class _Levels:
     """Distinct uncertainties, ascending, with the rows and the right answers at each."""
+
+    uncertainty: Float[np.ndarray, " g"]
+    rows: Float[np.ndarray, " g"]
+    right: Float[np.ndarray, " g"]
+
+    @property
+    def n(self) -> int:
+        return round(float(np.sum(self.rows)))
+
+
+def _levels(uncertainty: Float[np.ndarray, " n"], correct: Float[np.ndarray, " n"]) -> _Levels:
+    """Merges equal uncertainties, so that the order of the rows cannot show in a fit."""
     ranked = rank(-vector(uncertainty), np.asarray(correct, dtype=np.float64)).ranked()
-    return -ranked.confidence, ranked.rows[0], ranked.right[0]
+    return _Levels(-ranked.confidence, ranked.rows[0], ranked.right[0])
+
+
+def _base_rate(levels: _Levels) -> BaseRate:
+    rate = np.array([np.sum(levels.right) / levels.n])
+    return BaseRate(rate=_inside(rate, levels.n)[0], n=levels.n)
 
 
 def _pool(
@@ -327,34 +352,42 @@ def _probability(logits: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     return 0.5 + half
 
 
-def _logistic(features: Float[np.ndarray, "n d"], targets: Float[np.ndarray, " n"]) -> list[float]:
+def _logistic(
+    features: Float[np.ndarray, "g d"],
+    rows: Float[np.ndarray, " g"],
+    targets: Float[np.ndarray, " g"],
+) -> list[float]:
     """Weights and, last, intercept of a logistic regression, by Newton steps on the likelihood.
 
     A ridge of 1e-9 per row keeps the weights finite where the classes do not overlap; elsewhere it
-    is below rounding of the data.
+    moves them by less than 1e-6 of their size.
+
+    Args:
+        features: One row per level.
+        rows: Rows at each level.
+        targets: Sum of the targets of those rows.
     """
     design = np.column_stack([features, np.ones(len(features))])
-    n = len(targets)
-    penalty = _RIDGE * np.eye(design.shape[1])
+    n = float(np.sum(rows))
     weights = np.zeros(design.shape[1])
 
-    def loss(at: Float[np.ndarray, " d"]) -> float:
+    def loss(at: Float[np.ndarray, " w"]) -> float:
         logits = design @ at
-        fit = np.mean(np.logaddexp(0.0, logits) - targets * logits)
+        fit = np.sum(rows * np.logaddexp(0.0, logits) - targets * logits) / n
         return float(fit + _RIDGE / 2 * (at @ at))
 
     current = loss(weights)
-    for _ in range(200):
+    for _ in range(100):
         p = _probability(design @ weights)
-        gradient = design.T @ (p - targets) / n + _RIDGE * weights
-        curvature = (design * (p * (1 - p))[:, None]).T @ design / n + penalty
-        step = np.linalg.solve(curvature, gradient)
+        gradient = design.T @ (rows * p - targets) / n + _RIDGE * weights
+        curvature = (design * (rows * p * (1 - p))[:, None]).T @ design / n
+        step = np.linalg.solve(curvature + _RIDGE * np.eye(len(weights)), gradient)
         size = 1.0
-        while size > 1e-8 and loss(weights - size * step) > current:
+        while loss(weights - size * step) > current and size > 1e-8:
             size /= 2
         weights = weights - size * step
         previous, current = current, loss(weights)
-        if previous - current <= 1e-15 and size == 1.0:
+        if previous - current <= 1e-15:
             break
     fitted: list[float] = weights.tolist()
     return fitted

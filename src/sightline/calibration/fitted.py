@@ -289,7 +289,6 @@ Fitted = (
     | HistogramCalibration
 )
 _ADAPTER: TypeAdapter[Fitted] = TypeAdapter(Annotated[Fitted, Field(discriminator="kind")])
-_REQUIRED = ("kind", "format_version")
 
 
 def _as_json(calibration: Fitted) -> dict[str, Any]:
@@ -307,10 +306,10 @@ def load_calibration(data: Mapping[str, Any]) -> Fitted:
         DataError: It is not a calibration of this format version: a field is missing, unknown, of
             another type, not finite or out of range.
     """
-    missing = [name for name in _REQUIRED if name not in data]
-    if missing:
+    version = data.get("format_version")
+    if type(version) is not int or version != FORMAT_VERSION:
         raise DataError(
-            f"Calibration has no {missing[0]!r}; a calibration saved by this library is required. "
+            f"Calibration has format version {version!r}; {FORMAT_VERSION} is required. "
             "Fit the calibration again."
         )
     try:
@@ -319,8 +318,8 @@ def load_calibration(data: Mapping[str, Any]) -> Fitted:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "the document"
         raise DataError(
-            f"Calibration: {first['msg']} at {place}; a calibration of format version "
-            f"{FORMAT_VERSION} is required. Fit the calibration again."
+            f"Calibration: {first['msg']} at {place}; a calibration saved by this library is "
+            "required. Fit the calibration again."
         ) from None
     except TypeError as error:
         raise DataError(
