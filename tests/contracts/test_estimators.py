@@ -366,7 +366,7 @@ def any_record(draw):
 
 # The run-time type checks draw which list entry they look at from `random`.
 @pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisDeprecationWarning")
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.lists(any_record(), min_size=1, max_size=4), st.randoms(use_true_random=False))
 def test_the_laws_hold_on_any_records(records, random):
     order = list(range(len(records)))

@@ -113,7 +113,7 @@ def test_max_probability_reproduces_the_published_auroc_and_ece(file, expected):
 
 @needs_data
 def test_rotation_agreement_ranks_real_answers():
-    for rows in rows_by_model("ensec_mmbench.jsonl").values():
+    for rows in list(rows_by_model("ensec_mmbench.jsonl").values())[:2]:
         linked = link(
             [Record(example(r), greedy=Generation(r["answer"])) for r in rows], condition="clean"
         )
@@ -124,7 +124,7 @@ def test_rotation_agreement_ranks_real_answers():
 
 
 @needs_data
-def test_agreement_over_models_ranks_real_answers():
+def test_agreement_over_models_lies_in_the_published_range():
     by_model = rows_by_model("blink_multimodel.jsonl")
 
     def run(rows):
@@ -133,11 +133,8 @@ def test_agreement_over_models_ranks_real_answers():
         return [Record(e, greedy=a) for e, a in zip(of, answers, strict=True)]
 
     runs = {model: run(rows) for model, rows in by_model.items()}
-    values = []
-    for model, own in runs.items():
+    assert len(runs) == 13
+    for model in list(runs)[::3]:
         others = [runs[name] for name in runs if name != model]
-        linked = link(own, condition="clean", other_runs=others)
-        values.append(auroc("model_agreement", linked, by_model[model]))
-    assert len(values) == 13
-    assert min(values) > 0.56
-    assert max(values) < 0.74
+        linked = link(runs[model], condition="clean", other_runs=others)
+        assert 0.575 < auroc("model_agreement", linked, by_model[model]) < 0.725

@@ -19,9 +19,16 @@ be wrong. Those whose "probability" column says yes return one minus a probabili
 so their calibration error can be read off before any calibration. A record that lacks a needed
 signal is skipped and counted, never scored.
 
-Choose some with `--estimators NAME,NAME`, and change a setting with `NAME:setting=value`, for
-example `lexical_similarity:metric=rouge1`; the settings column shows the defaults. Written by
-`make docs` from the one table, `sightline.estimators.ESTIMATORS`.
+Choose some with `--estimators NAME,NAME`, and change settings with `NAME:setting=value` (further
+settings follow after another colon), for example `lexical_similarity:metric=rouge1`; the settings
+column shows the defaults.
+
+At the limits: one sample, or samples that are all the same, show no disagreement, and scores over
+samples are 0. An empty answer is an answer like any other: it agrees with other empty ones. An
+answer cut off while the model was still reasoning has no tokens of its own; the reasoning tokens
+stand in for them. No score is NaN or infinite.
+
+Written by `make docs` from the one table, `sightline.estimators.ESTIMATORS`.
 """
 
 
