@@ -17,7 +17,10 @@ from sightline.data.rendering import COLORS, COLUMNS, DIGIT, ROWS, SHAPES, SIZES
 
 COLOR_NAMES = tuple(COLORS)
 POSITIONS = tuple(f"{row} {column}" for row in ROWS for column in COLUMNS)
-NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five")
+NUMBER_WORDS = (
+    *("zero", "one", "two", "three", "four"),
+    *("five", "six", "seven", "eight", "nine"),
+)
 LETTERS = "ABCD"
 
 
@@ -176,8 +179,7 @@ def _count(picture: Picture, random: Random, _yes: float, limit: int) -> Draft |
     number = random.choice(sorted(counts))
     wordings = ("how many {x} are there?", "how many {x} can you see?", "count the {x}.")
     question, wording = _worded(wordings, random, limit, x=random.choice(counts[number]))
-    words = (NUMBER_WORDS[number], f"there are {number}")
-    return Draft(question, str(number), words, picture.things, "word", wording)
+    return Draft(question, str(number), (NUMBER_WORDS[number],), picture.things, "word", wording)
 
 
 def _position(picture: Picture, random: Random, _yes: float, limit: int) -> Draft | None:
@@ -201,10 +203,9 @@ def _digit(picture: Picture, random: Random, _yes: float, limit: int) -> Draft |
         return None
     wordings = ("what digit is shown?", "which digit is in the picture?", "what number is written?")
     question, wording = _worded(wordings, random, limit)
-    number = str(digits[0].digit)
-    return Draft(
-        question, number, (f"the digit {number}", f"it is {number}"), (digits[0],), "word", wording
-    )
+    number = digits[0].digit
+    other = (NUMBER_WORDS[number],)
+    return Draft(question, str(number), other, (digits[0],), "word", wording)
 
 
 def _phrase(thing: Thing, form: int) -> str:
@@ -236,8 +237,7 @@ def _existence(picture: Picture, random: Random, yes: float, limit: int) -> Draf
         phrase, answer = random.choice(absent), "no"
     wordings = ("is there {x}?", "can you see {x}?", "does the picture show {x}?")
     question, wording = _worded(wordings, random, limit, x=_article(phrase))
-    other = ("yes, there is", "true") if answer == "yes" else ("no, there is not", "false")
-    return Draft(question, answer, other, targets, "yes_no", wording)
+    return Draft(question, answer, (), targets, "yes_no", wording)
 
 
 def _comparison(picture: Picture, random: Random, yes: float, limit: int) -> Draft | None:
@@ -262,8 +262,7 @@ def _comparison(picture: Picture, random: Random, yes: float, limit: int) -> Dra
             a, b, wins = b, a, not wins
         question, wording = _worded(("is {a} {r} than {b}?",), random, limit, r=relation, a=a, b=b)
         answer = "yes" if wins else "no"
-        other = ("yes, it is", "true") if wins else ("no, it is not", "false")
-        return Draft(question, answer, other, (first, second), "yes_no", wording)
+        return Draft(question, answer, (), (first, second), "yes_no", wording)
     return None
 
 

@@ -1,0 +1,104 @@
+"""The small trained models that ship with the package, and what is known of them.
+
+They exist so that everything can be shown and tested on real models without a download; they know
+nothing beyond generated pictures of shapes, digits and words.
+
+Example:
+    >>> [model.name for model in EMBEDDED.values()][:1]
+    ['vlm']
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from types import MappingProxyType
+
+from sightline.core.errors import UsageError
+
+CARD = "README.md"
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedModel:
+    """One shipped model.
+
+    Attributes:
+        name: What follows ``embedded:``.
+        path: Directory that ``from_pretrained`` loads.
+        architecture: Class of transformers.
+        description: One line on what it is for.
+        checkpoint: Which training run the weights come from.
+        gates: How far it passes its gates, in words; the card has the numbers.
+    """
+
+    name: str
+    path: Path
+    architecture: str
+    description: str
+    checkpoint: str
+    gates: str
+
+    @property
+    def card(self) -> Path:
+        """The model card."""
+        return self.path / CARD
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of all its files on disk."""
+        return sum(file.stat().st_size for file in self.path.iterdir() if file.is_file())
+
+
+def _weights(name: str) -> Path:
+    return Path(str(resources.files("sightline.models"))) / "embedded_weights" / name
+
+
+EMBEDDED: Mapping[str, EmbeddedModel] = MappingProxyType(
+    {
+        "vlm": EmbeddedModel(
+            name="vlm",
+            path=_weights("vlm"),
+            architecture="LlavaForConditionalGeneration",
+            description="grounded model of pictures with shapes, digits and words",
+            checkpoint="seed 0, balanced mixture without a language prior",
+            gates="preliminary; see its card",
+        ),
+    }
+)
+"""Every shipped model by name."""
+
+
+def _known(name: str) -> EmbeddedModel:
+    if name not in EMBEDDED:
+        raise UsageError(
+            f"Embedded model {name!r} does not exist; one of {', '.join(EMBEDDED)} is required. "
+            "Choose one of them."
+        )
+    return EMBEDDED[name]
+
+
+def embedded_model_path(name: str) -> Path:
+    """Returns the directory that ``from_pretrained`` loads.
+
+    Raises:
+        UsageError: There is no such model, or its files are missing from the installation.
+    """
+    model = _known(name)
+    if not (model.path / "config.json").is_file():
+        raise UsageError(
+            f"Embedded model {name!r} has no files in {model.path}; its weights are required. "
+            "Install the package again from a complete wheel or clone."
+        )
+    return model.path
+
+
+def embedded_model_card(name: str) -> str:
+    """Returns the model's card as Markdown.
+
+    Raises:
+        UsageError: There is no such model, or its files are missing from the installation.
+    """
+    return (embedded_model_path(name) / CARD).read_text(encoding="utf-8")

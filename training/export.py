@@ -1,0 +1,45 @@
+"""Writes a trained run as a model directory that transformers loads, in half precision.
+
+python training/export.py training/runs/seed0 src/sightline/models/embedded_weights/vlm
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from architecture import build_vlm
+from vocabulary import TEMPLATE, build_processor, load_tokenizer
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("target", type=Path)
+    args = parser.parse_args()
+    state = torch.load(args.run / "vlm.pt", weights_only=True, map_location="cpu")
+    tokenizer = load_tokenizer()
+    ids = {
+        "pad": tokenizer.pad_token_id,
+        "image": tokenizer.convert_tokens_to_ids("<image>"),
+        "end": tokenizer.eos_token_id,
+    }
+    layers = 1 + max(
+        int(name.split("language_model.layers.")[1].split(".")[0])
+        for name in state["model"]
+        if "language_model.layers." in name
+    )
+    model = build_vlm(len(tokenizer), ids, layers=layers)
+    model.load_state_dict(state["model"])
+    model.generation_config.eos_token_id = ids["end"]
+    model.generation_config.pad_token_id = ids["pad"]
+    model.generation_config.bos_token_id = None
+    model.half().save_pretrained(args.target)
+    processor = build_processor()
+    processor.tokenizer.chat_template = TEMPLATE
+    processor.save_pretrained(args.target)
+    size = sum(file.stat().st_size for file in args.target.iterdir())
+    print(f"step {state['step']}: {size / 1e6:.2f} MB in {args.target}")
+
+
+if __name__ == "__main__":
+    main()
