@@ -186,8 +186,11 @@ def _drawn(log_probs: torch.Tensor, uniform: torch.Tensor, sampling: Sampling) -
         outside = ranked.cumsum(-1) - ranked >= sampling.top_p
         probs = probs.masked_fill(torch.zeros_like(outside).scatter(1, order, outside), 0)
     steps = probs.cumsum(-1)
-    target = uniform[:, None] * steps[:, -1:]
-    return torch.searchsorted(steps, target, right=True)[:, 0].clamp_max(probs.shape[1] - 1)
+    total = steps[:, -1:]
+    # Below the total, so that rounding never picks a token of probability zero behind the last.
+    below = torch.nextafter(total, torch.zeros_like(total))
+    target = torch.minimum(uniform[:, None] * total, below)
+    return torch.searchsorted(steps, target, right=True)[:, 0]
 
 
 def _require_finite(chosen: torch.Tensor) -> None:

@@ -42,6 +42,12 @@ class FakeModel:
         """What identifies this model."""
         return {"name": "fake", "revision": "1", "prompt_style": self.style.to_dict()}
 
+    def bytes_per_example(self, request: Request) -> int:
+        """Bytes one example can take in a run, roughly."""
+        tokens = request.max_new_tokens
+        hidden = 2 * _WIDTH * len(request.layers) * (tokens + 2)
+        return hidden + tokens * (4 + 8 * request.top_k_logprobs + 20 * (1 + request.n_samples))
+
     def observe(
         self,
         examples: Sequence[Example],

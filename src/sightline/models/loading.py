@@ -114,7 +114,7 @@ def load_model(
 
 def _source(spec: str) -> str:
     """Returns a directory or a hub name, and refuses what is neither without asking the hub."""
-    path = Path(spec).expanduser()
+    path = Path(spec).expanduser() if spec.startswith("~/") else Path(spec)
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise UsageError(

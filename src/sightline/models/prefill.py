@@ -16,11 +16,10 @@ from typing import Any
 
 import torch
 
+from sightline.core.errors import ModelError
 from sightline.models.inputs import image_positions
 
 _SEPARATE_LANGUAGE_MODEL = frozenset({"blip-2", "instructblip", "instructblipvideo"})
-_TOKEN_TYPES = {"token_type_ids": 1, "mm_token_type_ids": 0}
-"""What the type of a generated token is, where a processor returns types."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,15 +189,21 @@ class Recomputation:
         self._ids = torch.cat([self._ids, ids], 1)
         added = self._ids.shape[1] - self._inputs["input_ids"].shape[1]
         logits, hidden = [], []
+        # Masks and token types grow as they do when the model generates.
+        grown = self._model._update_model_kwargs_for_generation(
+            {}, dict(self._inputs), num_new_tokens=added
+        )
         for row in self._ids:
-            inputs = {**self._inputs, "input_ids": row[None]}
-            for name, value in {"attention_mask": 1, **_TOKEN_TYPES}.items():
-                if name in inputs:
-                    tail = inputs[name].new_full((1, added), value)
-                    inputs[name] = torch.cat([inputs[name], tail], 1)
-            outputs = self._model(
-                **inputs, use_cache=False, return_dict=True, output_hidden_states=states
-            )
+            inputs = {**grown, "input_ids": row[None]}
+            try:
+                outputs = self._model(
+                    **inputs, use_cache=False, return_dict=True, output_hidden_states=states
+                )
+            except ValueError as error:
+                raise ModelError(
+                    f"The model refused its own answer ({' '.join(str(error).split())[:120]}); an "
+                    "answer without image tokens is required. Try another question."
+                ) from error
             logits.append(outputs.logits[:, -ids.shape[1] :].to(ids.device))
             if states:
                 kept = _language_model_outputs(self._model, outputs)

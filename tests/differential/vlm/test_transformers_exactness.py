@@ -15,9 +15,14 @@ import transformers as tf
 from PIL import Image
 from tiny_models import Tiny, example, picture
 
+from sightline.core.errors import ModelError
 from sightline.core.protocols import Request
 from sightline.core.types import Example, Feature, Record
 from sightline.data.prompts import PromptStyle, user_text
+from sightline.models import verification
+from sightline.models.prefill import Continuation
+from sightline.models.transformers import TransformersModel
+from sightline.models.verification import Decoding
 
 TOLERANCE = 1e-4
 NEW_TOKENS = 10
@@ -199,6 +204,53 @@ def test_one_by_one_equals_batched(tiny: Tiny, batched: dict) -> None:
                     atol=2e-2 if "hidden" in feature else 2e-4,
                     err_msg=feature,
                 )
+
+
+def test_reading_everything_again_equals_the_shared_prefill(tiny: Tiny, batched: dict) -> None:
+    slow = TransformersModel(tiny.model, tiny.processor, identity={}, decoding=Decoding.RECOMPUTED)
+    compared = 0
+    for asked, images in zip(EXAMPLES, IMAGES, strict=True):
+        expected = [batched[asked.id, "clean"], batched[asked.id, "blank"]]
+        answers = [a for r in expected for a in (r.answer, *r.samples)]
+        if any(image_id(tiny) in answer.token_ids for answer in answers):
+            with pytest.raises(ModelError, match="refused its own answer|number of ones in mask"):
+                slow.observe([asked], [images], REQUEST)
+            continue
+        found = slow.observe([asked], [images], REQUEST)
+        again = [a for r in found for a in (r.answer, *r.samples)]
+        for one, many in zip(again, answers, strict=True):
+            np.testing.assert_array_equal(one.token_ids, many.token_ids)
+            np.testing.assert_allclose(one.logprobs, many.logprobs, atol=TOLERANCE)
+        assert found[0].features.keys() == expected[0].features.keys()
+        for feature, array in found[0].features.items():
+            np.testing.assert_allclose(
+                array.astype(np.float64),
+                expected[0].features[feature].astype(np.float64),
+                atol=2e-2 if "hidden" in feature else 10 * TOLERANCE,
+                err_msg=feature,
+            )
+        compared += 1
+    assert compared > 0
+
+
+def test_the_probe_of_untested_architectures_accepts_every_tested_one(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verification, "TESTED", frozenset())
+    assert tiny.observer().fingerprint()["decoding"] == Decoding.SHARED
+
+
+def test_the_probe_notices_a_cache_that_cannot_be_shared(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(self: Continuation, rows: torch.Tensor) -> None:
+        kept(self, rows)
+        self._positions = self._positions - 5
+
+    kept = Continuation.keep
+    monkeypatch.setattr(verification, "TESTED", frozenset())
+    monkeypatch.setattr(Continuation, "keep", wrong)
+    assert tiny.observer().fingerprint()["decoding"] == Decoding.RECOMPUTED
 
 
 def test_samples_do_not_depend_on_order_or_number(tiny: Tiny, batched: dict) -> None:

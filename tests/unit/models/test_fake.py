@@ -1,0 +1,68 @@
+"""The fake model shows every feature, changes with the image, and does not depend on batches."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sightline.core.errors import ModelError
+from sightline.core.protocols import Request
+from sightline.core.types import Example, Feature, ImageRef
+from sightline.models import load_model
+from sightline.models.fake import FakeModel
+
+REF = ImageRef("a.png", "0" * 64)
+EXAMPLES = [
+    Example(id="free", question="What?", images=(REF,)),
+    Example(id="choice", question="Which?", images=(REF,), choices=("a", "b c", "d")),
+    Example(id="bare", question="Why?"),
+]
+IMAGES = [(Image.new("RGB", (4, 4), "red"),), (Image.new("RGB", (4, 4), "blue"),), ()]
+REQUEST = Request(
+    max_new_tokens=12, n_samples=4, layers=(0.5, 1.0, 4), options=True, blank=True, top_k_logprobs=3
+)
+
+
+def test_every_observed_feature_is_there() -> None:
+    records = {tuple(r.key): r for r in load_model("fake").observe(EXAMPLES, IMAGES, REQUEST)}
+    assert list(records) == [
+        ("free", "clean"),
+        ("free", "blank"),
+        ("choice", "clean"),
+        ("choice", "blank"),
+        ("bare", "clean"),
+    ]
+    record = records["choice", "clean"]
+    for feature in (
+        Feature.TOP_LOGPROBS,
+        Feature.HIDDEN,
+        Feature.IMAGE_HIDDEN,
+        Feature.OPTION_LOGPROBS,
+        Feature.BLANK_LOGPROBS,
+        Feature.BLANK_LETTER_LOGPROBS,
+    ):
+        assert record.has(feature), feature
+    assert record.layers == (2, 4)
+    assert len(record.samples) == 4
+    assert not records["bare", "clean"].has(Feature.IMAGE_HIDDEN)
+    best = record.array(Feature.TOP_TOKEN_IDS)[:, 0]
+    np.testing.assert_array_equal(best, record.answer.token_ids)
+
+
+def test_batches_do_not_matter_and_images_do() -> None:
+    model = FakeModel()
+    together = model.observe(EXAMPLES, IMAGES, REQUEST)
+    alone = [
+        r for e, i in zip(EXAMPLES, IMAGES, strict=True) for r in model.observe([e], [i], REQUEST)
+    ]
+    assert [r.answer.text for r in together] == [r.answer.text for r in alone]
+    for one, many in zip(alone, together, strict=True):
+        assert [s.text for s in one.samples] == [s.text for s in many.samples]
+    other = model.observe(EXAMPLES[:1], [(Image.new("RGB", (4, 4), "green"),)], REQUEST)[0]
+    assert not np.array_equal(other.answer.token_ids, together[0].answer.token_ids)
+
+
+def test_it_fails_where_it_is_told_to() -> None:
+    with pytest.raises(ModelError, match="'free' is set to fail"):
+        FakeModel(fails_on=frozenset({"free"})).observe(EXAMPLES, IMAGES, REQUEST)

@@ -1,0 +1,130 @@
+"""The observer's settings, its errors, and what it keeps of hidden states."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import Tiny, example, picture
+
+from sightline.core.errors import ModelError, OutOfMemoryError, UsageError
+from sightline.core.protocols import Request, VisionLanguageModel
+from sightline.core.types import Feature
+from sightline.models import fake
+from sightline.models.transformers import _compact
+
+ASKED = [example("a", "What is it?")]
+IMAGES = [(picture(1, (30, 40)),)]
+
+
+def test_it_offers_what_the_protocol_asks(tiny_llava: Tiny) -> None:
+    model: VisionLanguageModel = tiny_llava.observer()
+    assert model.observe([], [], Request()) == []
+    assert model.fingerprint()["decoding"] == "shared prefill"
+
+
+@pytest.mark.parametrize(
+    ("settings", "rule"),
+    [
+        ({"max_new_tokens": 0}, "at least 1"),
+        ({"n_samples": -1}, "0 or more"),
+        ({"temperature": 0.0}, "above 0"),
+        ({"top_p": 0.0}, "above 0 and at most 1"),
+        ({"top_p": 1.5}, "above 0 and at most 1"),
+        ({"top_k_logprobs": -1}, "0 or more"),
+        ({"layers": (4,)}, "0 to 3"),
+        ({"layers": (1.5,)}, "0.0 to 1.0"),
+        ({"layers": (-1,)}, "0 to 3"),
+    ],
+)
+def test_impossible_requests_are_usage_errors(tiny_llava: Tiny, settings: Any, rule: str) -> None:
+    with pytest.raises(UsageError, match=rule):
+        tiny_llava.observer().observe(ASKED, IMAGES, Request(**settings))
+
+
+def test_fractions_are_of_the_depth_and_integers_are_indices(tiny_llava: Tiny) -> None:
+    model = tiny_llava.observer()
+    assert model.layers(Request(layers=(0.0, 0.25, 0.5, 1.0, 1, 0))) == (0, 1, 2, 3)
+
+
+def test_top_k_never_exceeds_the_vocabulary(tiny_llava: Tiny) -> None:
+    request = Request(max_new_tokens=2, top_k_logprobs=1000)
+    (record,) = tiny_llava.observer().observe(ASKED, IMAGES, request)
+    top = record.array(Feature.TOP_LOGPROBS)
+    assert top.shape[1] == 320
+    np.testing.assert_allclose(np.exp(top).sum(1), 1, atol=1e-5)
+
+
+def test_sampling_settings_of_the_model_are_not_applied(tiny_llava: Tiny) -> None:
+    settings = tiny_llava.model.generation_config
+    assert settings.repetition_penalty == 1.7
+    assert settings.suppress_tokens
+    (record,) = tiny_llava.observer().observe(ASKED, IMAGES, Request(max_new_tokens=8))
+    np.testing.assert_array_equal(
+        record.array(Feature.TOP_TOKEN_IDS)[:, 0], record.answer.token_ids
+    )
+    np.testing.assert_allclose(
+        record.array(Feature.TOP_LOGPROBS)[:, 0], record.answer.logprobs, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected", "text"),
+    [
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+            OutOfMemoryError,
+            "memory ran out",
+        ),
+        (torch.cuda.OutOfMemoryError("CUDA out of memory.\nTried 2 GiB"), OutOfMemoryError, "ran"),
+        (RuntimeError("shape\n mismatch"), ModelError, "RuntimeError: shape mismatch; the model"),
+        (ValueError("image tokens do not match"), ModelError, "refused its inputs"),
+    ],
+)
+def test_failures_of_the_model_are_one_line_errors(
+    tiny_llava: Tiny, raised: Exception, expected: type, text: str
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise raised
+
+    handle = tiny_llava.model.model.language_model.layers[1].register_forward_pre_hook(fail)
+    try:
+        with pytest.raises(ModelError, match=text) as caught:
+            tiny_llava.observer().observe(ASKED, IMAGES, Request(max_new_tokens=2))
+    finally:
+        handle.remove()
+    assert type(caught.value) is expected
+    assert "\n" not in str(caught.value)
+
+
+def test_a_question_with_an_image_marker_fails_by_its_id(tiny_llava: Tiny) -> None:
+    asked = [*ASKED, example("bad", "Is <image> nice?")]
+    with pytest.raises(ModelError, match="Example 'bad' holds '<image>'"):
+        tiny_llava.observer().observe(asked, [*IMAGES, *IMAGES], Request(max_new_tokens=2))
+
+
+def test_states_are_half_precision_unless_they_do_not_fit() -> None:
+    assert _compact(torch.tensor([[1.0, -2.5]])).dtype == np.float16
+    large = _compact(torch.tensor([[1.0, -7e4]]))
+    assert large.dtype == np.float32
+    assert large[0, 1] == -7e4
+
+
+def test_the_size_estimate_bounds_what_is_stored(tiny_llava: Tiny) -> None:
+    request = Request(
+        max_new_tokens=8, n_samples=3, layers=(0.5, 1.0), blank=True, top_k_logprobs=5
+    )
+    model = tiny_llava.observer()
+    records = model.observe(ASKED, IMAGES, request)
+    arrays = sum(array.nbytes for record in records for array in record.features.values())
+    assert arrays <= model.bytes_per_example(request) < 20 * arrays
+    assert fake.FakeModel().bytes_per_example(request) > 0
+
+
+def test_identical_examples_get_identical_records(tiny_llava: Tiny) -> None:
+    request = Request(max_new_tokens=6, n_samples=2)
+    one, two = tiny_llava.observer().observe(ASKED * 2, IMAGES * 2, request)
+    assert [s.text for s in one.samples] == [s.text for s in two.samples]
+    np.testing.assert_allclose(one.answer.logprobs, two.answer.logprobs, atol=1e-5)
