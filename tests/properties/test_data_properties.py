@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -23,6 +23,9 @@ from sightline.data.fields import ALIASES, Fields, interpret
 from sightline.data.images import decode, image_writer
 from sightline.data.readers import SUFFIXES, parse_json, read_rows
 from sightline.data.splits import split_groups
+
+# The machine may be busy; slowness is not what these tests are about.
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 FILE_BYTES = st.one_of(
     st.binary(max_size=400),
@@ -68,13 +71,13 @@ def load(name: str, content: bytes) -> Dataset | None:
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @given(content=FILE_BYTES)
-@settings(max_examples=80, deadline=None)
+@settings(PATIENT, max_examples=80)
 def test_no_bytes_crash_a_reader(suffix, content):
     load(f"q{suffix}", content)
 
 
 @given(rows=st.lists(ROW, min_size=1, max_size=4))
-@settings(max_examples=100, deadline=None)
+@settings(PATIENT, max_examples=100)
 def test_no_json_row_crashes_the_loader_and_every_row_is_accounted_for(rows):
     content = "".join(json.dumps(row) + "\n" for row in rows).encode()
     dataset = load("q.jsonl", content)
@@ -96,7 +99,7 @@ def _storable(value: Scalar) -> bool:
 
 
 @given(row=ROW)
-@settings(max_examples=150, deadline=None)
+@settings(PATIENT, max_examples=150)
 def test_a_row_is_interpreted_or_refused(row):
     try:
         result = interpret(row, {})
@@ -106,6 +109,7 @@ def test_a_row_is_interpreted_or_refused(row):
 
 
 @given(rows=st.lists(st.lists(CELL, min_size=2, max_size=2), max_size=5))
+@settings(PATIENT)
 def test_csv_cells_come_back_as_they_were_written(rows):
     out = io.StringIO()
     csv.writer(out).writerows([["x", "y"], *rows])
@@ -117,6 +121,7 @@ def test_csv_cells_come_back_as_they_were_written(rows):
 
 
 @given(rows=st.lists(st.dictionaries(st.text(max_size=5), JSON, max_size=4), max_size=5))
+@settings(PATIENT)
 def test_jsonl_values_come_back_as_they_were_written(rows):
     lines = [json.dumps(row) for row in rows]
     with TemporaryDirectory() as folder:
@@ -131,6 +136,7 @@ def test_jsonl_values_come_back_as_they_were_written(rows):
 
 
 @given(text=st.text(max_size=60) | JSON.map(json.dumps))
+@settings(PATIENT)
 def test_parse_json_parses_or_raises_value_error(text):
     results: list[object] = []
     for parse in (json.loads, parse_json):
@@ -156,7 +162,7 @@ PARQUET = [
     which=st.sampled_from(PARQUET),
     damage=st.lists(st.tuples(st.integers(0, 3_000), st.integers(0, 255)), max_size=6),
 )
-@settings(max_examples=150, deadline=None)
+@settings(PATIENT, max_examples=150)
 def test_damaged_parquet_files_never_crash(which, damage):
     out = pa.BufferOutputStream()
     pq.write_table(which, out)
@@ -196,7 +202,7 @@ def _images() -> list[bytes]:
     cut=st.none() | st.integers(0, 2_000),
     junk=st.binary(max_size=8),
 )
-@settings(max_examples=250, deadline=None)
+@settings(PATIENT, max_examples=250)
 def test_a_damaged_image_decodes_to_rgb_or_is_an_image_error(image, damage, cut, junk):
     content = bytearray(image[:cut])
     for at, value in damage:
@@ -213,6 +219,7 @@ def test_a_damaged_image_decodes_to_rgb_or_is_an_image_error(image, damage, cut,
     choices=st.lists(st.text(min_size=1, max_size=6), min_size=2, max_size=30),
     pick=st.integers(0, 29),
 )
+@settings(PATIENT)
 def test_a_letter_is_read_as_itself_and_a_unique_text_as_its_letter(choices, pick):
     pick %= len(choices)
     row = {
@@ -238,6 +245,7 @@ def test_a_letter_is_read_as_itself_and_a_unique_text_as_its_letter(choices, pic
     seed=st.integers(0, 2**32),
     order=st.randoms(use_true_random=False),
 )
+@settings(PATIENT)
 def test_splits_keep_groups_whole_shares_near_and_order_out(sizes, shares, seed, order):
     fractions = tuple(share / sum(shares) for share in shares)
     groups = [f"g{g}" for g, size in enumerate(sizes) for _ in range(size)]
