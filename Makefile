@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-slow lint docs clean
+.PHONY: install demo test test-slow docs clean
 
 install: .venv/installed
 
@@ -26,6 +26,9 @@ test: install
 
 test-slow: install
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow
+
+docs: install
+	$(BIN)/python docs/generate.py
 
 clean:
 	rm -rf .venv runs

@@ -12,6 +12,7 @@ import click
 
 from sightline.cli import cli
 from sightline.estimators.describe import estimators_page
+from sightline.estimators.describe import estimators_page
 from sightline.metrics import METRICS
 
 HERE = Path(__file__).resolve().parent

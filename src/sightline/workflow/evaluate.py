@@ -9,8 +9,10 @@ Ranking figures use the raw score, probability figures the calibrated confidence
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,10 +132,16 @@ def evaluate(
     progress("measuring", 0, len(scored))
     figures = heldout_figures(heldout, baseline, rows, bootstrap)
     results = []
-    for index, item in enumerate(scored):
-        progress("measuring", index, len(scored))
-        results.append(estimator_result(item, heldout[index], figures[index], rows, bootstrap))
-    progress("measuring", len(scored), len(scored))
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        measured = threads.map(
+            lambda index: estimator_result(
+                scored[index], heldout[index], figures[index], rows, bootstrap
+            ),
+            range(len(scored)),
+        )
+        for result in measured:
+            results.append(result)
+            progress("measuring", len(results), len(scored))
     results.sort(key=lambda r: (-(r.heldout["auroc"].value or 0.0), r.name))
     test = rows.splits[0].test
     evaluation = Evaluation(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +20,16 @@ from sightline.metrics import curves
 from sightline.metrics.intervals import WITHIN_TYPE, Bootstrap, Sample, cluster_bootstrap
 from sightline.workflow.scoring import Scored
 
-RANKING = ("auroc", "prr", "aurc", "e_aurc", "augrc", "auarc", "fpr95", "aupr_right", "aupr_wrong")
-PROBABILITY = ("ece", "ece15", "ece_mass", "ace", "mce", "brier", "brier_skill", "nll")
-BY_TYPE_RANKING = ("auroc", "prr", "aurc")
-BY_TYPE_PROBABILITY = ("ece", "brier")
+RANKING = (
+    "auroc", "prr", "aurc", "e_aurc", "augrc", "auarc", "fpr95", "aupr_right", "aupr_wrong",
+    "cohens_d", "risk_at_coverage", "coverage_at_risk",
+)  # fmt: skip
+PROBABILITY = (
+    "ece", "ece15", "ece_mass", "ece_debiased", "ace", "mce", "brier", "brier_skill", "nll",
+)  # fmt: skip
+RAW_RANKING = ("auroc", "prr", "aurc", "auarc", "fpr95")
+BY_TYPE_RANKING = ("auroc", "prr")
+BY_TYPE_PROBABILITY = ("ece",)
 RAW_PROBABILITY = ("ece", "ece15", "brier")
 COMPARED_RANKING = ("auroc", "prr", "aurc", "auarc")
 COMPARED_PROBABILITY = ("ece", "brier")
@@ -100,21 +108,28 @@ def heldout_figures(
         settings: How to bootstrap.
 
     Every bootstrap draws the same groups, so differences are paired. Estimators that see the same
-    rows are measured together.
+    rows are measured together, in one thread per processor (NumPy releases the interpreter).
     """
     together: dict[bytes, list[int]] = defaultdict(list)
     for index, per_seed in enumerate(heldout):
         together[b"|".join(h.rows.tobytes() for h in per_seed)].append(index)
-    figures: dict[int, Figures] = {}
-    for members in together.values():
+    workers = os.cpu_count() or 1
+    chunks = [members[i::workers] for members in together.values() for i in range(workers)]
+
+    def measure(members: Sequence[int]) -> dict[int, Figures]:
         shared = baseline is not None and _covers(heldout[baseline], heldout[members[0]])
-        compared = baseline if shared else None
-        figures |= _together(heldout, members, compared, rows, settings)
+        figures = _together(heldout, members, baseline if shared else None, rows, settings)
         if baseline is not None and not shared:
             for index in members:
                 figures[index].vs_baseline.update(
                     _pair(heldout[index], heldout[baseline], rows, settings)
                 )
+        return figures
+
+    figures: dict[int, Figures] = {}
+    with ThreadPoolExecutor(workers) as threads:
+        for part in threads.map(measure, filter(None, chunks)):
+            figures |= part
     return [figures[index] for index in range(len(heldout))]
 
 
@@ -281,8 +296,9 @@ def raw_figures(item: Scored, rows: JudgedRows, settings: BootstrapSettings) -> 
     if item.learns or not item.rows.size:
         return {}
     view = [[Heldout(item.rows, item.uncertainty, None, "")]]
-    ranked = _bootstrap(view, (*RANKING, *_within(rows)), rows, settings, probability=False)
-    values = {m: ranked.estimate(0, m) for m in (*RANKING, *_within(rows))}
+    metrics = (*RAW_RANKING, *_within(rows))
+    ranked = _bootstrap(view, metrics, rows, settings, probability=False)
+    values = {m: ranked.estimate(0, m) for m in metrics}
     if item.estimator.is_probability:
         view = [[Heldout(item.rows, item.uncertainty, 1.0 - item.uncertainty, "")]]
         measured = _bootstrap(view, RAW_PROBABILITY, rows, settings, probability=True)
