@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -386,7 +385,7 @@ def _meta(rest: Mapping[str, Any]) -> tuple[dict[str, Scalar], list[str]]:
     unused = []
     for name, item in rest.items():
         small = isinstance(item, str) and len(item) <= 200
-        number = isinstance(item, int | float) and math.isfinite(item) and abs(item) < 2**63
+        number = isinstance(item, int | float) and abs(item) < 2**63  # NaN is not
         if (small or number) and name not in _FULL_TEXT:
             meta[str(name)] = item
         elif item is not None:

@@ -59,6 +59,7 @@ class SpooledRun:
         model: The model's name.
         datasets: Names of its data sets, in order of appearance.
         examples: Number of examples.
+        size: Characters of its rows.
         rejected: Number of rows that cannot be used.
         without_images: Number of examples whose images were not found.
         unused: Rows that had a column that was left out, by column.
@@ -68,6 +69,7 @@ class SpooledRun:
     model: str
     datasets: list[str] = field(default_factory=list)
     examples: int = 0
+    size: int = 0
     rejected: int = 0
     without_images: int = 0
     unused: Counter[str] = field(default_factory=Counter)
@@ -161,10 +163,12 @@ class Spool:
                 for i, r in enumerate(found.records)
             ],
         )
-        body = {name: row.fields[name] for name in row.fields if name in _KEPT}
+        kept = {name: row.fields[name] for name in row.fields if name in _KEPT}
+        body = json.dumps(kept, default=str)
+        run.size += len(body)
         self._db.execute(
             "INSERT INTO answers VALUES (?, ?, ?, ?)",
-            (run.number, position, line, json.dumps(body, default=str)),
+            (run.number, position, line, body),
         )
         name = found.dataset or dataset
         if name not in run.datasets and len(run.datasets) < _MAX_NAMES:

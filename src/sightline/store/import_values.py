@@ -39,6 +39,8 @@ def read_generation(name: str, value: Any) -> Generation:
     Tokens and log-probabilities are lists of one entry a token, or OpenAI's ``logprobs`` object. A
     ``<think>…</think>`` prefix becomes the reasoning.
     """
+    if isinstance(value, str) and _THINKING.match(value) is None:
+        return Generation(value)
     if not isinstance(value, Mapping):
         value = {"text": value}
     text = read_text(f"the text of {name}", value.get("text", value.get("answer")))
@@ -94,7 +96,7 @@ def read_text(what: str, value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    if isinstance(value, int | float) and math.isfinite(value):
+    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
         return str(value)
     if not isinstance(value, str):
         raise DataError(f"{what} is {shown(value)}, not text")

@@ -48,7 +48,6 @@ def vlmevalkit_row(row: Mapping[str, Any]) -> dict[str, Any]:
     out = {name: value for name, value in row.items() if name not in ("image", "log", "hit")}
     out["prediction"] = "" if prediction is None else prediction
     out["correct"] = row.get("hit")
-    out["question_type"] = row.get("category")
     index = str(row.get("index"))
     if row.get("A") is not None and index.isdecimal() and "group" not in row:
         out["group"] = str(int(index) % _CIRCULAR)

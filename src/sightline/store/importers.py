@@ -40,7 +40,8 @@ FORMATS: Mapping[str, str] = MappingProxyType(
 """Names of the readers, with what each reads."""
 
 RECORDED = "recorded"
-SHARD_SIZE = 256
+MAX_SHARD_SIZE = 256
+SHARD_CHARACTERS = 32_000_000
 
 
 def import_runs(
@@ -49,7 +50,7 @@ def import_runs(
     *,
     format: str = "auto",  # noqa: A002
     overwrite: bool = False,
-    shard_size: int = SHARD_SIZE,
+    shard_size: int | None = None,
 ) -> list[Path]:
     """Imports a file; a killed import continues where it stopped when called again.
 
@@ -61,7 +62,7 @@ def import_runs(
         out_root: Folder that receives one run directory per model, named after file and model.
         format: A name of `FORMATS`.
         overwrite: Replace finished runs of the same name.
-        shard_size: Examples per shard.
+        shard_size: Examples per shard; by default as many as make a shard of moderate size.
 
     Returns:
         The run directories, in the order in which the models appear in the file.
@@ -102,7 +103,7 @@ class _Import:
         source: Source,
         path: Path,
         source_sha256: str,
-        shard_size: int,
+        shard_size: int | None,
     ) -> None:
         self.spool = spool
         self.run = run
@@ -110,7 +111,8 @@ class _Import:
         self._source = source
         self._path = path
         self._source_sha256 = source_sha256
-        self._shard_size = shard_size
+        mean = max(1, run.size // run.examples)
+        self._shard_size = shard_size or max(1, min(MAX_SHARD_SIZE, SHARD_CHARACTERS // mean))
 
     def manifest(self, name: str) -> Manifest:
         """What the run is; its notes say what was left out."""
