@@ -86,8 +86,8 @@ def test_damage_is_detected_and_named(run: Path, kind: str, damage: str) -> None
     (file,) = run.glob(kind)
     name = str(file.relative_to(run))
     data = file.read_bytes()
-    step = len(data) // 9
-    for at in sorted({0, 4, 8, len(data) - 1, *range(step, len(data), step)}):
+    step = len(data) // 3
+    for at in sorted({0, len(data) - 1, *range(step, len(data), step)}):
         changed = DAMAGES[damage](data, at)
         if changed == data:
             continue

@@ -73,7 +73,7 @@ def test_every_kth_call_fails(
 ) -> None:
     total = calls_of_a_whole_run(fast_path / "run", monkeypatch)
     assert total > 60
-    stride = {errno.ENOSPC: 1, errno.EIO: 5, errno.EROFS: 11}[code]
+    stride = {errno.ENOSPC: 1, errno.EIO: 9, errno.EROFS: 17}[code]
     for k in range(1, total + 1, stride):
         acknowledged: set[int] = set()
         with monkeypatch.context() as patch:

@@ -87,7 +87,7 @@ def check_killed_run(tmp_path: Path, examples: int, kills: int, seed: int) -> No
 
 
 def test_killed_writers_lose_nothing(tmp_path: Path) -> None:
-    check_killed_run(tmp_path, examples=60, kills=3, seed=1)
+    check_killed_run(tmp_path, examples=45, kills=3, seed=1)
 
 
 @pytest.mark.slow
@@ -127,7 +127,7 @@ def test_racing_writers_leave_one_whole_run(tmp_path: Path) -> None:
 
 
 def test_a_reader_beside_a_writer_sees_only_whole_shards(tmp_path: Path) -> None:
-    process = start(tmp_path / "run", 90)
+    process = start(tmp_path / "run", 45)
     seen = 0
     while process.poll() is None:
         if (tmp_path / "run" / "manifest.json").exists():
@@ -140,7 +140,7 @@ def test_a_reader_beside_a_writer_sees_only_whole_shards(tmp_path: Path) -> None
             seen = len(committed)
     assert process.wait() == 0
     process.communicate()
-    assert len(RunStore.open(tmp_path / "run").committed()) == 30
+    assert len(RunStore.open(tmp_path / "run").committed()) == 15
 
 
 def test_a_file_size_limit_leaves_what_was_committed(tmp_path: Path) -> None:
