@@ -31,8 +31,8 @@ def main() -> None:
             f"{row.shuffled:.3f} | {row.gain:+.3f} | {ranking} |"
         )
     print(
-        f"| all | {report.n} | {report.accuracy:.3f} | {report.blank:.3f} | {report.shuffled:.3f} | "
-        f"| pooled {report.auroc_pooled:.3f}, within types {report.auroc_within:.3f}, "
+        f"| all | {report.n} | {report.accuracy:.3f} | {report.blank:.3f} | {report.shuffled:.3f} "
+        f"| | pooled {report.auroc_pooled:.3f}, within types {report.auroc_within:.3f}, "
         f"type alone {report.auroc_type_only:.3f} |\n"
     )
     for gate in report.gates:
