@@ -52,9 +52,8 @@ def estimators_page() -> str:
 def _notes(cls: type, names: list[str]) -> str:
     """What the class says beyond its summary, as one list item."""
     paragraphs = [
-        " ".join(paragraph.split())
+        " ".join(paragraph.replace("Attributes:", "Settings:").split())
         for paragraph in inspect.cleandoc(cls.__doc__ or "").split("\n\n")[1:]
-        if not paragraph.startswith("Attributes:")
     ]
     return f"- {', '.join(names)}: {' '.join(paragraphs)}\n" if paragraphs else ""
 

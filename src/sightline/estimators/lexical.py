@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from sightline.core.protocols import Cost
 from sightline.core.types import Feature, Record
-from sightline.estimators.signals import Ragged, mean_count, require
+from sightline.estimators.signals import Ragged, mean_count, require, run_begins
 
 Metric = Literal["rouge1", "rouge2", "rougeL"]
 
@@ -47,21 +47,15 @@ class LexicalSimilarity:
         require(records, self.needs, self)
         texts = _distinct_texts(records)
         pairs = _pairs(texts.per_record)
-        f1 = _f1(texts, pairs, self.metric)
-        weighted = texts.weights[pairs.first] * texts.weights[pairs.second] * f1
+        times = texts.weights[pairs.first] * texts.weights[pairs.second]
+        unlike = times * (1.0 - _f1(texts, pairs, self.metric))
         counts = np.bincount(pairs.record, minlength=len(records))
         some = np.flatnonzero(counts)
-        different = np.zeros(len(records))
-        ordered = Ragged(weighted, (np.cumsum(counts) - counts)[some], counts[some]).descending()
-        different[some] = ordered.sum()
+        ordered = Ragged(unlike, (np.cumsum(counts) - counts)[some], counts[some]).descending()
+        total = np.zeros(len(records))
+        total[some] = ordered.sum()
         m = np.array([len(record.samples) for record in records], dtype=np.float64)
-        all_pairs = m * (m - 1) / 2
-        unequal_pairs = np.bincount(
-            pairs.record,
-            weights=texts.weights[pairs.first] * texts.weights[pairs.second],
-            minlength=len(records),
-        )
-        return (unequal_pairs - different) / np.maximum(all_pairs, 1.0)
+        return np.asarray(total / np.maximum(m * (m - 1) / 2, 1.0))
 
     def cost(self, records: Sequence[Record]) -> Cost:
         """The samples."""
@@ -172,39 +166,38 @@ def _common_grams(
     """
     order = np.lexsort((grams, owner))
     grams, owner = grams[order], owner[order]
-    new = np.r_[True, (np.diff(grams) != 0) | (np.diff(owner) != 0)][: len(grams)]
-    position = np.arange(len(grams))
-    occurrence = position - np.maximum.accumulate(np.where(new, position, 0))
-    record_of_text = np.repeat(np.arange(len(per_record)), per_record)
-    record = record_of_text[owner]
+    occurrence = _since(run_begins(grams, owner))
+    record = np.repeat(np.arange(len(per_record)), per_record)[owner]
     order = np.lexsort((occurrence, grams, record))
     record, grams, occurrence, owner = (a[order] for a in (record, grams, occurrence, owner))
-    new_record = np.r_[True, np.diff(record) != 0][: len(record)]
-    new_element = (
-        new_record | np.r_[True, (np.diff(grams) != 0) | (np.diff(occurrence) != 0)][: len(record)]
-    )
-    number = np.cumsum(new_element)
-    element = number - np.maximum.accumulate(np.where(new_record, number, 0))
-    elements = np.bincount(record[new_element], minlength=len(per_record))
+    first_of_element = run_begins(record, grams, occurrence)
+    number = np.cumsum(first_of_element)
+    elements = np.bincount(record[first_of_element], minlength=len(per_record))
+    element = number - 1 - (np.cumsum(elements) - elements)[record]
     first_text = np.cumsum(per_record) - per_record
     text = owner - first_text[record]
     begin = np.searchsorted(record, np.arange(len(per_record) + 1))
     pair_begin = np.searchsorted(pairs.record, np.arange(len(per_record) + 1))
     common = np.zeros(len(pairs.record))
+    slot = np.empty(len(per_record), dtype=np.int64)
     for rows in _alike(per_record, elements, per_record * np.maximum(elements, 1)):
-        height, width = per_record[rows].max(), max(int(elements[rows].max()), 1)
-        slot = np.full(len(per_record), -1)
         slot[rows] = np.arange(len(rows))
         mine = _spans(begin[rows], begin[rows + 1])
-        present = np.zeros((len(rows), height, width), dtype=np.float32)
+        shape = len(rows), int(per_record[rows].max()), int(elements[rows].max())
+        present = np.zeros(shape, dtype=np.float32)
         present[slot[record[mine]], text[mine], element[mine]] = 1.0
         both = present @ present.transpose(0, 2, 1)
         wanted = _spans(pair_begin[rows], pair_begin[rows + 1])
-        at = pairs.record[wanted]
-        common[wanted] = both[
-            slot[at], pairs.first[wanted] - first_text[at], pairs.second[wanted] - first_text[at]
-        ]
+        of = pairs.record[wanted]
+        i, j = pairs.first[wanted] - first_text[of], pairs.second[wanted] - first_text[of]
+        common[wanted] = both[slot[of], i, j]
     return common
+
+
+def _since(begins: Bool[np.ndarray, " k"]) -> Int[np.ndarray, " k"]:
+    """How many entries ago the current run began."""
+    position = np.arange(len(begins))
+    return np.asarray(position - np.maximum.accumulate(np.where(begins, position, 0)))
 
 
 def _longest_common_subsequence(texts: _Texts, pairs: _Pairs) -> Int[np.ndarray, " pairs"]:

@@ -17,7 +17,13 @@ from jaxtyping import Float, Int
 from sightline.core.protocols import Cost
 from sightline.core.types import Feature, Record
 from sightline.estimators.agreement import canonical_forms
-from sightline.estimators.signals import Ragged, answer_logprobs, mean_count, require
+from sightline.estimators.signals import (
+    Ragged,
+    answer_logprobs,
+    mean_count,
+    require,
+    run_begins,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,9 +170,7 @@ def _weighted_entropy(
     ordered = Ragged(scores[order], np.cumsum(lengths) - lengths, lengths)
     weights = np.exp(ordered.log_softmax().values)
     owner, cluster = owner[order], cluster[order]
-    begins = np.flatnonzero(
-        np.r_[True, (np.diff(owner) != 0) | (np.diff(cluster) != 0)][: len(owner)]
-    )
+    begins = np.flatnonzero(run_begins(owner, cluster))
     if not begins.size:
         return np.empty(0)
     mass = np.add.reduceat(weights, begins)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from sightline.core.errors import DataError, MissingFeatureError
 from sightline.core.protocols import Cost
@@ -114,6 +114,13 @@ class Ragged:
         if not len(self.starts):
             return np.empty(0)
         return np.asarray(ufunc.reduceat(self.values, self.starts))
+
+
+def run_begins(*keys: Int[np.ndarray, " k"]) -> Bool[np.ndarray, " k"]:
+    """Where a run of entries with equal keys begins."""
+    begins = np.ones(len(keys[0]), dtype=bool)
+    begins[1:] = np.any([key[1:] != key[:-1] for key in keys], axis=0)
+    return begins
 
 
 def answer_start(generation: Generation) -> int:
