@@ -90,12 +90,35 @@ _SETTINGS = {
     "hatch.linewidth": 0.8,
 }
 
+_DRAWING = (
+    "axes.",
+    "figure.",
+    "font.",
+    "grid.",
+    "hatch.",
+    "legend.",
+    "lines.",
+    "markers.",
+    "mathtext.",
+    "patch.",
+    "path.",
+    "savefig.",
+    "svg.",
+    "text.",
+    "xaxis.",
+    "xtick.",
+    "yaxis.",
+    "ytick.",
+)
+"""Groups of matplotlib's settings that a chart depends on; the reader's own are set aside."""
+
 
 def svg(figure: Figure) -> str:
     """Returns a figure's chart as an ``<svg>`` element with a title and a description."""
-    from matplotlib import style
+    import matplotlib as mpl
 
-    with style.context(["default", _SETTINGS | {"svg.hashsalt": figure.key}]):
+    defaults = {k: v for k, v in mpl.rcParamsDefault.items() if k.startswith(_DRAWING)}
+    with mpl.rc_context(defaults | _SETTINGS | {"svg.hashsalt": figure.key}):
         canvas = _draw(figure.chart)
         out = io.StringIO()
         canvas.savefig(
@@ -297,7 +320,7 @@ def _dots(chart: DotChart) -> Canvas:
     return canvas
 
 
-_FONT = re.compile(r"font:\s*(?:(bold|\d{3})\s+)?([\d.]+)px[^;]*")
+_FONT = re.compile(r"font:\s*(?:(bold|\d{3})\s+)?([\d.]+)px[^;]*|font-family:[^;]*;?\s*")
 _REFERENCE = re.compile(r"url\(#([^)]+)\)|^#(.+)$")
 
 
@@ -351,6 +374,9 @@ def _inline(document: str, figure: Figure) -> str:
 
 
 def _font(found: re.Match[str]) -> str:
+    """The page chooses the font; the drawing only its size and weight."""
+    if found[2] is None:
+        return ""
     weight = f"font-weight: {found[1]}; " if found[1] else ""
     return f"{weight}font-size: {found[2]}px"
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sightline.core.results import Curve, EstimatorResult, Evaluation
-from sightline.core.text import printable
 from sightline.report import numbers
-from sightline.report.numbers import Notes
+from sightline.report.numbers import Notes, inert
 from sightline.report.tables import heldout
 from sightline.report.view import (
     BinView,
@@ -42,7 +41,7 @@ def shown_estimators(evaluation: Evaluation) -> tuple[EstimatorResult, ...]:
 
 def legend(shown: Sequence[EstimatorResult], *references: str) -> tuple[LegendEntry, ...]:
     """Styles of the drawn estimators and of the reference lines."""
-    entries = [LegendEntry(printable(result.name), i) for i, result in enumerate(shown)]
+    entries = [LegendEntry(inert(result.name), i) for i, result in enumerate(shown)]
     if "oracle" in references:
         entries.append(LegendEntry("oracle: ideal ranking", "oracle"))
     if "random" in references:
@@ -53,9 +52,9 @@ def legend(shown: Sequence[EstimatorResult], *references: str) -> tuple[LegendEn
 def curves(evaluation: Evaluation, key: str) -> FigureGroup:
     """Risk-coverage, rejection and ROC of the drawn estimators."""
     shown = shown_estimators(evaluation)
-    risk = [Line(printable(e.name), i, *_xy(e.risk_coverage)) for i, e in enumerate(shown)]
-    kept = [Line(printable(e.name), i, *_xy(e.rejection)) for i, e in enumerate(shown)]
-    roc = [Line(printable(e.name), i, *_xy(e.roc)) for i, e in enumerate(shown) if e.roc.x]
+    risk = [Line(inert(e.name), i, *_xy(e.risk_coverage)) for i, e in enumerate(shown)]
+    kept = [Line(inert(e.name), i, *_xy(e.rejection)) for i, e in enumerate(shown)]
+    roc = [Line(inert(e.name), i, *_xy(e.roc)) for i, e in enumerate(shown) if e.roc.x]
     oracle_risk = Line("oracle", "oracle", *_xy(evaluation.oracle_risk_coverage))
     oracle_kept = Line("oracle", "oracle", *_xy(evaluation.oracle_rejection))
     total_risk = oracle_risk.y[-1] if oracle_risk.y else 0.0
@@ -149,7 +148,7 @@ def reliability(evaluation: Evaluation, key: str) -> FigureGroup:
         figures.append(
             Figure(
                 key=f"{key}-reliability-{style}",
-                title=printable(result.name),
+                title=inert(result.name),
                 description=(
                     "Accuracy against calibrated confidence in ten bins of equal width, with "
                     f"{numbers.share(evaluation.protocol.level)} bands, and the rows in each bin "
@@ -188,7 +187,7 @@ def histograms(evaluation: Evaluation, key: str) -> FigureGroup:
         figures.append(
             Figure(
                 key=f"{key}-histogram-{style}",
-                title=printable(result.name),
+                title=inert(result.name),
                 description=(
                     "Number of answers by calibrated confidence: right answers upwards, wrong "
                     "answers downwards. A score that separates them puts the upper bars to the "
@@ -230,8 +229,8 @@ def across_runs(
             if auroc.value is not None:
                 points.append(Point(style, auroc.value, auroc.low, auroc.high))
         if points:
-            rows.append((printable(estimator), tuple(points)))
-            table_rows.append(Row(printable(estimator), tuple(cells)))
+            rows.append((inert(estimator), tuple(points)))
+            table_rows.append(Row(inert(estimator), tuple(cells)))
     if not rows:
         return None
     low = min(

@@ -50,6 +50,7 @@ STYLES: Mapping[str, Style] = MappingProxyType(
 )
 
 
+TEXT_LIMIT = 300
 THRESHOLD = Style("Threshold")
 
 
@@ -87,7 +88,7 @@ def plain(estimate: Estimate, metric: str, *, level: float, signed: bool = False
     """Returns a figure with interval and n as part of a sentence."""
     style = STYLES[metric]
     if estimate.value is None:
-        return f"not defined ({printable(estimate.reason or 'no reason recorded')})"
+        return f"not defined ({inert(estimate.reason or 'no reason recorded')})"
     ends = interval(estimate, style, signed=signed)
     around = f"{share(level)} interval {ends}" if ends else "no interval"
     figure = number(estimate.value, style, signed=signed)
@@ -119,7 +120,7 @@ class Notes:
 
     def number(self, reason: str) -> int:
         """Returns the number of a reason, counted from 1."""
-        text = printable(reason)
+        text = inert(reason)
         if text not in self.texts:
             self.texts.append(text)
         return self.texts.index(text) + 1
@@ -160,11 +161,11 @@ def cell(
 
 def words(text: str) -> Cell:
     """Returns a cell of inert text."""
-    return Cell(printable(text))
+    return Cell(inert(text))
 
 
-def clip(text: str, limit: int) -> str:
-    """Returns inert text of bounded length that says how much was left out."""
+def inert(text: str, limit: int = TEXT_LIMIT) -> str:
+    """Returns text nothing acts on, of bounded length, that says how much was left out."""
     if len(text) <= limit:
         return printable(text)
     return f"{printable(text[:limit])} … ({len(text):,} characters in all)"

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from itertools import zip_longest
 
 from sightline.core.results import AnswerRow, EstimatorResult, Evaluation
-from sightline.core.text import printable
 from sightline.core.types import Estimate, choice_letters
 from sightline.report import figures, numbers, tables
-from sightline.report.numbers import Notes
+from sightline.report.numbers import Notes, inert
 from sightline.report.tables import heldout
 from sightline.report.thumbnails import ImageBytes, thumbnail
 from sightline.report.view import (
@@ -50,8 +49,8 @@ def page_view(
         for index, (evaluation, name) in enumerate(zip(evaluations, names, strict=True), start=1)
     )
     return Page(
-        title=printable(title),
-        version=printable(evaluations[0].sightline_version),
+        title=inert(title),
+        version=inert(evaluations[0].sightline_version),
         runs=runs,
         comparison=_comparison(evaluations, names) if len(evaluations) > 1 else None,
     )
@@ -64,7 +63,7 @@ def _names(evaluations: Sequence[Evaluation]) -> list[str]:
         lambda e: e.run.name,
         lambda e: f"{e.run.model}, {e.run.name}",
     ):
-        names = [numbers.clip(name_of(e), 60) for e in evaluations]
+        names = [inert(name_of(e), 60) for e in evaluations]
         if len(set(names)) == len(names):
             return names
     return [f"{name} ({i})" for i, name in enumerate(names, start=1)]
@@ -78,7 +77,7 @@ def _run(evaluation: Evaluation, key: str, name: str, image_bytes: ImageBytes) -
     return RunView(
         key=key,
         title=name,
-        subtitle=f"on {numbers.clip(evaluation.run.dataset, 80)}",
+        subtitle=f"on {inert(evaluation.run.dataset, 80)}",
         stamps=_stamps(evaluation),
         facts=_facts(evaluation),
         summary=_summary(evaluation),
@@ -100,8 +99,8 @@ def _run(evaluation: Evaluation, key: str, name: str, image_bytes: ImageBytes) -
 
 def _stamps(evaluation: Evaluation) -> tuple[str, ...]:
     run = evaluation.run
-    stamps = [] if run.partial is None else [f"Partial run: {printable(run.partial)}"]
-    return (*stamps, *(printable(note) for note in run.notes))
+    stamps = [] if run.partial is None else [f"Partial run: {inert(run.partial)}"]
+    return (*stamps, *(inert(note) for note in run.notes))
 
 
 def _facts(evaluation: Evaluation) -> tuple[Fact, ...]:
@@ -109,7 +108,7 @@ def _facts(evaluation: Evaluation) -> tuple[Fact, ...]:
     accuracy = evaluation.accuracy
     style = numbers.STYLES["accuracy"]
     if accuracy.value is None:
-        right = Fact("Accuracy", numbers.DASH, printable(accuracy.reason or ""))
+        right = Fact("Accuracy", numbers.DASH, inert(accuracy.reason or ""))
     else:
         ends = numbers.interval(accuracy, style)
         right = Fact(
@@ -145,7 +144,7 @@ def _summary(evaluation: Evaluation) -> tuple[str, ...]:
         return ("No estimator has a held-out AUROC on this run; the tables say why.",)
     auroc = heldout(best, "auroc")
     out = [
-        f"{printable(best.name)} separates right from wrong answers best: held-out AUROC "
+        f"{inert(best.name)} separates right from wrong answers best: held-out AUROC "
         f"{numbers.plain(auroc, 'auroc', level=level)}."
     ]
     if auroc.low is not None and auroc.low <= 0.5:
@@ -158,7 +157,7 @@ def _summary(evaluation: Evaluation) -> tuple[str, ...]:
         beyond = gain.low is not None and gain.low > 0
         out.append(
             f"That is {numbers.plain(gain, 'auroc', level=level, signed=True)} against the best "
-            f"simple baseline, {printable(baseline)}: "
+            f"simple baseline, {inert(baseline)}: "
             + ("a difference beyond chance." if beyond else "no difference beyond chance.")
         )
     out.extend(_control_warning(evaluation, best))
@@ -185,10 +184,10 @@ def _control_warning(evaluation: Evaluation, best: EstimatorResult) -> list[str]
     figure = numbers.plain(heldout(control, "auroc"), "auroc", level=evaluation.protocol.level)
     if floor.low is not None and value >= floor.low:
         return [
-            f"Caution: the control {printable(control.name)}, which looks at no answer's "
+            f"Caution: the control {inert(control.name)}, which looks at no answer's "
             f"probability, reaches AUROC {figure}, inside the interval of the best estimator."
         ]
-    return [f"The best control, {printable(control.name)}, reaches AUROC {figure}."]
+    return [f"The best control, {inert(control.name)}, reaches AUROC {figure}."]
 
 
 def _answers(evaluation: Evaluation, image_bytes: ImageBytes) -> tuple[AnswerList, ...]:
@@ -205,8 +204,7 @@ def _answers(evaluation: Evaluation, image_bytes: ImageBytes) -> tuple[AnswerLis
         none = "No estimator is calibrated, so no answer has a confidence."
         return (AnswerList("Answers", "", none, ()),)
     note = (
-        f"By the calibrated confidence of {printable(result.name)}, held-out rows of the first "
-        "split."
+        f"By the calibrated confidence of {inert(result.name)}, held-out rows of the first split."
     )
     return (
         AnswerList(
@@ -227,7 +225,7 @@ def _answers(evaluation: Evaluation, image_bytes: ImageBytes) -> tuple[AnswerLis
 def _card(row: AnswerRow, evaluation: Evaluation, image_bytes: ImageBytes) -> AnswerCard:
     letters = choice_letters(len(row.choices))
     choices = [
-        f"{letter}. {numbers.clip(text, CHOICE_LIMIT)}"
+        f"{letter}. {inert(text, CHOICE_LIMIT)}"
         for letter, text in zip(letters, row.choices, strict=True)
     ]
     if len(choices) > SHOWN_CHOICES:
@@ -235,20 +233,20 @@ def _card(row: AnswerRow, evaluation: Evaluation, image_bytes: ImageBytes) -> An
         choices = [*choices[:SHOWN_CHOICES], f"… and {left} more options"]
     references: list[str] = []
     for reference in row.references:
-        text = numbers.clip(reference, CHOICE_LIMIT)
+        text = inert(reference, CHOICE_LIMIT)
         if text not in references:
             references.append(text)
     shown = list(zip_longest(row.images, row.image_sha256))[: min(SHOWN_IMAGES, len(row.images))]
     extra = len(row.images) - SHOWN_IMAGES
-    about = numbers.clip(row.question, 120)
+    about = inert(row.question, 120)
     return AnswerCard(
-        question=numbers.clip(row.question, QUESTION_LIMIT),
-        answer=numbers.clip(row.answer, ANSWER_LIMIT) if row.answer.strip() else "(empty answer)",
+        question=inert(row.question, QUESTION_LIMIT),
+        answer=inert(row.answer, ANSWER_LIMIT) if row.answer.strip() else "(empty answer)",
         references=" · ".join(references[:SHOWN_CHOICES]) or "none recorded",
         choices=tuple(choices),
         confidence=f"{row.confidence:.3f}",
-        example_id=numbers.clip(row.example_id, 80),
-        question_type=None if row.question_type is None else numbers.clip(row.question_type, 80),
+        example_id=inert(row.example_id, 80),
+        question_type=None if row.question_type is None else inert(row.question_type, 80),
         images=tuple(
             thumbnail(
                 path,
@@ -269,11 +267,11 @@ def _protocol(evaluation: Evaluation) -> tuple[Fact, ...]:
     shares = " / ".join(numbers.share(f) for f in protocol.fractions)
     seeds = ", ".join(str(seed) for seed in protocol.seeds)
     return (
-        Fact("Run", printable(run.name), printable(run.path)),
-        Fact("Created", printable(run.created)),
-        Fact("Model", printable(run.model)),
-        Fact("Data set", printable(run.dataset)),
-        Fact("Condition", printable(protocol.condition), "the records that were judged"),
+        Fact("Run", inert(run.name), inert(run.path)),
+        Fact("Created", inert(run.created)),
+        Fact("Model", inert(run.model)),
+        Fact("Data set", inert(run.dataset)),
+        Fact("Condition", inert(protocol.condition), "the records that were judged"),
         Fact("Decoding", _settings(run.decoding)),
         Fact("Grader", _settings(protocol.grader)),
         Fact(
@@ -284,7 +282,7 @@ def _protocol(evaluation: Evaluation) -> tuple[Fact, ...]:
         Fact("Seeds", seeds, "figures are means over the splits; drawings show the first"),
         Fact(
             "Calibrator",
-            printable(protocol.calibrator),
+            inert(protocol.calibrator),
             "the same for every estimator, fitted on the calibration rows only",
         ),
         Fact(
@@ -295,10 +293,10 @@ def _protocol(evaluation: Evaluation) -> tuple[Fact, ...]:
         ),
         Fact(
             "Baseline",
-            numbers.DASH if protocol.baseline is None else printable(protocol.baseline),
+            numbers.DASH if protocol.baseline is None else inert(protocol.baseline),
             "the simple estimator that is best on the calibration rows",
         ),
-        Fact("Sightline", printable(evaluation.sightline_version)),
+        Fact("Sightline", inert(evaluation.sightline_version)),
     )
 
 
@@ -306,7 +304,7 @@ def _settings(settings: dict[str, object]) -> str:
     parts = []
     for name, value in settings.items():
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        parts.append(f"{printable(name)} = {numbers.clip(text, 300)}")
+        parts.append(f"{inert(name)} = {inert(text, 300)}")
     return "; ".join(parts) or "not recorded"
 
 
@@ -347,7 +345,7 @@ def _overview(evaluations: Sequence[Evaluation], names: Sequence[str]) -> Table:
                     numbers.cell(
                         evaluation.accuracy, "accuracy", notes, row_n=evaluation.protocol.graded
                     ),
-                    Cell(numbers.DASH if best is None else printable(best.name)),
+                    Cell(numbers.DASH if best is None else inert(best.name)),
                     *figures_of,
                 ),
                 ("partial",) if evaluation.run.partial is not None else (),
@@ -393,7 +391,7 @@ def _across(
             control = control or (found is not None and found.control)
             cells.append(numbers.cell(heldout(found, metric) if found else missing, metric, notes))
         rows.append(
-            Row(printable(estimator), tuple(cells), ("control",) if control else (), quiet=control)
+            Row(inert(estimator), tuple(cells), ("control",) if control else (), quiet=control)
         )
     heading = numbers.heading(metric)
     level = numbers.share(evaluations[0].protocol.level)

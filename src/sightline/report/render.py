@@ -12,7 +12,7 @@ from sightline.core.errors import MissingExtraError, UsageError
 from sightline.core.results import Evaluation
 from sightline.report.page import page_view
 from sightline.report.thumbnails import ImageBytes, stored_image
-from sightline.store.disk import write_file
+from sightline.store.disk import make_directory, write_file
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -61,7 +61,7 @@ def write_report(
         DiskError: The file cannot be written; an earlier one stays as it was.
     """
     document = render_report(evaluations, image_bytes=image_bytes, title=title).encode("utf-8")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent)
     write_file(path, lambda file: file.append(memoryview(document)))
 
 

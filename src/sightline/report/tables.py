@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from sightline.core.results import EstimatorResult, Evaluation, Skipped
-from sightline.core.text import printable
 from sightline.core.types import Estimate
 from sightline.metrics import METRICS
 from sightline.report import numbers
-from sightline.report.numbers import Notes
+from sightline.report.numbers import Notes, inert
 from sightline.report.view import Bar, Cell, Heading, Row, Table
 
 LEADERBOARD = ("auroc", "within_type_auroc", "prr", "aurc", "auarc", "fpr95", "ece", "brier")
@@ -93,7 +92,7 @@ def leaderboard(evaluation: Evaluation) -> Table:
         )
         rows.append(
             Row(
-                printable(result.name),
+                inert(result.name),
                 (
                     Cell(numbers.count(auroc.n)),
                     figures[0],
@@ -137,7 +136,7 @@ def differences(evaluation: Evaluation) -> Table | None:
         cells = [_difference(result, m, evaluation, notes, n) for m in COMPARED]
         rows.append(
             Row(
-                printable(result.name),
+                inert(result.name),
                 (Cell(numbers.count(n)), *cells),
                 marks(result, evaluation),
                 quiet=result.control,
@@ -146,7 +145,7 @@ def differences(evaluation: Evaluation) -> Table | None:
     return Table(
         caption=(
             "Difference to the best simple baseline, "
-            f"{printable(evaluation.protocol.baseline)}, on the rows both can score, with "
+            f"{inert(evaluation.protocol.baseline)}, on the rows both can score, with "
             f"{_level(evaluation)} intervals of the paired difference. An interval that leaves "
             "out 0 is a difference beyond chance."
         ),
@@ -172,7 +171,7 @@ def raw_figures(evaluation: Evaluation) -> Table:
         ]
         rows.append(
             Row(
-                printable(result.name),
+                inert(result.name),
                 (Cell(numbers.count(result.scored)), *cells, Cell(numbers.count(held_n)), *beside),
                 marks(result, evaluation),
                 quiet=result.control,
@@ -209,9 +208,9 @@ def costs(evaluation: Evaluation) -> Table:
         )
         rows.append(
             Row(
-                printable(result.name),
+                inert(result.name),
                 (
-                    Cell(printable(result.family)),
+                    Cell(inert(result.family)),
                     Cell(numbers.count(result.scored)),
                     Cell(numbers.count(skipped)),
                     Cell(reasons(result.skipped) or "none"),
@@ -219,7 +218,7 @@ def costs(evaluation: Evaluation) -> Table:
                     Cell(numbers.count(result.generations)),
                     tokens,
                     Cell(numbers.seconds(result.seconds)),
-                    Cell(printable(result.calibration)),
+                    Cell(inert(result.calibration)),
                 ),
                 marks(result, evaluation),
                 quiet=result.control,
@@ -265,7 +264,7 @@ def coverage(evaluation: Evaluation, shown: Sequence[EstimatorResult]) -> Table 
                 edge = numbers.number(row.threshold, numbers.THRESHOLD)
                 figure = replace(figure, n=f"{figure.n}, ≥ {edge}")
             cells.append(figure)
-        rows.append(Row(printable(result.name), tuple(cells), marks(result, evaluation)))
+        rows.append(Row(inert(result.name), tuple(cells), marks(result, evaluation)))
     return Table(
         caption=(
             "Accuracy of the kept answers when the least confident are refused: held-out rows of "
@@ -297,7 +296,7 @@ def types(
             figures = result.by_type.get(kind.name, {})
             missing = Estimate(None, reason="no held-out row of this type was scored")
             cells.append(numbers.cell(figures.get("auroc", missing), "auroc", notes))
-        rows.append(Row(printable(kind.name), tuple(cells)))
+        rows.append(Row(inert(kind.name), tuple(cells)))
     which = "all estimators" if all_of else "the estimators drawn above"
     return Table(
         caption=(
@@ -308,7 +307,7 @@ def types(
         headings=(
             Heading("n", "judged rows"),
             numbers.heading("accuracy"),
-            *(Heading(printable(result.name), "AUROC") for result in shown),
+            *(Heading(inert(result.name), "AUROC") for result in shown),
         ),
         rows=tuple(rows),
         notes=tuple(notes.texts),
@@ -317,7 +316,7 @@ def types(
 
 def reasons(skipped: Sequence[Skipped]) -> str:
     """Returns counted reasons as one phrase."""
-    return "; ".join(f"{printable(s.reason)} ({numbers.count(s.n)})" for s in skipped if s.n)
+    return "; ".join(f"{inert(s.reason)} ({numbers.count(s.n)})" for s in skipped if s.n)
 
 
 def _difference(

@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from sightline.core.results import EstimatorResult, Evaluation
-from sightline.core.text import printable
 from sightline.report import numbers
+from sightline.report.numbers import inert
 from sightline.report.tables import heldout, marks
 
 WIDTH = 120
@@ -34,7 +34,7 @@ def print_leaderboard(evaluation: Evaluation, *, top: int = 15, file: TextIO | N
     """
     console = _console(file or sys.stdout)
     run, protocol = evaluation.run, evaluation.protocol
-    console.print(Text(printable(f"{run.model} on {run.dataset}"), style="bold"))
+    console.print(Text(inert(f"{run.model} on {run.dataset}"), style="bold"))
     accuracy = numbers.plain(evaluation.accuracy, "accuracy", level=protocol.level)
     console.print(Text(f"accuracy {accuracy}"))
     for line in _remarks(evaluation):
@@ -77,8 +77,8 @@ def _console(file: TextIO) -> Console:
 
 def _remarks(evaluation: Evaluation) -> list[str]:
     run = evaluation.run
-    remarks = [] if run.partial is None else [f"partial: {printable(run.partial)}"]
-    remarks.extend(f"note: {printable(note)}" for note in run.notes)
+    remarks = [] if run.partial is None else [f"partial: {inert(run.partial)}"]
+    remarks.extend(f"note: {inert(note)}" for note in run.notes)
     for count, what in (
         (run.quarantined, "quarantined"),
         (run.truncated_answers, "cut off at the token limit"),
@@ -105,7 +105,7 @@ def _table(evaluation: Evaluation, shown: list[EstimatorResult], *, wide: bool) 
     for metric in metrics:
         table.add_column(numbers.STYLES[metric].label, justify="right", no_wrap=True)
     for result in shown:
-        name = Text(printable(result.name))
+        name = Text(inert(result.name))
         if tags := marks(result, evaluation):
             name.append(f"\n  {', '.join(tags)}", style="dim")
         cells = [name, Text(numbers.count(heldout(result, "auroc").n))]
@@ -118,7 +118,7 @@ def _table(evaluation: Evaluation, shown: list[EstimatorResult], *, wide: bool) 
 def _figure(result: EstimatorResult, metric: str, reasons: list[str]) -> Text:
     estimate = heldout(result, metric)
     if estimate.value is None:
-        return Text(f"{numbers.DASH} ({reasons.index(printable(estimate.reason or '')) + 1})")
+        return Text(f"{numbers.DASH} ({reasons.index(inert(estimate.reason or '')) + 1})")
     style = numbers.STYLES[metric]
     text = Text(numbers.number(estimate.value, style))
     ends = numbers.interval(estimate, style)
@@ -131,6 +131,6 @@ def _reasons(shown: list[EstimatorResult], metrics: tuple[str, ...]) -> list[str
     for result in shown:
         for metric in metrics:
             estimate = heldout(result, metric)
-            if estimate.value is None and printable(estimate.reason or "") not in out:
-                out.append(printable(estimate.reason or ""))
+            if estimate.value is None and inert(estimate.reason or "") not in out:
+                out.append(inert(estimate.reason or ""))
     return out

@@ -10,7 +10,7 @@ from pathlib import Path
 from sightline.core.errors import ImageError
 from sightline.core.results import Evaluation
 from sightline.data.images import decode, read_image_bytes, resolve_inside, thumbnail_png
-from sightline.report.numbers import clip
+from sightline.report.numbers import inert
 from sightline.report.view import Thumbnail
 
 SIDE = 256
@@ -48,7 +48,7 @@ def thumbnail(
         sha256: What the file held when the model saw it; None where that is not known.
     """
     data = image_bytes(path, evaluation)
-    name = clip(Path(path).name, 80)
+    name = inert(Path(path).name, 80)
     if data is None:
         return Thumbnail(None, alt, f"{name} was not found")
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
