@@ -38,19 +38,19 @@ LOOK_UPS = {
     "letter": 1.0,
 }
 ALL_TYPES = {
-    "color": 1.0,
-    "shape": 1.0,
-    "size": 0.6,
+    "color": 0.8,
+    "shape": 0.9,
+    "size": 0.5,
     "count": 1.2,
     "position": 1.0,
     "digit": 1.6,
     "existence": 1.0,
     "comparison": 1.5,
-    "multiple_choice": 2.2,
+    "multiple_choice": 2.4,
     "description": 1.0,
     "scene": 0.25,
     "text": 0.6,
-    "letter": 0.4,
+    "letter": 2.0,
 }
 FORM_SHARES = {
     "p_true": 0.06,
@@ -141,7 +141,7 @@ class QuestionMixture:
     def letter(random: Random) -> tuple[str, str]:
         """Which option holds a stated text: no picture needed, only the option list."""
         options = OPTIONS[random.choice(("color", "shape", "position", "digit", "count"))]
-        chosen = random.sample(options, 4)
+        chosen = random.sample(options, random.choice((2, 3, 4, 4)))
         answer = random.choice(chosen)
         lines = [f"{LETTERS[i]}. {text}" for i, text in enumerate(chosen)]
         question = f"Which option is {answer}?"

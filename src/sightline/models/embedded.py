@@ -64,7 +64,7 @@ EMBEDDED: Mapping[str, EmbeddedModel] = MappingProxyType(
             architecture="LlavaForConditionalGeneration",
             description="grounded model of pictures with shapes, digits and words",
             checkpoint="seed 0, balanced mixture without a language prior",
-            gates="preliminary; see its card",
+            gates="preliminary: not all passed; its card has the numbers",
         ),
     }
 )
