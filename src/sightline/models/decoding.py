@@ -112,7 +112,7 @@ def decode(
         if running is None:
             # The first step needs no cache: rows that ended at once are never copied.
             left = (~ended).nonzero()[:, 0]
-            running = start.continued(alive[left] // width)
+            running = start.continued(alive[left] // width, room=max_new_tokens)
             alive, tokens, ended = alive[left], tokens[left], ended[left]
         elif int(ended.sum()) * 2 >= len(ended):
             left = (~ended).nonzero()[:, 0]
@@ -149,7 +149,7 @@ def score(
     for row, ids in enumerate(continuations):
         padded[row, : len(ids)] = torch.as_tensor(ids)
     padded = padded.to(device)
-    logits = start.continued(index).feed(padded[:, :-1]).logits
+    logits = start.continued(index, room=longest).feed(padded[:, :-1]).logits
     rest = _chosen(logits, padded[:, 1:]).double().cpu().numpy()
     return [
         np.concatenate([first[row : row + 1], rest[row, : len(ids) - 1]])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,59 +20,62 @@ BLANK_OF = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Texts:
-    """Option tokens of one row, and each letter's forms; ``letters`` is None where unobservable."""
+class OptionTexts:
+    """The tokens of one row's options, end token included, and the spellings of each letter.
+
+    ``letters`` is None where a letter has no spelling of its own in the vocabulary.
+    """
 
     row: int
-    options: list[list[int]]
+    options: list[tuple[int, ...]]
     letters: list[set[tuple[int, ...]]] | None
 
 
-def option_features(
-    inputs: InputBuilder,
-    form: AnswerForm,
-    start: Prefill,
-    *,
-    examples: Sequence[Example],
-    prompts: Sequence[str],
-) -> dict[int, dict[Feature, np.ndarray]]:
-    """Scores option texts and letters of the rows that have choices, by row.
+def option_texts(
+    inputs: InputBuilder, form: AnswerForm, examples: Sequence[Example], prompts: Sequence[str]
+) -> list[OptionTexts]:
+    """Tokenises options and letters of the rows that have choices, as they follow the prompt.
 
-    An option's score is the log-probability of its text, as it would follow the prompt, and of
-    the token that ends the turn, summed; its length counts both. A letter's score is the
-    log-probability that the answer begins with the letter: summed over the letter as it follows
-    the prompt and its other one-token spellings (by itself, after a space). Letter scores are
-    left out where a letter has no spelling of its own in the vocabulary.
+    A letter's spellings are the letter as it follows the prompt, and by itself or after a space
+    where that is one token.
     """
-    asked = [
-        _Texts(
-            row,
-            [
-                [*ids, form.end_id]
-                for ids in inputs.continuations(prompt, [c.strip() for c in example.choices], form)
-            ],
-            _letter_forms(inputs, form, prompt, example.letters),
-        )
-        for row, (example, prompt) in enumerate(zip(examples, prompts, strict=True))
-        if example.choices is not None
-    ]
+    asked = []
+    for row, (example, prompt) in enumerate(zip(examples, prompts, strict=True)):
+        if example.choices is None:
+            continue
+        letters = example.letters
+        texts = [*(choice.strip() for choice in example.choices), *letters]
+        following = inputs.continuations(prompt, texts, form)
+        options = [(*ids, form.end_id) for ids in following[: len(letters)]]
+        spellings = _spellings(inputs, letters, following[len(letters) :])
+        asked.append(OptionTexts(row, options, spellings))
+    return asked
+
+
+def option_features(
+    start: Prefill, asked: Sequence[OptionTexts]
+) -> dict[int, dict[Feature, np.ndarray]]:
+    """Scores options and letters, by row.
+
+    An option's score is the log-probability of its text and of the token that ends the turn,
+    summed; its length counts both. A letter's score is the log-probability that the answer begins
+    with one of its spellings.
+    """
     wanted: dict[tuple[int, tuple[int, ...]], None] = {}
     for texts in asked:
-        for ids in texts.options:
-            wanted[texts.row, tuple(ids)] = None
-        for spelling in set().union(*(texts.letters or ())):
-            wanted[texts.row, spelling] = None
+        for ids in (*texts.options, *set().union(*(texts.letters or ()))):
+            wanted[texts.row, ids] = None
     if not wanted:
         return {}
     scored = score(start, [row for row, _ in wanted], [ids for _, ids in wanted])
     total = {key: float(values.sum()) for key, values in zip(wanted, scored, strict=True)}
-    found: dict[int, dict[Feature, np.ndarray]] = defaultdict(dict)
+    found: dict[int, dict[Feature, np.ndarray]] = {}
     for texts in asked:
         row = texts.row
-        found[row][Feature.OPTION_LOGPROBS] = np.array(
-            [total[row, tuple(ids)] for ids in texts.options]
-        )
-        found[row][Feature.OPTION_LENGTHS] = as_int32([len(ids) for ids in texts.options])
+        found[row] = {
+            Feature.OPTION_LOGPROBS: np.array([total[row, ids] for ids in texts.options]),
+            Feature.OPTION_LENGTHS: as_int32([len(ids) for ids in texts.options]),
+        }
         if texts.letters is not None:
             found[row][Feature.LETTER_LOGPROBS] = np.array(
                 [
@@ -84,19 +86,17 @@ def option_features(
     return found
 
 
-def _letter_forms(
-    inputs: InputBuilder, form: AnswerForm, prompt: str, letters: Sequence[str]
+def _spellings(
+    inputs: InputBuilder, letters: Sequence[str], following: Sequence[list[int]]
 ) -> list[set[tuple[int, ...]]] | None:
     tokenizer = inputs.tokenizer
-    joined = inputs.continuations(prompt, letters, form)
-    alone = tokenizer(list(letters), add_special_tokens=False)["input_ids"]
-    spaced = tokenizer([f" {letter}" for letter in letters], add_special_tokens=False)["input_ids"]
-    forms = [
-        {tuple(ids) for ids in (own, *others) if ids is own or len(ids) == 1}
-        for own, *others in zip(joined, alone, spaced, strict=True)
-    ]
-    unknown = tokenizer.unk_token_id
-    spelled = [{ids for ids in own if unknown not in ids} for own in forms]
-    if not all(spelled) or len(set().union(*spelled)) < sum(map(len, spelled)):
+    texts = [*letters, *(f" {letter}" for letter in letters)]
+    others = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    found: list[set[tuple[int, ...]]] = []
+    for i, own in enumerate(following):
+        single = {tuple(ids) for ids in others[i :: len(letters)] if len(ids) == 1}
+        spelled = {tuple(own), *single}
+        found.append({ids for ids in spelled if tokenizer.unk_token_id not in ids})
+    if not all(found) or len(set().union(*found)) < sum(map(len, found)):
         return None
-    return spelled
+    return found

@@ -9,7 +9,6 @@ read again for every further token, which is slow and exact.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 
 from sightline.core.errors import ModelError
+from sightline.models.cache import copied_rows
 from sightline.models.inputs import image_positions
 
 _SEPARATE_LANGUAGE_MODEL = frozenset({"blip-2", "instructblip", "instructblipvideo"})
@@ -63,10 +63,10 @@ class Prefill:
     image_hidden: torch.Tensor | None
     has_image: torch.Tensor
 
-    def continued(self, rows: torch.Tensor) -> Continuation | Recomputation:
-        """Returns these rows, to be fed further tokens; a row may be repeated."""
+    def continued(self, rows: torch.Tensor, *, room: int) -> Continuation | Recomputation:
+        """Returns these rows, to be fed at most ``room`` tokens; a row may be repeated."""
         if self.inputs is None:
-            return Continuation(self, rows)
+            return Continuation(self, rows, room)
         return Recomputation(self.model, self.inputs, rows, self.layers)
 
 
@@ -134,14 +134,14 @@ def prefill(
 class Continuation:
     """A copy of some prefill rows that can be fed further tokens."""
 
-    def __init__(self, start: Prefill, rows: torch.Tensor) -> None:
+    def __init__(self, start: Prefill, rows: torch.Tensor, room: int) -> None:
         self._model, self._layers = start.model, start.layers
-        self._cache = _forked(start.cache)
-        self._mask, self._positions = start.mask, start.positions
-        self.keep(rows)
+        self._cache = copied_rows(start.cache, rows, room)
+        self._mask = start.mask.index_select(0, rows)
+        self._positions = start.positions.index_select(-2, rows)
 
     def keep(self, rows: torch.Tensor) -> None:
-        """Keeps these rows, in this order; a row may be repeated."""
+        """Keeps these rows, in this order."""
         self._cache.reorder_cache(rows)
         self._mask = self._mask.index_select(0, rows)
         self._positions = self._positions.index_select(-2, rows)
@@ -221,21 +221,6 @@ def _language_model_outputs(model: Any, outputs: Any) -> Any:
 
 def _last_states(outputs: Any, layers: Sequence[int], device: torch.device) -> torch.Tensor:
     return torch.stack([outputs.hidden_states[layer][:, -1].to(device) for layer in layers], 1)
-
-
-def _forked(cache: Any) -> Any:
-    """Copies a cache's structure but not its tensors; `reorder_cache` then makes new ones."""
-    forked = copy.copy(cache)
-    forked.layers = [_forked_layer(layer) for layer in cache.layers]
-    return forked
-
-
-def _forked_layer(layer: Any) -> Any:
-    forked = copy.copy(layer)
-    for name, value in vars(layer).items():
-        if isinstance(value, dict | list):
-            setattr(forked, name, copy.copy(value))
-    return forked
 
 
 def _mean_over(state: torch.Tensor, where: torch.Tensor) -> torch.Tensor:

@@ -32,7 +32,7 @@ from sightline.models.decoding import (
     score,
 )
 from sightline.models.inputs import InputBuilder, blank_images
-from sightline.models.options import BLANK_OF, option_features
+from sightline.models.options import BLANK_OF, OptionTexts, option_features, option_texts
 from sightline.models.prefill import Prefill, prefill
 from sightline.models.verification import Decoding, decoding_of
 
@@ -195,7 +195,12 @@ class TransformersModel:
             sampling=Sampling(request.temperature, request.top_p),
             top_k=request.top_k_logprobs,
         )
-        options = self._options(batch, clean) if request.options else {}
+        asked = (
+            option_texts(self._inputs, self._form, batch.examples, batch.prompts)
+            if request.options
+            else []
+        )
+        options = option_features(clean, asked)
         features = [
             _detail_features(detail, clean, row, layers) | options.get(row, {})
             for row, detail in enumerate(details)
@@ -203,7 +208,9 @@ class TransformersModel:
         blanks: list[list[Record]] = [[] for _ in batch.examples]
         if blank:
             del clean
-            answers = self._observe_blank(batch, request, [row.ids for row in greedy], features)
+            answers = self._observe_blank(
+                batch, request, [row.ids for row in greedy], asked, features
+            )
             blanks = [
                 [Record(example, condition=BLANK, greedy=self._reader.generation(answer, prompt))]
                 for example, prompt, answer in zip(
@@ -233,6 +240,7 @@ class TransformersModel:
         batch: _Batch,
         request: Request,
         answers: list[list[int]],
+        asked: list[OptionTexts],
         features: list[dict[Feature, np.ndarray]],
     ) -> list[Decoded]:
         """Adds the blank features to the clean ones and returns the blank greedy answers."""
@@ -247,11 +255,10 @@ class TransformersModel:
         )
         for row, values in enumerate(score(start, range(len(answers)), answers)):
             features[row][Feature.BLANK_LOGPROBS] = values
-        if request.options:
-            for row, found in self._options(batch, start).items():
-                for clean, blank in BLANK_OF.items():
-                    if clean in found:
-                        features[row][blank] = found[clean]
+        for row, found in option_features(start, asked).items():
+            for clean, blank in BLANK_OF.items():
+                if clean in found:
+                    features[row][blank] = found[clean]
         return greedy
 
     def _prefill(
@@ -276,11 +283,6 @@ class TransformersModel:
         except (ValueError, IndexError, TypeError) as error:
             # How processors and models refuse an image or a text.
             raise ModelError(_one_line(error, "the model refused its inputs")) from error
-
-    def _options(self, batch: _Batch, start: Prefill) -> dict[int, dict[Feature, np.ndarray]]:
-        return option_features(
-            self._inputs, self._form, start, examples=batch.examples, prompts=batch.prompts
-        )
 
 
 class _Batch:

@@ -20,7 +20,7 @@ from sightline.core.protocols import Request
 from sightline.core.types import Example, Feature, Record
 from sightline.data.prompts import PromptStyle, user_text
 from sightline.models import verification
-from sightline.models.prefill import Continuation
+from sightline.models.prefill import Continuation, Prefill
 from sightline.models.transformers import TransformersModel
 from sightline.models.verification import Decoding
 
@@ -213,7 +213,7 @@ def test_reading_everything_again_equals_the_shared_prefill(tiny: Tiny, batched:
         expected = [batched[asked.id, "clean"], batched[asked.id, "blank"]]
         answers = [a for r in expected for a in (r.answer, *r.samples)]
         if any(image_id(tiny) in answer.token_ids for answer in answers):
-            with pytest.raises(ModelError, match="refused its own answer|number of ones in mask"):
+            with pytest.raises(ModelError, match=r"refused its own answer|number of ones in mask"):
                 slow.observe([asked], [images], REQUEST)
             continue
         found = slow.observe([asked], [images], REQUEST)
@@ -243,13 +243,13 @@ def test_the_probe_of_untested_architectures_accepts_every_tested_one(
 def test_the_probe_notices_a_cache_that_cannot_be_shared(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def wrong(self: Continuation, rows: torch.Tensor) -> None:
-        kept(self, rows)
+    def wrong(self: Continuation, start: Prefill, rows: torch.Tensor, room: int) -> None:
+        right(self, start, rows, room)
         self._positions = self._positions - 5
 
-    kept = Continuation.keep
+    right = Continuation.__init__
     monkeypatch.setattr(verification, "TESTED", frozenset())
-    monkeypatch.setattr(Continuation, "keep", wrong)
+    monkeypatch.setattr(Continuation, "__init__", wrong)
     assert tiny.observer().fingerprint()["decoding"] == Decoding.RECOMPUTED
 
 

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 from tiny_models import Tiny, example, picture
+from transformers.cache_utils import DynamicLayer
 
 from sightline.core.errors import ModelError
 from sightline.core.protocols import Request
+from sightline.models.cache import RoomyLayer
 from sightline.models.decoding import Sampling, _drawn, sample_uniforms
 
 PROBS = [0.5, 0.0, 0.3, 0.2]
@@ -73,3 +75,22 @@ def test_nan_logits_are_an_error(tiny_llava: Tiny) -> None:
     finally:
         with torch.no_grad():
             weight.copy_(kept)
+
+
+def test_a_copied_layer_grows_without_touching_the_original() -> None:
+    layer = DynamicLayer()
+    keys, values = torch.randn(2, 3, 5, 4), torch.randn(2, 3, 5, 6)
+    layer.update(keys, values)
+    rows = torch.tensor([1, 0, 1])
+    copied = RoomyLayer(layer, rows, room=2)
+    plain = [keys[rows], values[rows]]
+    for count in (1, 1, 70, 1):
+        new = torch.randn(3, 3, count, 4), torch.randn(3, 3, count, 6)
+        plain = [torch.cat(pair, 2) for pair in zip(plain, new, strict=True)]
+        for shown, expected in zip(copied.update(*new), plain, strict=True):
+            assert torch.equal(shown, expected)
+        assert copied.get_seq_length() == plain[0].shape[2]
+    copied.reorder_cache(torch.tensor([2, 0]))
+    assert torch.equal(copied.keys, plain[0][[2, 0]])
+    assert torch.equal(layer.keys, keys)
+    assert layer.get_seq_length() == 5
