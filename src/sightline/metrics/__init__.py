@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Literal
 
@@ -13,6 +14,9 @@ from jaxtyping import Float
 from sightline.metrics import calibration_error as calibration
 from sightline.metrics import discrimination, operating_points, proper_scores, selective
 from sightline.metrics.ranked import Ranked
+
+BinGaps = Callable[[Ranked], Float[np.ndarray, " g"]]
+"""Mean of correctness less confidence in the bin that each level is in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +31,8 @@ class Metric:
         smallest_n: Rows below which the figure says too little to be shown.
         source: Where the definition is from; details in the function's documentation.
         binary: Whether correctness must be 0 or 1.
-        interval: Kind of bootstrap interval; see `sightline.metrics.intervals.cluster_bootstrap`.
+        bin_gaps: For a calibration error: mean gap of the bin each level is in, which its interval
+            needs; see `sightline.metrics.intervals.cluster_bootstrap`.
         bounds: Smallest and largest possible value.
         undefined: Why it can lack a value where rows are enough.
     """
@@ -39,7 +44,7 @@ class Metric:
     smallest_n: int
     source: str
     binary: bool = False
-    interval: Literal["bca", "basic"] = "bca"
+    bin_gaps: BinGaps | None = None
     bounds: tuple[float, float] = (0.0, 1.0)
     undefined: str = "there are no rows"
 
@@ -162,7 +167,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
             "probability",
             50,
             "Naeini et al. 2015, 10 bins of equal width",
-            interval="basic",
+            bin_gaps=calibration.width_bin_gaps,
         ),
         "ece15": Metric(
             calibration.ece15,
@@ -171,7 +176,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
             "probability",
             75,
             "Naeini et al. 2015, 15 bins of equal width",
-            interval="basic",
+            bin_gaps=partial(calibration.width_bin_gaps, n_bins=15),
         ),
         "ece_mass": Metric(
             calibration.ece_mass,
@@ -180,7 +185,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
             "probability",
             50,
             "Nguyen and O'Connor 2015, 10 bins of equal mass",
-            interval="basic",
+            bin_gaps=calibration.mass_bin_gaps,
         ),
         "ece_debiased": Metric(
             calibration.ece_debiased,
@@ -189,7 +194,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
             "probability",
             50,
             "Kumar et al. 2019, 10 bins of equal width",
-            interval="basic",
+            bin_gaps=calibration.width_bin_gaps,
             bounds=(-1.0, 1.0),
         ),
         "ace": Metric(
@@ -199,7 +204,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
             "probability",
             75,
             "Nixon et al. 2019, 15 ranges",
-            interval="basic",
+            bin_gaps=partial(calibration.mass_bin_gaps, n_bins=15),
         ),
         "mce": Metric(
             calibration.mce,
@@ -208,7 +213,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
             "probability",
             100,
             "Naeini et al. 2015, 10 bins of equal width",
-            interval="basic",
+            bin_gaps=calibration.width_bin_gaps,
         ),
         "brier": Metric(
             proper_scores.brier,

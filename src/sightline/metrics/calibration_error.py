@@ -282,3 +282,20 @@ def mce_levels(ranked: Ranked, n_bins: int = 10) -> Float[np.ndarray, " b"]:
     bins = Bins.of(ranked, n_bins)
     largest: Float[np.ndarray, " b"] = np.abs(ratio(bins.gap, bins.rows, empty=0.0)).max(axis=1)
     return np.where(ranked.total > 0, largest, np.nan)
+
+
+def width_bin_gaps(ranked: Ranked, n_bins: int = 10) -> Float[np.ndarray, " g"]:
+    """Mean gap of the bin of equal width that each level is in, every row weighed once."""
+    starts = bin_starts(ranked.confidence, n_bins)
+    bins = Bins.of(ranked, n_bins)
+    sizes = np.diff(np.append(starts, len(ranked.confidence)))
+    return np.repeat(bins.gap[0] / bins.rows[0], sizes)
+
+
+def mass_bin_gaps(ranked: Ranked, n_bins: int = 10) -> Float[np.ndarray, " g"]:
+    """Mean gap of the bin of equal mass that each level's middle row is in."""
+    middle = ranked.rows_above[0] - ranked.rows[0] / 2
+    bin_of = (middle * n_bins / ranked.total[0]).astype(np.intp)
+    gaps = np.bincount(bin_of, ranked.gap[0], n_bins)
+    rows = np.bincount(bin_of, ranked.rows[0], n_bins)
+    return ratio(gaps, rows, empty=0.0)[bin_of]

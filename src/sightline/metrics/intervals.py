@@ -8,17 +8,25 @@ metrics and split seeds, which makes differences between estimators paired.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from sightline.core.errors import DataError, UsageError
 from sightline.core.types import Estimate
-from sightline.metrics import METRICS, Metric
+from sightline.metrics import METRICS, BinGaps, Metric
 from sightline.metrics.closed_form import NORMAL, auroc_estimate, proportion
 from sightline.metrics.discrimination import auroc_levels
-from sightline.metrics.ranked import Ranking, is_binary, rank, ratio, require_probability, rows_of
+from sightline.metrics.ranked import (
+    Ranked,
+    Ranking,
+    is_binary,
+    rank,
+    ratio,
+    require_probability,
+    rows_of,
+)
 
 __all__ = ["Bootstrap", "Sample", "auroc_estimate", "cluster_bootstrap", "proportion"]
 
@@ -26,6 +34,7 @@ WITHIN_TYPE = "within_type_auroc"
 TYPE_SMALLEST_N = 10
 _JACKKNIFE_BLOCKS = 100
 _BLOCK_CELLS = 1 << 19
+_CALIBRATED = " if calibrated"
 
 
 @dataclass(frozen=True)
@@ -70,6 +79,7 @@ class Bootstrap:
         reasons: Why a figure is not defined, by (estimator, metric).
         draws: Resampled figures by metric; NaN where a resample leaves it undefined.
         jackknife: Figures by metric with one block of groups left out at a time.
+        calibrated: For calibration errors, the resampled figure had the bins no gap.
     """
 
     level: float
@@ -78,6 +88,7 @@ class Bootstrap:
     reasons: Mapping[tuple[int, str], str]
     draws: Mapping[str, Float[np.ndarray, "e b"]]
     jackknife: Mapping[str, Float[np.ndarray, "e j"]]
+    calibrated: Mapping[str, Float[np.ndarray, "e b"]]
 
     def estimate(self, estimator: int, metric: str) -> Estimate:
         """The figure of one estimator with its interval, or the reason why there is none.
@@ -100,6 +111,9 @@ class Bootstrap:
         if interval is None:
             return Estimate(value, n=self.n)
         low, high = np.clip(interval, *rule.bounds)
+        if metric in self.calibrated:
+            chance = np.quantile(self.calibrated[metric][estimator], self.level)
+            low = min(low, 0.0) if value <= chance else low
         return Estimate(value, float(low), float(high), n=self.n)
 
     def difference(self, first: int, second: int, metric: str) -> Estimate:
@@ -145,8 +159,11 @@ def cluster_bootstrap(
     100 random blocks of groups, which has the same limit as one over single groups). Calibration
     errors are means of absolute values: their resamples lie above the estimate, as the estimate
     lies above the truth, which a percentile or BCa interval would take the wrong way. They get the
-    basic interval [2v - q_high, 2v - q_low], which subtracts that bias once, widened where needed
-    to hold the estimate itself.
+    basic interval [2v - q_high, 2v - q_low], which subtracts that bias once, widened to hold the
+    estimate itself, and down to 0 where the estimate is within chance of a calibrated score: below
+    the ``level`` quantile of resamples whose bins were first rid of their gaps. In simulations of
+    200 to 1,000 rows the 95 % intervals of ranking metrics and proper scores cover 92 to 98 %,
+    those of calibration errors 84 to 99 %, of coverage at risk (which jumps) 80 to 90 %.
 
     Args:
         samples: One per split seed, each with the same estimators in the same order.
@@ -179,10 +196,11 @@ def cluster_bootstrap(
     jackknife = _in_blocks(
         prepared, _blocks(left_out, _block_size(samples)), metrics, estimators, reasons
     )
-    draws = _in_blocks(
+    errors = [m for m in metrics if _rule(m).bin_gaps is not None]
+    drawn = _in_blocks(
         prepared,
         _drawn(len(group_ids), n_resamples, _block_size(samples), rng),
-        metrics,
+        (*metrics, *(m + _CALIBRATED for m in errors)),
         estimators,
         reasons,
     )
@@ -191,8 +209,9 @@ def cluster_bootstrap(
         n=round(float(np.mean([len(s.correct) for s in samples]))),
         values={m: values[m][:, 0] for m in metrics},
         reasons=reasons,
-        draws=draws,
+        draws={m: drawn[m] for m in metrics},
         jackknife=jackknife,
+        calibrated={m: drawn[m + _CALIBRATED] for m in errors},
     )
 
 
@@ -254,11 +273,12 @@ class _Prepared:
     group_index: Int[np.ndarray, " n"]
     rankings: tuple[Ranking, ...]
     within: tuple[tuple[_OfType, ...], ...]
+    bin_gaps: tuple[Mapping[BinGaps | None, Float[np.ndarray, " g"]], ...]
 
     @staticmethod
     def of(sample: Sample, group_ids: Int[np.ndarray, " g"], metrics: Sequence[str]) -> _Prepared:
         if not len(sample.correct):
-            return _Prepared(np.zeros(0, dtype=np.intp), (), ())
+            return _Prepared(np.zeros(0, dtype=np.intp), (), (), ())
         correct = np.asarray(sample.correct, dtype=np.float64)
         scores = np.asarray(sample.scores, dtype=np.float64)
         within = []
@@ -273,10 +293,13 @@ class _Prepared:
                 tuple(_OfType(rows, rank(s[rows], correct[rows])) for rows in chosen)
                 for s in scores
             ]
+        rankings = tuple(rank(s, correct) for s in scores)
+        kinds = {f for m in metrics if (f := _rule(m).bin_gaps) is not None}
         return _Prepared(
             group_index=np.searchsorted(group_ids, sample.groups),
-            rankings=tuple(rank(s, correct) for s in scores),
+            rankings=rankings,
             within=tuple(within),
+            bin_gaps=tuple({f: f(r.ranked()) for f in kinds} for r in rankings),
         )
 
 
@@ -296,16 +319,22 @@ def _measure(
             continue
         weights = np.take(group_weights, sample.group_index, axis=1)
         for e in range(estimators):
-            wanted = [m for m in metrics if (e, m) not in skip]
+            wanted = [m for m in metrics if (e, m.removesuffix(_CALIBRATED)) not in skip]
             if not wanted:
                 continue
             ranked = sample.rankings[e].ranked(weights)
+            without_gaps: dict[BinGaps | None, Ranked] = {}
             for m in wanted:
-                out[m][e] += (
-                    _within_type(sample.within[e], weights)
-                    if m == WITHIN_TYPE
-                    else METRICS[m].weighted(ranked)
-                )
+                if m == WITHIN_TYPE:
+                    out[m][e] += _within_type(sample.within[e], weights)
+                elif m in METRICS:
+                    out[m][e] += METRICS[m].weighted(ranked)
+                else:
+                    rule = METRICS[m.removesuffix(_CALIBRATED)]
+                    if rule.bin_gaps not in without_gaps:
+                        shift = sample.bin_gaps[e][rule.bin_gaps]
+                        without_gaps[rule.bin_gaps] = replace(ranked, shift=shift)
+                    out[m][e] += rule.weighted(without_gaps[rule.bin_gaps])
     return {m: table / len(prepared) for m, table in out.items()}
 
 
@@ -376,7 +405,7 @@ def _interval(
         return None
     below = (np.sum((defined < value) & ~same) + np.sum(same) / 2) / len(defined)
     tails = (1 - level) / 2, (1 + level) / 2
-    if rule.interval == "basic" or not 0 < below < 1:
+    if rule.bin_gaps is not None or not 0 < below < 1:
         q_low, q_high = np.quantile(defined, tails)
         return min(2 * value - float(q_high), value), max(2 * value - float(q_low), value)
     bias = NORMAL.inv_cdf(float(below))

@@ -31,6 +31,8 @@ class Ranked:
         right_squared: Weighted sum of squared correctness; equals ``right`` for 0/1.
         quality: Distinct values of correctness, descending.
         quality_rows: Weight of the rows with each correctness.
+        shift: Added to confidence when it is held against correctness, but not when it is ranked
+            or binned; None = 0.
     """
 
     confidence: Float[np.ndarray, " g"]
@@ -40,6 +42,7 @@ class Ranked:
     right_squared: Float[np.ndarray, "b g"]
     quality: Float[np.ndarray, " q"]
     quality_rows: Float[np.ndarray, "b q"]
+    shift: Float[np.ndarray, " g"] | None = None
 
     @cached_property
     def rows_above(self) -> Float[np.ndarray, "b g"]:
@@ -51,15 +54,15 @@ class Ranked:
         """Weighted correctness of the rows at least as confident as each level."""
         return np.cumsum(self.right, axis=1)
 
-    @property
+    @cached_property
     def total(self) -> Float[np.ndarray, " b"]:
         """Weight of all rows."""
-        return self.rows_above[:, -1]
+        return self.quality_rows.sum(axis=1)
 
-    @property
+    @cached_property
     def total_right(self) -> Float[np.ndarray, " b"]:
         """Weighted correctness of all rows."""
-        return self.right_above[:, -1]
+        return (self.quality_rows * self.quality).sum(axis=1)
 
     @property
     def total_wrong(self) -> Float[np.ndarray, " b"]:
@@ -70,7 +73,8 @@ class Ranked:
     @cached_property
     def gap(self) -> Float[np.ndarray, "b g"]:
         """Correctness minus confidence, summed over the rows of each level."""
-        gap: Float[np.ndarray, "b g"] = self.rows * self.confidence
+        stated = self.confidence if self.shift is None else self.confidence + self.shift
+        gap: Float[np.ndarray, "b g"] = self.rows * stated
         return np.subtract(self.right, gap, out=gap)
 
     @cached_property
