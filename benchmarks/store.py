@@ -1,7 +1,8 @@
 """Speed and memory of the store: 2,000 examples x 20 tokens x 4 layers x 4096 fp16 (1.31 GB).
 
 Prints one JSON document. Speeds are GB of array bytes per second of CPU time (user + system) of
-this process; wall time stands beside it. The peer is a plain ``np.save``/``np.load`` of the same
+this process; wall time stands beside it. Writing is timed from records to committed shards, reading
+from a closed run to checked records. The peer is a plain ``np.save``/``np.load`` of the same
 bytes, one file a shard, no checksum, no rows, no fsync; store and peer alternate in one run, in
 changing order, after one unmeasured round that touches the memory.
 
@@ -22,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -47,14 +48,14 @@ def main() -> None:
         print(json.dumps(grow(options.directory, options.grow)))
         return
     where = options.directory if options.directory.is_dir() else Path(tempfile.gettempdir())
-    tasks: dict[str, Callable[[Path, int], float]] = {
-        "numpy_write": numpy_write,
-        "store_write": store_write,
-        "numpy_read": numpy_read,
+    records = list(shards_of_records(options.examples))
+    tasks: dict[str, Callable[[Path], float]] = {
+        "numpy_write": lambda folder: numpy_write(folder, len(records)),
+        "store_write": lambda folder: store_write(folder, options.examples, records),
+        "numpy_read": lambda folder: numpy_read(folder, len(records)),
         "store_read": store_read,
         "store_read_one_layer": store_read_one_layer,
     }
-    drawn_states()
     seen: dict[str, list[tuple[float, float]]] = {name: [] for name in tasks}
     for turn in range(options.repeats + 1):
         folder = Path(tempfile.mkdtemp(dir=where))
@@ -62,15 +63,11 @@ def main() -> None:
         if turn % 2:
             names[0:4] = ["store_write", "numpy_write", "store_read", "numpy_read"]
         for name in names:
-            task = tasks[name]
             cpu, wall = time.process_time(), time.perf_counter()
-            gigabytes = task(folder, options.examples) / 1e9
-            speeds = (
-                gigabytes / (time.process_time() - cpu),
-                gigabytes / (time.perf_counter() - wall),
-            )
+            gigabytes = tasks[name](folder) / 1e9
+            cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
             if turn > 0:
-                seen[name].append(speeds)
+                seen[name].append((gigabytes / cpu, gigabytes / wall))
         shutil.rmtree(folder)
     result: dict[str, Any] = {
         name: {
@@ -114,37 +111,37 @@ def described(where: Path, examples: int) -> dict[str, Any]:
     }
 
 
-def shard_states(examples: int) -> Iterator[tuple[int, np.ndarray]]:
-    """The states of each shard: drawn once, before any clock starts."""
-    for index in range(-(-examples // SHARD)):
-        yield index, drawn_states()
-
-
 @functools.cache
-def drawn_states() -> np.ndarray:
+def states() -> np.ndarray:
+    """The hidden states of one shard, used for all: drawn once, before any clock starts."""
     rng = np.random.default_rng(0)
-    block = rng.standard_normal((SHARD, len(LAYERS), TOKENS, WIDTH), dtype=np.float32)
-    states = block.astype(np.float16)
-    states.setflags(write=False)
-    return states
+    drawn = rng.standard_normal((SHARD, len(LAYERS), TOKENS, WIDTH), dtype=np.float32)
+    drawn = drawn.astype(np.float16)
+    drawn.setflags(write=False)
+    return drawn
 
 
-def shard_records(store: RunStore, index: int, states: np.ndarray) -> list[Record]:
-    return [
-        Record(
-            example,
-            greedy=Generation(
-                "a red cube",
-                token_ids=np.arange(TOKENS),
-                tokens=("t",) * TOKENS,
-                logprobs=np.full(TOKENS, -0.5),
-                finish_reason="stop",
-            ),
-            features={Feature.HIDDEN: states[i]},
-            layers=LAYERS,
-        )
-        for i, example in enumerate(store.shard_examples(index))
-    ]
+def make_example(number: int) -> Example:
+    return Example(f"e{number}", f"What is in picture {number}?")
+
+
+def shards_of_records(examples: int) -> Iterator[list[Record]]:
+    for start in range(0, examples, SHARD):
+        yield [
+            Record(
+                make_example(start + i),
+                greedy=Generation(
+                    "a red cube",
+                    token_ids=np.arange(TOKENS),
+                    tokens=("t",) * TOKENS,
+                    logprobs=np.full(TOKENS, -0.5),
+                    finish_reason="stop",
+                ),
+                features={Feature.HIDDEN: states()[i]},
+                layers=LAYERS,
+            )
+            for i in range(min(SHARD, examples - start))
+        ]
 
 
 def new_store(path: Path, examples: int) -> RunStore:
@@ -158,41 +155,35 @@ def new_store(path: Path, examples: int) -> RunStore:
         versions={},
         shard_size=SHARD,
     )
-    return RunStore.create(
-        path, manifest, (Example(f"e{i}", f"What is in picture {i}?") for i in range(examples))
-    )
+    return RunStore.create(path, manifest, map(make_example, range(examples)))
 
 
-def store_write(folder: Path, examples: int) -> float:
+def store_write(folder: Path, examples: int, shards: Iterable[list[Record]]) -> float:
     store = new_store(folder / "run", examples)
     with store.writer() as writer:
-        for index, states in shard_states(examples):
-            writer.commit(index, shard_records(store, index, states))
+        for index, records in enumerate(shards):
+            writer.commit(index, records)
     return examples * BYTES_EACH
 
 
-def store_read(folder: Path, examples: int) -> float:
-    total = sum(r.features[Feature.HIDDEN].nbytes for r in RunStore.open(folder / "run").records())
-    assert total == examples * BYTES_EACH
-    return total
+def store_read(folder: Path) -> float:
+    records = RunStore.open(folder / "run").records()
+    return float(sum(record.features[Feature.HIDDEN].nbytes for record in records))
 
 
-def store_read_one_layer(folder: Path, examples: int) -> float:
+def store_read_one_layer(folder: Path) -> float:
     records = RunStore.open(folder / "run").records(features=[Feature.HIDDEN], layers=[16])
     return float(sum(record.features[Feature.HIDDEN].nbytes for record in records))
 
 
-def numpy_write(folder: Path, examples: int) -> float:
-    for index, states in shard_states(examples):
-        np.save(folder / f"{index}.npy", states)
-    return examples * BYTES_EACH
+def numpy_write(folder: Path, shards: int) -> float:
+    for index in range(shards):
+        np.save(folder / f"{index}.npy", states())
+    return shards * states().nbytes
 
 
-def numpy_read(folder: Path, examples: int) -> float:
-    total = 0
-    for index in range(-(-examples // SHARD)):
-        total += np.load(folder / f"{index}.npy").nbytes
-    return total
+def numpy_read(folder: Path, shards: int) -> float:
+    return float(sum(np.load(folder / f"{index}.npy").nbytes for index in range(shards)))
 
 
 def growth(where: Path, examples: int) -> dict[str, float]:
@@ -211,8 +202,8 @@ def growth(where: Path, examples: int) -> dict[str, float]:
 def grow(where: Path, examples: int) -> float:
     folder = Path(tempfile.mkdtemp(dir=where))
     try:
-        store_write(folder, examples)
-        store_read(folder, examples)
+        store_write(folder, examples, shards_of_records(examples))
+        store_read(folder)
     finally:
         shutil.rmtree(folder)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

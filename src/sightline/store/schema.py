@@ -146,6 +146,8 @@ def _plain(value: object) -> object:
 
 def storable(text: str) -> str:
     r"""Text as stored: what is not valid Unicode (lone surrogates) becomes a ``\udc80`` escape."""
+    if text.isascii():
+        return text
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -24,6 +24,7 @@ from sightline.core.types import ARRAY_AXES, LAYERED, Feature, Record
 from sightline.store.disk import DamagedFileError, PendingFile, disk_errors, rename_file
 
 MAX_HEADER = 100_000_000
+BLOCK = 1 << 18
 DTYPES: Mapping[str, np.dtype] = MappingProxyType(
     {
         "F16": np.dtype("<f2"),
@@ -138,42 +139,68 @@ def write_arrays(
     """Writes a shard's array file; durable on return. None if the shard has no arrays."""
     if not tensors:
         return None
-    header: dict[str, Any] = {}
-    metadata = {"format": "sightline.arrays.1", "run": run_hash, "shard": str(index)}
+    digests = {tensor.name: "0" * 32 for tensor in tensors}
+    head = b""
+
+    def fill(file: PendingFile) -> None:
+        # The header's length is known before its digests are, so that each byte is hashed and
+        # written while it is in the processor's cache.
+        nonlocal head
+        file.append(memoryview(_header(index, run_hash, tensors, digests)))
+        for tensor in tensors:
+            digest = xxhash.xxh3_128()
+            for view in _views(tensor):
+                digest.update(view)
+                file.append(view)
+            digests[tensor.name] = digest.hexdigest()
+        head = _header(index, run_hash, tensors, digests)
+        file.patch(0, head)
+
+    def path() -> Path:
+        return directory / f"{index:06d}.{xxhash.xxh3_128_hexdigest(head)}.safetensors"
+
+    return rename_file(directory / f"{index:06d}.safetensors", fill, path)
+
+
+def _header(
+    index: int, run_hash: str, tensors: Sequence[_Tensor], digests: Mapping[str, str]
+) -> bytes:
+    entries: dict[str, Any] = {}
     offset = 0
     for tensor in tensors:
-        digest = xxhash.xxh3_128()
-        size = 0
-        for piece in tensor.pieces:
-            digest.update(_bytes(piece))
-            size += piece.nbytes
-        header[tensor.name] = {
+        size = sum(piece.nbytes for piece in tensor.pieces)
+        entries[tensor.name] = {
             "dtype": _CODES[tensor.dtype],
             "shape": [tensor.rows, *tensor.trailing],
             "data_offsets": [offset, offset + size],
         }
-        metadata[f"xxh3.{tensor.name}"] = digest.hexdigest()
         offset += size
-    text = json.dumps({"__metadata__": metadata, **header}, separators=(",", ":")).encode("ascii")
+    sums = {f"xxh3.{name}": digest for name, digest in digests.items()}
+    metadata = {"format": "sightline.arrays.1", "run": run_hash, "shard": str(index), **sums}
+    text = json.dumps({"__metadata__": metadata, **entries}, separators=(",", ":")).encode("ascii")
     text += b" " * (-len(text) % 8)
-    head = len(text).to_bytes(8, "little") + text
+    return len(text).to_bytes(8, "little") + text
 
-    def fill(file: PendingFile) -> None:
-        file.append(memoryview(head))
-        small: list[memoryview] = []
-        for tensor in tensors:
-            for piece in tensor.pieces:
-                view = _bytes(piece)
-                if len(view) < 65536:
-                    small.append(view)
-                    continue
-                file.append(memoryview(b"".join(small)))
-                small = []
-                file.append(view)
-        file.append(memoryview(b"".join(small)))
 
-    path = directory / f"{index:06d}.{xxhash.xxh3_128_hexdigest(head)}.safetensors"
-    return rename_file(directory / f"{index:06d}.safetensors", fill, lambda: path)
+def _views(tensor: _Tensor) -> Iterator[memoryview]:
+    """The tensor's bytes in blocks that fit a cache; small pieces are joined."""
+    small: list[memoryview] = []
+    waiting = 0
+    for piece in tensor.pieces:
+        view = _bytes(piece)
+        if len(view) < BLOCK // 4:
+            small.append(view)
+            waiting += len(view)
+            if waiting < BLOCK:
+                continue
+            view, small, waiting = memoryview(b"".join(small)), [], 0
+        elif small:
+            yield memoryview(b"".join(small))
+            small, waiting = [], 0
+        for at in range(0, len(view), BLOCK):
+            yield view[at : at + BLOCK]
+    if small:
+        yield memoryview(b"".join(small))
 
 
 def _bytes(array: np.ndarray) -> memoryview:
