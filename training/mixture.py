@@ -45,12 +45,12 @@ ALL_TYPES = {
     "position": 1.0,
     "digit": 1.6,
     "existence": 1.0,
-    "comparison": 1.5,
+    "comparison": 1.8,
     "multiple_choice": 2.4,
     "description": 1.0,
     "scene": 0.25,
     "text": 0.6,
-    "letter": 2.0,
+    "letter": 3.0,
 }
 FORM_SHARES = {
     "p_true": 0.06,
@@ -139,13 +139,15 @@ class QuestionMixture:
 
     @staticmethod
     def letter(random: Random) -> tuple[str, str]:
-        """Which option holds a stated text: no picture needed, only the option list."""
+        """Which option holds a stated text, or the reverse: only the option list is needed."""
         options = OPTIONS[random.choice(("color", "shape", "position", "digit", "count"))]
         chosen = random.sample(options, random.choice((2, 3, 4, 4)))
         answer = random.choice(chosen)
         lines = [f"{LETTERS[i]}. {text}" for i, text in enumerate(chosen)]
-        question = f"Which option is {answer}?"
-        return "\n".join([question, *lines]), LETTERS[chosen.index(answer)]
+        letter = LETTERS[chosen.index(answer)]
+        if random.random() < 0.4:
+            return "\n".join([f"What is option {letter}?", *lines]), answer
+        return "\n".join([f"Which option is {answer}?", *lines]), letter
 
     def formed(self, item: Item, random: Random, *, forms: bool) -> tuple[str, str]:
         """Puts an item into one of the prompt forms it allows."""

@@ -19,6 +19,10 @@ from sightline.data.scenes import SPLITS, generate
 
 SPECIAL = ("<pad>", "<unk>", "<image>", "<user>", "<assistant>", "<end>")
 LETTERS = "ABCDEFGH"
+# "A." and "A)" before white space, "(A)", A after "option" or a colon, and A on its own.
+_LETTER = (
+    r"(?<![A-Za-z(]){x}[.)](?=\s|$)|(?<=\(){x}(?=\))|(?<=[Oo]ption |: ){x}(?![A-Za-z])|^\s*{x}\s*$"
+)
 FILE = Path(__file__).with_name("vocabulary.txt")
 EXTRA_WORDS = """
 please using following options option choices choice choose select from these only one word letter
@@ -56,9 +60,7 @@ def build_tokenizer(words: list[str]) -> PreTrainedTokenizerFast:
     tokenizer.normalizer = normalizers.Sequence(
         [
             *(
-                normalizers.Replace(
-                    Regex(rf"(?<![A-Za-z]){letter}[.)](?=\s|$)|^\s*{letter}\s*$"), f" {mark} "
-                )
+                normalizers.Replace(Regex(_LETTER.format(x=letter)), f" {mark} ")
                 for letter, mark in marks.items()
             ),
             normalizers.Lowercase(),

@@ -105,8 +105,8 @@ def _causes(draft: Draft, question_type: str, picture: Picture) -> tuple[str, ..
 def _difficulty(draft: Draft, picture: Picture) -> float:
     """The picture's severity, raised by what covers, shrinks or tints the objects asked about."""
     share = 1 / max(len(draft.targets), 1)
-    extra = sum(0.4 * t.occluded + 0.3 * (t.size == 0) + 0.6 * t.mixing for t in draft.targets)
-    return round(0.75 * picture.difficulty + 0.25 * min(extra * share, 1.0), 6)
+    extra = sum(0.7 * t.occluded + 0.15 * (t.size == 0) + 0.5 * t.mixing for t in draft.targets)
+    return round(0.55 * picture.difficulty + 0.45 * min(extra * share, 1.0), 6)
 
 
 def ask(

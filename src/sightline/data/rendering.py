@@ -300,10 +300,10 @@ def render(
     _write_words(images, scenes, rng)
     weight = difficulty * rng.uniform(0.4, 1.0, (n, 1, 1, 1)).astype(np.float32)
     images = images + weight * (_blurred(images) - images)
-    contrast = 1 - 0.6 * difficulty * rng.uniform(0.3, 1.0, (n, 1, 1, 1)).astype(np.float32)
+    contrast = 1 - 0.7 * difficulty * rng.uniform(0.4, 1.0, (n, 1, 1, 1)).astype(np.float32)
     images = 128 + contrast * (images - 128)
     noise = rng.standard_normal(images.shape, dtype=np.float32)
-    images = images + (3 + 24 * difficulty) * noise
+    images = images + (3 + 18 * difficulty + 24 * difficulty**3) * noise
     return np.clip(np.rint(images), 0, 255).astype(np.uint8)
 
 
