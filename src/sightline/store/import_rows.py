@@ -31,6 +31,7 @@ from sightline.core.types import (
 )
 from sightline.data.fields import shown
 from sightline.store.import_values import (
+    read_correct,
     read_generation,
     read_generations,
     read_label,
@@ -76,13 +77,17 @@ NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """What is read, and the names it goes by in a row; the first that a row has is used.
 
 Where a row has no references but an ``answer`` beside another name of the answer (``prediction``,
-``response``, ``output``), its ``answer`` is the reference.
+``response``, ``output``), its ``answer`` is the reference. Where a row is one version of an item,
+with an id ``item:version`` and a category ``topic/version``, its question type is the version.
 """
 
 PROBABILITY_FLOOR = 1e-12
 """A recorded probability of 0 is one too small to be written; its logarithm is that of this."""
 
-RECOGNISED = frozenset(name for names in NAMES.values() for name in names) | {*choice_letters(26)}
+_FIELD = {name: field for field, names in NAMES.items() for name in names}
+_ORDER = tuple(_FIELD)
+_FULL_TEXT = frozenset({"answer_text"})
+RECOGNISED = frozenset(_FIELD) | {*choice_letters(26)}
 """Every column that can matter."""
 
 MAX_CHOICES = 702
@@ -133,13 +138,17 @@ def interpret(row: Mapping[str, Any]) -> RecordedRow:
     images, embedded = _images(value["image"])
     meta, unused = _meta({n: item for n, item in row.items() if n not in used})
     identity = read_label("id", value["id"]) or _derived_id(question, images, choices)
+    question_type = read_label("question type", value["question_type"])
+    _, colon, version = identity.rpartition(":")
+    if question_type is not None and colon and question_type.endswith(f"/{version}"):
+        meta["category"], question_type = question_type, version
     example = Example(
         id=identity,
         question=question,
         choices=choices,
         references=_references(value["references"], choices),
         group=read_label("group", value["group"]) or identity,
-        question_type=read_label("question type", value["question_type"]),
+        question_type=question_type,
         meta=meta,
     )
     return RecordedRow(
@@ -148,28 +157,22 @@ def interpret(row: Mapping[str, Any]) -> RecordedRow:
         example=example,
         images=images,
         records=_records(value, example, scores),
-        correct=_correct(value["correct"]),
+        correct=read_correct(value["correct"]),
         unused=(*unused, *(["embedded images"] if embedded else [])),
     )
 
 
 def _by_name(row: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
-    """The row's values by what they mean, and the columns that were recognised."""
-    names = {field: [n for n in known if row.get(n) is not None] for field, known in NAMES.items()}
-    answers = names["answer"]
-    if (
-        not names["references"]
-        and answers[:1] == ["answer"]
-        and set(answers) - _FULL_TEXT > {"answer"}
-    ):
-        names["references"] = ["answer"]
-        names["answer"] = answers[1:]
-    value = {field: row[there[0]] if there else None for field, there in names.items()}
-    used = {there[0] for there in names.values() if there}
-    return value, used | {n for known in NAMES.values() for n in known if row.get(n) is None}
-
-
-_FULL_TEXT = {"answer_text"}
+    """The row's values by what they mean, and the columns that they are from."""
+    names: dict[str, list[str]] = {}
+    for name in sorted((n for n in row if n in _FIELD and row[n] is not None), key=_ORDER.index):
+        names.setdefault(_FIELD[name], []).append(name)
+    answers = names.get("answer", [])
+    has_another = set(answers) - _FULL_TEXT > {"answer"}
+    if "references" not in names and answers[:1] == ["answer"] and has_another:
+        names |= {"references": ["answer"], "answer": answers[1:]}
+    chosen = {field: there[0] for field, there in names.items()}
+    return dict.fromkeys(NAMES) | {f: row[name] for f, name in chosen.items()}, {*chosen.values()}
 
 
 def _records(
@@ -191,13 +194,7 @@ def _records(
         features[Feature.RECORDED_CONFIDENCE] = np.array(confidence)
     if greedy is None and not samples:
         raise DataError("no answer and no samples")
-    own = Record(
-        example,
-        condition,
-        greedy,
-        samples=() if cells else samples,
-        features=features,
-    )
+    own = Record(example, condition, greedy, () if cells else samples, features)
     prefix = "" if condition == CLEAN else f"{condition}+"
     records = [own, *_under(example, prefix, cells, samples)] if cells else [own]
     if value["answer_negated"] is not None or (negated and not cells):
@@ -207,7 +204,7 @@ def _records(
                 example,
                 f"{prefix}{NEGATED}",
                 None if answer is None else read_generation("answer_negated", answer),
-                samples=() if cells else negated,
+                () if cells else negated,
             )
         )
     if cells and negated:
@@ -220,7 +217,7 @@ def _under(
 ) -> list[Record]:
     """One record a condition; a single answer is its greedy one, several are draws."""
     draws = len(answers) // len(cells)
-    if draws * len(cells) != len(answers):
+    if draws * len(cells) != len(answers) or not answers:
         raise DataError(f"{len(answers)} samples do not divide into {len(cells)} conditions")
     out = []
     for i, cell in enumerate(cells):
@@ -396,14 +393,3 @@ def _meta(rest: Mapping[str, Any]) -> tuple[dict[str, Scalar], list[str]]:
 def _derived_id(question: str, images: tuple[str, ...], choices: tuple[str, ...] | None) -> str:
     parts = json.dumps([question, images, choices]).encode("ascii")
     return hashlib.sha256(parts).hexdigest()[:24]
-
-
-def _correct(value: Any) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, str):
-        value = {"true": True, "false": False}.get(value.strip().lower(), value)
-    number = float(value) if isinstance(value, bool) else read_number("correct", value)
-    if not 0 <= number <= 1:
-        raise DataError(f"correct is {number:g}, not between 0 and 1")
-    return number

@@ -145,3 +145,15 @@ def read_logprobs(name: str, values: Float[np.ndarray, " c"]) -> Float[np.ndarra
     if (values > 0).any():
         raise DataError(f"{name} with {values.max():g}; log-probabilities are at most 0")
     return values
+
+
+def read_correct(value: Any) -> float | None:
+    """Correctness in [0, 1]: a number, a boolean or text of one."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        value = {"true": True, "false": False}.get(value.strip().lower(), value)
+    number = float(value) if isinstance(value, bool) else read_number("correct", value)
+    if not 0 <= number <= 1:
+        raise DataError(f"correct is {number:g}, not between 0 and 1")
+    return number

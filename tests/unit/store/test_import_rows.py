@@ -94,6 +94,13 @@ def test_answer_beside_a_prediction_is_the_reference() -> None:
     assert (row.example.references, row.records[0].answer.text) == (("cat",), "dog")
 
 
+def test_the_type_of_a_version_of_an_item_is_the_version() -> None:
+    example = interpret({**FREE, "id": "chart_1:blur", "category": "chart/blur"}).example
+    assert (example.question_type, example.meta["category"]) == ("blur", "chart/blur")
+    example = interpret({**FREE, "category": "chart/blur"}).example
+    assert (example.question_type, dict(example.meta)) == ("chart/blur", {})
+
+
 def test_text_forms_of_tables_are_read() -> None:
     row = interpret(
         {
@@ -266,6 +273,7 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("samples is", {**FREE, "samples": "dog"}),
     ("samples[1]", {**FREE, "samples": ["dog", None]}),
     ("do not divide", {**FREE, "samples": ["a", "b", "c"], "sample_cells": ["x1", "x2"]}),
+    ("0 samples do not divide", {**FREE, "sample_cells": ["x1", "x2"]}),
     ("different", {**FREE, "samples": ["a", "b"], "sample_cells": ["x1", "x1"]}),
     ("sample_cells is", {**FREE, "samples": ["a"], "sample_cells": [1]}),
     ("the choices are", {**CHOICE, "choices": ["one"]}),
