@@ -7,12 +7,13 @@ what the model does with the picture to what it does without.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
+from sightline.core.errors import MissingFeatureError
 from sightline.core.protocols import Request, VisionLanguageModel
 from sightline.core.types import Example, Record
 from sightline.data.scenes import BENCHMARK_TYPES, generate
@@ -105,11 +106,12 @@ def _graded(
     """Correctness and log-probability of every greedy answer."""
     correct, logprob = [], []
     for record in _observed(model, examples, images):
-        greedy = record.greedy
-        if greedy is None or greedy.logprobs is None:
-            correct.append(0.0)
-            logprob.append(-np.inf)
-            continue
+        greedy = record.answer
+        if greedy.logprobs is None:
+            raise MissingFeatureError(
+                f"Record {record.key} has no log-probabilities; the gates require them. "
+                "Measure a model that shows them."
+            )
         correct.append(Auto().grade(record.example, greedy))
         logprob.append(float(np.sum(greedy.logprobs)))
     return np.asarray(correct), np.asarray(logprob)
@@ -135,6 +137,9 @@ def measure_gates(
         n: Number of questions.
         seed: Seed of the scenes.
         types: Question types.
+
+    Raises:
+        MissingFeatureError: The model shows no log-probabilities.
     """
     batch = generate(split, -(-n // 3) + n // 20 + 2, seed, 3, types=types)
     items = batch.items[:n]
@@ -195,8 +200,6 @@ def measure_gates(
 
 
 def _with_gates(report: GateReport) -> GateReport:
-    from dataclasses import replace
-
     weakest = min(report.types, key=lambda figure: figure.gain)
     falls = all(a >= b for a, b in zip(report.quartiles, report.quartiles[1:], strict=False))
     drop = report.quartiles[0] - report.quartiles[-1]
