@@ -78,7 +78,8 @@ def _run(evaluation: Evaluation, key: str, name: str, image_bytes: ImageBytes) -
         key=key,
         title=name,
         subtitle=f"on {inert(evaluation.run.dataset, 80)}",
-        stamps=_stamps(evaluation),
+        partial=None if evaluation.run.partial is None else inert(evaluation.run.partial),
+        notes=tuple(inert(note) for note in evaluation.run.notes),
         facts=_facts(evaluation),
         summary=_summary(evaluation),
         leaderboard=tables.leaderboard(evaluation),
@@ -95,12 +96,6 @@ def _run(evaluation: Evaluation, key: str, name: str, image_bytes: ImageBytes) -
         answers=_answers(evaluation, image_bytes),
         protocol=_protocol(evaluation),
     )
-
-
-def _stamps(evaluation: Evaluation) -> tuple[str, ...]:
-    run = evaluation.run
-    stamps = [] if run.partial is None else [f"Partial run: {inert(run.partial)}"]
-    return (*stamps, *(inert(note) for note in run.notes))
 
 
 def _facts(evaluation: Evaluation) -> tuple[Fact, ...]:
@@ -184,8 +179,9 @@ def _control_warning(evaluation: Evaluation, best: EstimatorResult) -> list[str]
     figure = numbers.plain(heldout(control, "auroc"), "auroc", level=evaluation.protocol.level)
     if floor.low is not None and value >= floor.low:
         return [
-            f"Caution: the control {inert(control.name)}, which looks at no answer's "
-            f"probability, reaches AUROC {figure}, inside the interval of the best estimator."
+            f"Caution: the control {inert(control.name)}, which by design cannot know whether an "
+            f"answer is right, reaches AUROC {figure}; that is not below the interval of the best "
+            "estimator."
         ]
     return [f"The best control, {inert(control.name)}, reaches AUROC {figure}."]
 

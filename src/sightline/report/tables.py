@@ -14,7 +14,7 @@ from sightline.report.view import Bar, Cell, Heading, Row, Table
 
 LEADERBOARD = ("auroc", "within_type_auroc", "prr", "aurc", "auarc", "fpr95", "ece", "brier")
 COMPARED = ("auroc", "prr", "aurc", "auarc", "ece", "brier")
-RAW = ("auroc", "within_type_auroc", "prr", "aurc", "auarc", "fpr95", "ece", "ece15", "brier")
+RAW = ("auroc", "within_type_auroc", "prr", "aurc", "ece", "ece15", "brier")
 BAR_LOW = 0.3
 
 Read = Callable[[EstimatorResult, str], Estimate]
@@ -62,7 +62,7 @@ def marks(result: EstimatorResult, evaluation: Evaluation) -> tuple[str, ...]:
     if result.name == evaluation.protocol.baseline:
         out.append("best simple baseline")
     if result.calibration == "base rate":
-        out.append("no signal: base rate")
+        out.append("base rate")
     elif result.calibration != "fitted":
         out.append("not calibrated")
     if not result.raw:

@@ -255,7 +255,8 @@ class RunView:
     key: str
     title: str
     subtitle: str
-    stamps: tuple[str, ...]
+    partial: str | None
+    notes: tuple[str, ...]
     facts: tuple[Fact, ...]
     summary: tuple[str, ...]
     leaderboard: Table

@@ -154,15 +154,16 @@ def evaluation(
     )
 
 
-def bare(
-    reason: str = "all answers are right; both right and wrong ones are required",
-) -> Evaluation:
+def bare(full: Evaluation | None = None) -> Evaluation:
     """A run on which nothing could be measured: one class, no calibration, no types."""
-    full = evaluation()
+    full = full or evaluation()
+    reason = "all answers are right; both right and wrong ones are required"
     missing = Estimate(None, n=3, reason=reason)
     results = tuple(
         replace(
             result,
+            scored=3,
+            skipped=(),
             raw=dict.fromkeys(result.raw, missing),
             heldout=dict.fromkeys(result.heldout, missing),
             within_type=Estimate(None, reason="some rows have no question type"),
@@ -182,8 +183,18 @@ def bare(
     )
     return replace(
         full,
-        run=replace(full.run, partial=None, notes=(), records=3, quarantined=0),
-        protocol=replace(full.protocol, graded=3, baseline=None),
+        run=replace(
+            full.run,
+            partial=None,
+            notes=(),
+            records=3,
+            groups=3,
+            quarantined=0,
+            quarantine_reasons=(),
+            truncated_answers=0,
+            empty_answers=0,
+        ),
+        protocol=replace(full.protocol, graded=3, ungraded=(), rows=(1, 1, 1), baseline=None),
         accuracy=Estimate(1.0, 0.44, 1.0, n=3),
         types=(),
         oracle_risk_coverage=Curve((1.0,), (0.0,)),

@@ -23,12 +23,12 @@ def with_auroc(run: Evaluation, name: str, figure: Estimate) -> Evaluation:
     )
 
 
-def test_one_run_has_no_comparison_and_its_stamps_come_first() -> None:
+def test_one_run_has_no_comparison_and_says_that_it_is_partial() -> None:
     view = page(evaluation())
     assert view.comparison is None
     assert view.title == "Can llava-1.5-7b-hf be trusted?"
-    assert view.runs[0].stamps[0].startswith("Partial run: first 605")
-    assert any("Preliminary" in stamp for stamp in view.runs[0].stamps)
+    assert view.runs[0].partial == "first 605 of 2,000 examples (--limit 605)"
+    assert "Preliminary" in view.runs[0].notes[0]
     assert page(evaluation(), title="Mine").title == "Mine"
 
 
