@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from sightline.core.errors import DataError, UsageError
 from sightline.core.types import Estimate
 from sightline.metrics import METRICS, BinGaps, Metric
-from sightline.metrics.closed_form import NORMAL, auroc_estimate, proportion
+from sightline.metrics.closed_form import NORMAL, auroc_estimate, proportion, student
 from sightline.metrics.discrimination import auroc_levels
 from sightline.metrics.ranked import (
     Ranked,
@@ -74,6 +74,7 @@ class Bootstrap:
 
     Attributes:
         level: Coverage of the intervals.
+        tail: Share of the resamples beyond each end; (1 - level) / 2 widened for few groups.
         n: Rows, rounded mean over the samples.
         values: Figure by metric, one per estimator; NaN where there is a reason.
         reasons: Why a figure is not defined, by (estimator, metric).
@@ -83,6 +84,7 @@ class Bootstrap:
     """
 
     level: float
+    tail: float
     n: int
     values: Mapping[str, Float[np.ndarray, " e"]]
     reasons: Mapping[tuple[int, str], str]
@@ -105,7 +107,7 @@ class Bootstrap:
             value,
             self.draws[metric][estimator],
             self.jackknife[metric][estimator],
-            self.level,
+            self.tail,
             rule,
         )
         if interval is None:
@@ -131,7 +133,7 @@ class Bootstrap:
         )
         if not values and not np.any(draws):
             return Estimate(0.0, 0.0, 0.0, n=self.n)
-        interval = _interval(float(values), draws, left_out, self.level, _rule(metric))
+        interval = _interval(float(values), draws, left_out, self.tail, _rule(metric))
         if interval is None:
             return Estimate(float(values), n=self.n)
         return Estimate(float(values), *interval, n=self.n)
@@ -156,7 +158,9 @@ def cluster_bootstrap(
     drawn twice counts twice in every sample it is in.
 
     Intervals are BCa (bias-corrected and accelerated; acceleration from a jackknife over at most
-    100 random blocks of groups, which has the same limit as one over single groups). Calibration
+    100 random blocks of groups, which has the same limit as one over single groups), with tails
+    widened as Student's quantile is beside the normal one, since resamples vary too little where
+    groups are few. Calibration
     errors are means of absolute values: their resamples lie above the estimate, as the estimate
     lies above the truth, which a percentile or BCa interval would take the wrong way. They get the
     basic interval [2v - q_high, 2v - q_low], which subtracts that bias once, widened to hold the
@@ -179,7 +183,7 @@ def cluster_bootstrap(
 
     Source:
         Efron 1987 (BCa); Field and Welsh 2007 (resampling clusters); Shao and Wu 1989 (grouped
-        jackknife).
+        jackknife); Hesterberg 2015 (tails).
     """
     estimators = _check(samples, metrics)
     group_ids = np.unique(np.concatenate([s.groups for s in samples]))
@@ -206,6 +210,7 @@ def cluster_bootstrap(
     )
     return Bootstrap(
         level=level,
+        tail=_tail(level, min(len(np.unique(s.groups)) for s in samples)),
         n=round(float(np.mean([len(s.correct) for s in samples]))),
         values={m: values[m][:, 0] for m in metrics},
         reasons=reasons,
@@ -394,7 +399,7 @@ def _interval(
     value: float,
     draws: Float[np.ndarray, " b"],
     left_out: Float[np.ndarray, " j"],
-    level: float,
+    tail: float,
     rule: Metric,
 ) -> tuple[float, float] | None:
     defined = draws[~np.isnan(draws)]
@@ -404,18 +409,26 @@ def _interval(
     if same.all():
         return None
     below = (np.sum((defined < value) & ~same) + np.sum(same) / 2) / len(defined)
-    tails = (1 - level) / 2, (1 + level) / 2
+    tails = tail, 1 - tail
     if rule.bin_gaps is not None or not 0 < below < 1:
         q_low, q_high = np.quantile(defined, tails)
         return min(2 * value - float(q_high), value), max(2 * value - float(q_low), value)
     bias = NORMAL.inv_cdf(float(below))
     acceleration = _acceleration(left_out[~np.isnan(left_out)])
     levels = []
-    for tail in tails:
-        shifted = bias + NORMAL.inv_cdf(tail)
+    for share in tails:
+        shifted = bias + NORMAL.inv_cdf(share)
         levels.append(NORMAL.cdf(bias + shifted / (1 - acceleration * shifted)))
     low, high = np.quantile(defined, levels)
     return float(low), float(high)
+
+
+def _tail(level: float, n_groups: int) -> float:
+    """The tail of the normal that is as far out as Student's with n - 1 in place of n below."""
+    if n_groups < 2:
+        return (1 - level) / 2
+    quantile = student(NORMAL.inv_cdf((1 + level) / 2), n_groups - 1)
+    return NORMAL.cdf(-quantile * (n_groups / (n_groups - 1)) ** 0.5)
 
 
 def _acceleration(left_out: Float[np.ndarray, " j"]) -> float:
