@@ -376,8 +376,8 @@ def _logistic(
         fit = np.sum(rows * np.logaddexp(0.0, logits) - targets * logits) / n
         return float(fit + _RIDGE / 2 * (at @ at))
 
-    current = loss(weights)
-    for _ in range(100):
+    previous, current = np.inf, loss(weights)
+    while previous - current > 1e-15:
         p = _probability(design @ weights)
         gradient = design.T @ (rows * p - targets) / n + _RIDGE * weights
         curvature = (design * (rows * p * (1 - p))[:, None]).T @ design / n
@@ -387,8 +387,6 @@ def _logistic(
             size /= 2
         weights = weights - size * step
         previous, current = current, loss(weights)
-        if previous - current <= 1e-15:
-            break
     fitted: list[float] = weights.tolist()
     return fitted
 

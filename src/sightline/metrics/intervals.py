@@ -76,7 +76,7 @@ class Bootstrap:
         level: Coverage of the intervals.
         tail: Share of the resamples beyond each end; (1 - level) / 2 widened for few groups.
         n: Rows, rounded mean over the samples.
-        values: Figure by metric, one per estimator; NaN where there is a reason.
+        values: Figure by metric, one per estimator; to be read only where there is no reason.
         reasons: Why a figure is not defined, by (estimator, metric).
         draws: Resampled figures by metric; NaN where a resample leaves it undefined.
         jackknife: Figures by metric with one block of groups left out at a time.
@@ -131,7 +131,7 @@ class Bootstrap:
             table[metric][first] - table[metric][second]
             for table in (self.values, self.draws, self.jackknife)
         )
-        if not values and not np.any(draws):
+        if not values and not np.any(np.nan_to_num(draws)):
             return Estimate(0.0, 0.0, 0.0, n=self.n)
         interval = _interval(float(values), draws, left_out, self.tail, _rule(metric))
         if interval is None:
@@ -160,14 +160,17 @@ def cluster_bootstrap(
     Intervals are BCa (bias-corrected and accelerated; acceleration from a jackknife over at most
     100 random blocks of groups, which has the same limit as one over single groups), with tails
     widened as Student's quantile is beside the normal one, since resamples vary too little where
-    groups are few. Calibration
-    errors are means of absolute values: their resamples lie above the estimate, as the estimate
-    lies above the truth, which a percentile or BCa interval would take the wrong way. They get the
-    basic interval [2v - q_high, 2v - q_low], which subtracts that bias once, widened to hold the
-    estimate itself, and down to 0 where the estimate is within chance of a calibrated score: below
-    the ``level`` quantile of resamples whose bins were first rid of their gaps. In simulations of
-    200 to 1,000 rows the 95 % intervals of ranking metrics and proper scores cover 92 to 98 %,
-    those of calibration errors 84 to 99 %, of coverage at risk (which jumps) 80 to 90 %.
+    groups are few.
+
+    Calibration errors are means of absolute values: their resamples lie above the estimate, as the
+    estimate lies above the truth, which a percentile or BCa interval would take the wrong way. They
+    get the basic interval [2v - q_high, 2v - q_low], which subtracts that bias once, widened to
+    hold the estimate itself, and down to 0 where the estimate is within chance of a calibrated
+    score: below the ``level`` quantile of resamples whose bins were first rid of their gaps.
+
+    In simulations of 200 to 1,000 rows the 95 % intervals of ranking metrics and proper scores
+    cover 92 to 98 %, those of calibration errors 84 to 99 %, of coverage at risk (which jumps) 80
+    to 90 %.
 
     Args:
         samples: One per split seed, each with the same estimators in the same order.
@@ -188,7 +191,8 @@ def cluster_bootstrap(
     estimators = _check(samples, metrics)
     group_ids = np.unique(np.concatenate([s.groups for s in samples]))
     prepared = [_Prepared.of(sample, group_ids, metrics) for sample in samples]
-    once = np.ones((1, len(group_ids)))
+    n_groups = max(1, len(group_ids))
+    once = np.ones((1, n_groups))
     values = _measure(prepared, once, metrics, estimators, {})
     reasons = {
         (e, metric): reason
@@ -196,14 +200,14 @@ def cluster_bootstrap(
         for e in range(estimators)
         if (reason := _reason(samples, metric, float(values[metric][e, 0]))) is not None
     }
-    left_out = _jackknife_weights(len(group_ids), rng)
+    left_out = _jackknife_weights(n_groups, rng)
     jackknife = _in_blocks(
         prepared, _blocks(left_out, _block_size(samples)), metrics, estimators, reasons
     )
     errors = [m for m in metrics if _rule(m).bin_gaps is not None]
     drawn = _in_blocks(
         prepared,
-        _drawn(len(group_ids), n_resamples, _block_size(samples), rng),
+        _drawn(n_groups, n_resamples, _block_size(samples), rng),
         (*metrics, *(m + _CALIBRATED for m in errors)),
         estimators,
         reasons,
@@ -432,8 +436,6 @@ def _tail(level: float, n_groups: int) -> float:
 
 
 def _acceleration(left_out: Float[np.ndarray, " j"]) -> float:
-    if not len(left_out):
-        return 0.0
-    influence = left_out.mean() - left_out
+    influence = np.sum(left_out) / max(1, len(left_out)) - left_out
     spread = float(np.sum(influence**2)) ** 1.5
     return float(np.sum(influence**3)) / (6 * spread) if spread > 0 else 0.0

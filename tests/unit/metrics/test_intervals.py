@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from sightline.core.errors import DataError, UsageError
+from sightline.core.types import Estimate
 from sightline.metrics import METRICS
 from sightline.metrics.discrimination import auroc
 from sightline.metrics.intervals import Sample, cluster_bootstrap
@@ -95,6 +96,9 @@ def test_identical_scores_differ_by_exactly_nothing():
     twice = Sample(one.scores[[0, 0]], one.correct, one.groups)
     difference = bootstrap(twice).difference(0, 1, "auroc")
     assert (difference.value, difference.low, difference.high) == (0.0, 0.0, 0.0)
+    rare = np.append(np.ones(119), 0.0)
+    difference = bootstrap(Sample(twice.scores, rare, one.groups)).difference(0, 1, "auroc")
+    assert (difference.value, difference.low, difference.high) == (0.0, 0.0, 0.0)
 
 
 def test_a_difference_of_perfect_and_constant_scores_has_no_interval():
@@ -184,6 +188,7 @@ def test_a_seed_without_rows_is_a_reason():
     empty = Sample(np.zeros((2, 0)), np.zeros(0), np.zeros(0, dtype=int))
     estimate = bootstrap(sample(), empty).estimate(0, "auroc")
     assert estimate.reason == "0 rows; auroc requires at least 10"
+    assert bootstrap(empty).estimate(0, "auroc") == Estimate(None, n=0, reason=estimate.reason)
 
 
 def test_within_type_auroc_is_the_mean_over_types_with_both_classes():
