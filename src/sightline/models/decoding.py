@@ -13,6 +13,11 @@ from jaxtyping import Float
 from sightline.core.errors import ModelError
 from sightline.models.prefill import Prefill
 
+_NOT_FINITE = (
+    "The model's logits hold NaN or infinity; finite logits are required. "
+    "Load it with another dtype, such as bfloat16 or float32."
+)
+
 
 @dataclass(slots=True)
 class Decoded:
@@ -151,10 +156,14 @@ def score(
     padded = padded.to(device)
     logits = start.continued(index, room=longest).feed(padded[:, :-1]).logits
     rest = _chosen(logits, padded[:, 1:]).double().cpu().numpy()
-    return [
+    scored = [
         np.concatenate([first[row : row + 1], rest[row, : len(ids) - 1]])
         for row, ids in enumerate(continuations)
     ]
+    if not all(np.isfinite(values).all() for values in scored):
+        raise ModelError(_NOT_FINITE)
+    # Rounding of the normaliser can leave a certain token a hair above log 1.
+    return [np.minimum(values, 0.0) for values in scored]
 
 
 def sample_uniforms(seed: int, example_id: str, samples: int, tokens: int) -> np.ndarray:
@@ -195,10 +204,7 @@ def _drawn(log_probs: torch.Tensor, uniform: torch.Tensor, sampling: Sampling) -
 
 def _require_finite(chosen: torch.Tensor) -> None:
     if not bool(torch.isfinite(chosen).all()):
-        raise ModelError(
-            "The model's logits hold NaN; finite logits are required. "
-            "Load it with another dtype, such as bfloat16 or float32."
-        )
+        raise ModelError(_NOT_FINITE)
 
 
 def _record(

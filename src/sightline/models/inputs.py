@@ -1,8 +1,9 @@
 """From text and images to a model's input tensors, through the model's own processor.
 
-The prompt is the processor's chat template with the images first, then the text. A model without
-a template gets the plain form: one image marker per image, each on its own line, then the text
-(PaliGemma: markers without line breaks; BLIP: the text alone; both as their processors expect).
+The prompt is the processor's chat template with the images first, then the text; a template that
+takes no list of parts gets one string with a marker line per image. A model without a template
+gets the plain form: one image marker per image, each on its own line, then the text (PaliGemma:
+markers without line breaks; BLIP: the text alone; both as their processors expect).
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ class InputBuilder:
         self._adds_markers = hasattr(processor, "num_query_tokens")
         self._marker = _image_marker(processor, self.tokenizer, image_token_id)
         self._reserved = _reserved_strings(self.tokenizer, self._marker)
+        self._takes_parts = not self.template or self._shows_parts()
 
     def prompt(self, text: str, images: int, *, where: str) -> str:
         """Returns the prompt text up to the place where the answer starts.
@@ -139,16 +141,31 @@ class InputBuilder:
                 return text
             end = "" if self.model_type == "paligemma" else "\n"
             return (self._marker + end) * images + text
-        content = [{"type": "image"}] * images + [{"type": "text", "text": text}]
-        turns: list[dict[str, Any]] = [{"role": "user", "content": content}]
+        turns: list[dict[str, Any]] = [{"role": "user", "content": self._content(text, images)}]
         if answer is not None:
-            turns.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
+            turns.append({"role": "assistant", "content": self._content(answer, 0)})
         return cast(
             str,
             self.processor.apply_chat_template(
                 turns, tokenize=False, add_generation_prompt=answer is None
             ),
         )
+
+    def _content(self, text: str, images: int) -> Any:
+        if self._takes_parts:
+            return [{"type": "image"}] * images + [{"type": "text", "text": text}]
+        return (self._marker + "\n") * images + text
+
+    def _shows_parts(self) -> bool:
+        """Whether the template takes content as a list of parts; older ones take a string."""
+        from jinja2 import TemplateError
+
+        turns = [{"role": "user", "content": [{"type": "text", "text": _PROBE}]}]
+        try:
+            shown = self.processor.apply_chat_template(turns, tokenize=False)
+        except (TemplateError, TypeError):
+            return False
+        return _PROBE in shown and "'type'" not in shown
 
     def _spoken(self, prompt: str) -> str:
         # PaliGemma's processor ends every prompt with a line break.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from pathlib import Path
@@ -14,7 +15,7 @@ from sightline.core.protocols import VisionLanguageModel
 from sightline.data.prompts import PromptStyle
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 STYLE_FILE = "prompt_style.json"
 """A model directory may hold the prompt style it was trained with, as `PromptStyle.to_dict`."""
@@ -88,19 +89,31 @@ def load_model(
     directory = _checked_settings(source, revision, trust_remote_code=trust_remote_code)
     if style is None:
         style = _own_style(directory)
-    device = device_map if device_map is not None else _default_device(torch)
+    on_gpu = torch.cuda.is_available() and device_map != "cpu"
+    device = device_map if device_map is not None else "cuda:0" if on_gpu else "cpu"
     settings: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    precision = "float32" if dtype == "auto" and device == "cpu" else dtype
+    precision = "float32" if dtype == "auto" and not on_gpu else dtype
     try:
-        model = transformers.AutoModelForImageTextToText.from_pretrained(
-            source, dtype=precision, device_map=None if device == "cpu" else device, **settings
-        )
-        processor = _processor(transformers, source, model.config, settings)
+        with _quiet(transformers):
+            model, report = transformers.AutoModelForImageTextToText.from_pretrained(
+                source,
+                dtype=precision,
+                device_map=None if device == "cpu" else device,
+                output_loading_info=True,
+                **settings,
+            )
+            processor = _processor(transformers, source, model.config, settings)
     except (OSError, ValueError, ImportError) as error:
         raise UsageError(
             f"{spec} could not be loaded ({' '.join(str(error).split())[:300]}); an image-text-to-"
             "text model of transformers is required. Check the name, the files and the network."
         ) from error
+    absent = sorted(report["missing_keys"])
+    if absent:
+        raise UsageError(
+            f"{spec} has no weights for {', '.join(absent[:3])} ({len(absent)} such); all weights "
+            "are required, since missing ones would be random. Download the model again."
+        )
     identity = {
         "name": name,
         "revision": getattr(model.config, "_commit_hash", None) or revision,
@@ -190,8 +203,19 @@ def _own_style(directory: Path) -> PromptStyle:
     return PromptStyle.from_dict(json.loads(path.read_text(encoding="utf-8")))
 
 
-def _default_device(torch: Any) -> str:
-    return "cuda:0" if torch.cuda.is_available() else "cpu"
+@contextlib.contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """No progress bars and no advice of the library while it loads; its errors still raise."""
+    logging = transformers.utils.logging
+    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _processor(transformers: Any, source: str, config: Any, settings: dict[str, Any]) -> Any:

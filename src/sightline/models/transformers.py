@@ -13,6 +13,7 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,7 +49,7 @@ class TransformersModel:
     Args:
         model: A model of the image-text-to-text classes, in evaluation mode.
         processor: Its processor.
-        identity: What identifies the weights; see `sightline.models.loading.identity`.
+        identity: What identifies the weights, as `sightline.models.load_model` finds it.
         style: How an example becomes the user's text.
         blank_colour: Colour of the image that stands for "no image", as Pillow names it.
         decoding: How to decode; None = as fast as is exact for this model.
@@ -285,15 +286,13 @@ class TransformersModel:
             raise ModelError(_one_line(error, "the model refused its inputs")) from error
 
 
+@dataclass(frozen=True, slots=True)
 class _Batch:
     """Examples with equal numbers of images, their prompts and their images."""
 
-    __slots__ = ("examples", "images", "prompts")
-
-    def __init__(
-        self, examples: list[Example], prompts: list[str], images: list[tuple[Image, ...]]
-    ) -> None:
-        self.examples, self.prompts, self.images = examples, prompts, images
+    examples: list[Example]
+    prompts: list[str]
+    images: list[tuple[Image, ...]]
 
 
 def text_sha256(text: object) -> str:
@@ -319,6 +318,11 @@ def _detail_features(
 def _compact(states: torch.Tensor) -> np.ndarray:
     """Float16, or float32 where a value lies beyond float16's range (3 digits are enough)."""
     values = states.float().cpu().numpy()
+    if not np.isfinite(values).all():
+        raise ModelError(
+            "The model's hidden states hold NaN or infinity; finite states are required. "
+            "Load it with another dtype, such as bfloat16 or float32."
+        )
     if np.abs(values).max(initial=0.0) > _FLOAT16_MAX:
         return values
     return values.astype(np.float16)
@@ -326,12 +330,10 @@ def _compact(states: torch.Tensor) -> np.ndarray:
 
 def _eos_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
     """End tokens: those of the generation settings, then the tokenizer's own."""
-    settings = getattr(model, "generation_config", None)
     found: list[int] = []
     for ids in (
-        getattr(settings, "eos_token_id", None),
+        getattr(getattr(model, "generation_config", None), "eos_token_id", None),
         tokenizer.eos_token_id,
-        None if settings is not None else model.config.get_text_config().eos_token_id,
     ):
         if ids is not None:
             found += [ids] if isinstance(ids, int) else list(ids)
@@ -369,7 +371,7 @@ def _model_errors() -> Iterator[None]:
     """Turns what a model's forward pass raises into errors the caller can act on."""
     try:
         yield
-    except torch.cuda.OutOfMemoryError as error:
+    except (torch.cuda.OutOfMemoryError, MemoryError) as error:
         raise OutOfMemoryError(_one_line(error, "memory ran out")) from error
     except RuntimeError as error:
         if "can't allocate memory" in str(error) or "out of memory" in str(error):

@@ -44,6 +44,16 @@ def test_a_template_that_adds_words_before_the_answer_leaves_the_lead_empty() ->
     assert builder(thinking).answer_form([4]).lead == ""
 
 
+@pytest.mark.parametrize("failing", [True, False])
+def test_a_template_of_strings_gets_a_marker_line_per_image(failing: bool) -> None:
+    check = "{% if m.content is not string %}{{ raise_exception('no') }}{% endif %}"
+    template = (
+        "{% for m in messages %}" + check * failing + "{{ m.role + ': ' + m.content|string }}"
+    )
+    inputs = InputBuilder(TextProcessor(template + "\n{% endfor %}"), "any", 3)
+    assert inputs.prompt("What?", 2, where="x") == "user: <|start|>\n<|start|>\nWhat?\n"
+
+
 def test_without_a_template_the_answer_follows_after_a_space() -> None:
     plain = builder(None)
     assert plain.answer_form([4]).lead == " "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import time
@@ -101,6 +102,21 @@ def test_half_precision_on_request(saved_llava: Path) -> None:
     assert np.isfinite(record.answer.logprobs).all()
 
 
+@pytest.mark.parametrize("device_map", [None, "cpu", "auto"])
+def test_a_half_precision_checkpoint_runs_in_float32_on_the_cpu(
+    tiny_llava, tmp_path: Path, device_map: str | None
+) -> None:
+    if torch.cuda.is_available() and device_map != "cpu":
+        pytest.skip("a GPU keeps the checkpoint's precision")
+    path = tmp_path / "half"
+    copy.deepcopy(tiny_llava.model).half().save_pretrained(path)
+    tiny_llava.processor.save_pretrained(path)
+    model = load_model(str(path), device_map=device_map)
+    assert model.fingerprint()["dtype"] == "float32"
+    (record,) = model.observe([example("a", "What?")], [(picture(1, (9, 9)),)], REQUEST)
+    assert np.isfinite(record.answer.logprobs).all()
+
+
 def test_the_fingerprint_sees_other_weights_and_other_settings(copied: Path) -> None:
     before = load_model(str(copied)).fingerprint()
     assert load_model(str(copied)).fingerprint() == before
@@ -116,6 +132,20 @@ def test_the_fingerprint_sees_other_weights_and_other_settings(copied: Path) -> 
     template.write_text(template.read_text() + " ")
     other = load_model(str(copied)).fingerprint()
     assert other["chat_template_sha256"] != after["chat_template_sha256"]
+
+
+def test_missing_weights_are_not_made_up(copied: Path) -> None:
+    weights = load_file(copied / "model.safetensors")
+    dropped = next(name for name in weights if name.endswith("up_proj.weight"))
+    del weights[dropped]
+    save_file(weights, copied / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UsageError, match=r"has no weights for .*up_proj"):
+        load_model(str(copied))
+
+
+def test_loading_is_silent(saved_llava: Path, capfd: pytest.CaptureFixture) -> None:
+    load_model(str(saved_llava))
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_model_brings_its_own_prompt_style(copied: Path) -> None:

@@ -112,6 +112,12 @@ def test_states_are_half_precision_unless_they_do_not_fit() -> None:
     assert large[0, 1] == -7e4
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_states_that_are_not_finite_are_an_error(value: float) -> None:
+    with pytest.raises(ModelError, match="hidden states hold NaN or infinity"):
+        _compact(torch.tensor([[1.0, value]]))
+
+
 def test_the_size_estimate_bounds_what_is_stored(tiny_llava: Tiny) -> None:
     request = Request(
         max_new_tokens=8, n_samples=3, layers=(0.5, 1.0), blank=True, top_k_logprobs=5
