@@ -32,11 +32,32 @@ DOTS = 12
 
 
 def shown_estimators(evaluation: Evaluation) -> tuple[EstimatorResult, ...]:
-    """The estimators drawn: the best by held-out AUROC, and the best simple baseline."""
-    real = [e for e in evaluation.estimators if not e.control]
-    chosen = real[:SHOWN]
-    baseline = [e for e in real[SHOWN:] if e.name == evaluation.protocol.baseline]
-    return tuple(chosen + baseline)
+    """The estimators drawn: the best by held-out AUROC, and the best simple baseline.
+
+    Of several that rank the answers identically only the first is drawn.
+    """
+    chosen: dict[Curve, EstimatorResult] = {}
+    for result in evaluation.estimators:
+        wanted = len(chosen) < SHOWN or result.name == evaluation.protocol.baseline
+        if wanted and not result.control:
+            chosen.setdefault(result.risk_coverage, result)
+    return tuple(chosen.values())
+
+
+def _identical(evaluation: Evaluation, shown: Sequence[EstimatorResult]) -> str | None:
+    """Names the estimators whose lines coincide with a drawn one."""
+    parts = []
+    for drawn in shown:
+        same = [
+            inert(e.name)
+            for e in evaluation.estimators
+            if e.name != drawn.name and not e.control and e.risk_coverage == drawn.risk_coverage
+        ]
+        if same:
+            parts.append(f"{', '.join(same)} (as {inert(drawn.name)})")
+    if not parts:
+        return None
+    return f"Not drawn, since their curves coincide on the first split: {'; '.join(parts)}."
 
 
 def legend(shown: Sequence[EstimatorResult], *references: str) -> tuple[LegendEntry, ...]:
@@ -121,7 +142,9 @@ def curves(evaluation: Evaluation, key: str) -> FigureGroup:
                 ),
             )
         )
-    return FigureGroup(tuple(figures), legend(shown, "oracle", "random"))
+    return FigureGroup(
+        tuple(figures), legend(shown, "oracle", "random"), _identical(evaluation, shown)
+    )
 
 
 def reliability(evaluation: Evaluation, key: str) -> FigureGroup:

@@ -133,7 +133,6 @@ def cell(
     *,
     row_n: int | None = None,
     signed: bool = False,
-    best: bool = False,
 ) -> Cell:
     """Returns the cell of a figure: never hidden, with its reason where it has no value.
 
@@ -143,7 +142,6 @@ def cell(
         notes: Where a reason is added.
         row_n: The n printed in the row; the cell names its own only where it differs.
         signed: Whether it is a difference.
-        best: Whether it leads its column.
     """
     n = None if estimate.n == row_n else count(estimate.n)
     if estimate.value is None:
@@ -155,7 +153,6 @@ def cell(
         number(estimate.value, style, signed=signed),
         interval=ends or "no interval",
         n=n,
-        best=best,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from sightline.core.results import EstimatorResult, Evaluation, Skipped
@@ -16,8 +16,6 @@ LEADERBOARD = ("auroc", "within_type_auroc", "prr", "aurc", "auarc", "fpr95", "e
 COMPARED = ("auroc", "prr", "aurc", "auarc", "ece", "brier")
 RAW = ("auroc", "within_type_auroc", "prr", "aurc", "ece", "ece15", "brier")
 BAR_LOW = 0.3
-
-Read = Callable[[EstimatorResult, str], Estimate]
 
 
 def heldout(result: EstimatorResult, metric: str) -> Estimate:
@@ -40,18 +38,21 @@ def raw(result: EstimatorResult, metric: str) -> Estimate:
     return Estimate(None, n=result.scored, reason=reason)
 
 
-def leading(estimators: Sequence[EstimatorResult], metric: str, read: Read) -> str | None:
-    """Name of the estimator, controls aside, with the best value; None where none has one."""
+def leading(estimators: Sequence[EstimatorResult], metric: str) -> str | None:
+    """Best held-out value of a column as it is printed, controls aside; None where there is none.
+
+    As printed, so that of two figures that read the same none is set apart.
+    """
     rule = METRICS["auroc" if metric == "within_type_auroc" else metric]
-    sign = 1.0 if rule.direction == "higher" else -1.0
-    best: tuple[float, str] | None = None
-    for result in estimators:
-        value = read(result, metric).value
-        if result.control or value is None:
-            continue
-        if best is None or sign * value > best[0]:
-            best = sign * value, result.name
-    return None if best is None else best[1]
+    values = [
+        value
+        for result in estimators
+        if not result.control and (value := heldout(result, metric).value) is not None
+    ]
+    if not values:
+        return None
+    best = max(values) if rule.direction == "higher" else min(values)
+    return numbers.number(best, numbers.STYLES[metric])
 
 
 def marks(result: EstimatorResult, evaluation: Evaluation) -> tuple[str, ...]:
@@ -73,23 +74,22 @@ def marks(result: EstimatorResult, evaluation: Evaluation) -> tuple[str, ...]:
 def leaderboard(evaluation: Evaluation) -> Table:
     """Held-out figures of every estimator, best AUROC first."""
     notes = Notes()
-    best = {m: leading(evaluation.estimators, m, heldout) for m in LEADERBOARD}
+    best = {m: leading(evaluation.estimators, m) for m in LEADERBOARD}
     baseline = next(
         (e for e in evaluation.estimators if e.name == evaluation.protocol.baseline), None
     )
     rows = []
     for result in evaluation.estimators:
         auroc = heldout(result, "auroc")
-        figures = tuple(
-            numbers.cell(
-                heldout(result, metric),
-                metric,
-                notes,
-                row_n=auroc.n,
-                best=best[metric] == result.name,
-            )
+        figures = [
+            numbers.cell(heldout(result, metric), metric, notes, row_n=auroc.n)
             for metric in LEADERBOARD
-        )
+        ]
+        if not result.control:
+            figures = [
+                replace(figure, best=figure.text == best[metric])
+                for figure, metric in zip(figures, LEADERBOARD, strict=True)
+            ]
         rows.append(
             Row(
                 inert(result.name),

@@ -199,10 +199,11 @@ class LegendEntry:
 
 @dataclass(frozen=True, slots=True)
 class FigureGroup:
-    """Figures that share a legend."""
+    """Figures that share a legend; ``note`` names what is not drawn, and why."""
 
     figures: tuple[Figure, ...]
     legend: tuple[LegendEntry, ...] = ()
+    note: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,3 +137,17 @@ def test_the_baseline_is_drawn_whatever_its_rank() -> None:
     assert [e.name for e in shown][-1] == run.protocol.baseline
     assert len(shown) == 5
     assert not any(e.control for e in shown)
+
+
+def test_estimators_that_rank_alike_are_drawn_once_and_named() -> None:
+    run = evaluation()
+    first = run.estimators[0]
+    twin = replace(first, name="twin")
+    run = replace(run, estimators=(first, twin, *run.estimators[1:]))
+    shown = figures.shown_estimators(run)
+    assert "twin" not in [e.name for e in shown]
+    assert len(shown) == 4
+    note = figures.curves(run, "a").note
+    assert note is not None
+    assert note.endswith(f": twin (as {first.name}).")
+    assert figures.curves(evaluation(), "a").note is None

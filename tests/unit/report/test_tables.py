@@ -50,6 +50,21 @@ def test_controls_are_marked_and_never_lead_a_column() -> None:
     assert sum(column(table, r.heading, "ECE").best for r in table.rows) == 1
 
 
+def test_figures_that_read_the_same_lead_together() -> None:
+    run = evaluation()
+    first, second = run.estimators[:2]
+    nearly = {"brier": Estimate(0.0500001, n=300)}
+    run = replace(
+        run,
+        estimators=(
+            replace(first, heldout=first.heldout | nearly),
+            replace(second, heldout=second.heldout | {"brier": Estimate(0.05, n=300)}),
+        ),
+    )
+    table = tables.leaderboard(run)
+    assert all(column(table, e.name, "Brier").best for e in (first, second))
+
+
 def test_baseline_is_named_and_others_show_their_difference_with_sign() -> None:
     run = evaluation()
     table = tables.leaderboard(run)
