@@ -77,7 +77,8 @@ NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """What is read, and the names it goes by in a row; the first that a row has is used.
 
 Where a row has no references but an ``answer`` beside another name of the answer (``prediction``,
-``response``, ``output``), its ``answer`` is the reference. Where a row is one version of an item,
+``response``, ``output``), its ``answer`` is the reference. Rows without a group share one where
+they name the same images. Where a row is one version of an item,
 with an id ``item:version`` and a category ``topic/version``, its question type is the version.
 """
 
@@ -147,7 +148,7 @@ def interpret(row: Mapping[str, Any]) -> RecordedRow:
         question=question,
         choices=choices,
         references=_references(value["references"], choices),
-        group=read_label("group", value["group"]) or identity,
+        group=read_label("group", value["group"]) or ", ".join(images) or identity,
         question_type=question_type,
         meta=meta,
     )

@@ -34,6 +34,12 @@ def test_a_missing_id_is_derived_from_question_and_image() -> None:
     assert interpret({"question": "a?", "answer": "x", "image": "2.png"}).example.id != one
 
 
+def test_questions_on_one_image_share_a_group() -> None:
+    rows = [interpret({**FREE, "id": str(i), "image": image}) for i, image in enumerate("xxy")]
+    assert [row.example.group for row in rows] == ["x", "x", "y"]
+    assert interpret({**FREE, "image": "x", "group": "g"}).example.group == "g"
+
+
 def test_every_field_of_a_full_row() -> None:
     row = interpret(
         {
