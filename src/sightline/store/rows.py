@@ -176,7 +176,7 @@ class StoredShard:
         wanted = set(ARRAY_AXES if features is None else features)
         try:
             yield from self._decode(table, examples, wanted, layers)
-        except (DataError, ValueError, KeyError, IndexError) as error:
+        except (DataError, ValueError, KeyError, TypeError) as error:
             raise corrupt_file(self._path, f"rows that do not fit ({error})", "rows") from error
 
     def _decode(
@@ -255,8 +255,11 @@ class StoredShard:
 
 
 def _place(entry: Mapping[str, Any]) -> Place:
+    feature = Feature(entry["feature"])
+    if feature not in ARRAY_AXES:
+        raise ValueError(f"{feature.value} is no array")
     return Place(
-        feature=Feature(entry["feature"]),
+        feature=feature,
         part=entry["part"],
         start=entry["start"],
         shape=tuple(entry["shape"]),
