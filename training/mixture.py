@@ -50,11 +50,11 @@ ALL_TYPES = {
     "description": 1.0,
     "scene": 0.25,
     "text": 0.6,
-    "letter": 3.0,
+    "letter": 4.0,
 }
 FORM_SHARES = {
     "p_true": 0.06,
-    "self_check": 0.03,
+    "self_check": 0.04,
     "confidence_word": 0.03,
     "top_guesses": 0.02,
     "rerank": 0.02,
@@ -138,40 +138,53 @@ class QuestionMixture:
         return blocks
 
     @staticmethod
-    def letter(random: Random) -> tuple[str, str]:
-        """Which option holds a stated text, or the reverse: only the option list is needed."""
-        options = OPTIONS[random.choice(("color", "shape", "position", "digit", "count"))]
+    def letter(random: Random, kind: float | None = None) -> tuple[str, str]:
+        """Which option holds a stated text, or the reverse: only the option list is needed.
+
+        ``kind`` from 0 to 1 decides what is asked; it is drawn where None.
+        """
+        options = OPTIONS[random.choice(("color", "color", "shape", "digit", "position"))]
         chosen = random.sample(options, random.choice((2, 3, 4, 4)))
         answer = random.choice(chosen)
         lines = [f"{LETTERS[i]}. {text}" for i, text in enumerate(chosen)]
         letter = LETTERS[chosen.index(answer)]
-        if random.random() < 0.4:
+        if kind is None:
+            kind = random.random()
+        if kind < 0.25:  # lists ask for every option at once, so the look-up is learned sooner
+            listed = ", ".join(f"{LETTERS[i]}. {text}" for i, text in enumerate(chosen))
+            return "\n".join(["Name the options.", *lines]), listed
+        if kind < 0.6:
+            order = random.sample(chosen, len(chosen))
+            listed = ", ".join(f"{text}: {LETTERS[chosen.index(text)]}" for text in order)
+            return "\n".join([f"Which option is {', '.join(order)}?", *lines]), listed
+        if kind < 0.7:
             return "\n".join([f"What is option {letter}?", *lines]), answer
         return "\n".join([f"Which option is {answer}?", *lines]), letter
 
     def formed(self, item: Item, random: Random, *, forms: bool) -> tuple[str, str]:
         """Puts an item into one of the prompt forms it allows."""
         if item.choices is not None:
-            return self._choice(item, random, forms=forms)
+            return self.choice(item, random, text=forms and random.random() < 0.15)
         question = item.question
         if forms:
-            if item.question_type == "existence" and random.random() < 0.12:
-                return self._negated(item)
+            if item.question_type == "existence" and random.random() < 0.2:
+                return self.negated(item)
             if item.question_type in OPTIONS:
                 draw = random.random()
                 for form, share in FORM_SHARES.items():
                     draw -= share
                     if draw < 0:
-                        return self._asked(form, item, random)
+                        return self.asked(form, item, random)
         if random.random() < 0.4:
             question += "\n" + STYLE.short_instruction
         return question, item.answer
 
     @staticmethod
-    def _choice(item: Item, random: Random, *, forms: bool) -> tuple[str, str]:
+    def choice(item: Item, random: Random, *, text: bool) -> tuple[str, str]:
+        """Puts an item with options, to be answered by the option's text or by its letter."""
         choices = item.choices or ()
-        lines = [f"{LETTERS[i]}. {text}" for i, text in enumerate(choices)]
-        if forms and random.random() < 0.15:
+        lines = [f"{LETTERS[i]}. {option}" for i, option in enumerate(choices)]
+        if text:
             form = PROMPT_FORMS["choice_text"]
             answer = choices[LETTERS.index(item.answer)]
             return form.format(question=item.question, options="\n".join(lines)), answer
@@ -180,14 +193,15 @@ class QuestionMixture:
         return "\n".join([item.question, *lines]), item.answer
 
     @staticmethod
-    def _negated(item: Item) -> tuple[str, str]:
+    def negated(item: Item) -> tuple[str, str]:
         """Is there no …?, with the answer turned round."""
         _, _, thing = item.question.rstrip("?").partition(" a")
         thing = thing.removeprefix("n ").strip()
         return f"Is there no {thing}?", "no" if item.answer == "yes" else "yes"
 
     @staticmethod
-    def _asked(form: str, item: Item, random: Random) -> tuple[str, str]:
+    def asked(form: str, item: Item, random: Random) -> tuple[str, str]:
+        """Puts an item into one of the forms of `sightline.data.prompt_forms`."""
         about, template = item.question_type, PROMPT_FORMS[form]
         wrong = [option for option in OPTIONS[about] if option != item.answer]
         if form in ("p_true", "self_check", "confidence_word"):
