@@ -34,12 +34,12 @@ DOTS = 12
 def shown_estimators(evaluation: Evaluation) -> tuple[EstimatorResult, ...]:
     """The estimators drawn: the best by held-out AUROC, and the best simple baseline.
 
-    Of several that rank the answers identically only the first is drawn.
+    Of several whose curves coincide only the first is drawn; one without held-out rows has none.
     """
     chosen: dict[Curve, EstimatorResult] = {}
     for result in evaluation.estimators:
         wanted = len(chosen) < SHOWN or result.name == evaluation.protocol.baseline
-        if wanted and not result.control:
+        if wanted and not result.control and result.risk_coverage.x:
             chosen.setdefault(result.risk_coverage, result)
     return tuple(chosen.values())
 
@@ -60,14 +60,13 @@ def _identical(evaluation: Evaluation, shown: Sequence[EstimatorResult]) -> str 
     return f"Not drawn, since their curves coincide on the first split: {'; '.join(parts)}."
 
 
-def legend(shown: Sequence[EstimatorResult], *references: str) -> tuple[LegendEntry, ...]:
+def _legend(shown: Sequence[EstimatorResult]) -> tuple[LegendEntry, ...]:
     """Styles of the drawn estimators and of the reference lines."""
-    entries = [LegendEntry(inert(result.name), i) for i, result in enumerate(shown)]
-    if "oracle" in references:
-        entries.append(LegendEntry("oracle: ideal ranking", "oracle"))
-    if "random" in references:
-        entries.append(LegendEntry("random ranking", "random"))
-    return tuple(entries)
+    return (
+        *(LegendEntry(inert(result.name), i) for i, result in enumerate(shown)),
+        LegendEntry("oracle: ideal ranking", "oracle"),
+        LegendEntry("random ranking", "random"),
+    )
 
 
 def curves(evaluation: Evaluation, key: str) -> FigureGroup:
@@ -142,9 +141,7 @@ def curves(evaluation: Evaluation, key: str) -> FigureGroup:
                 ),
             )
         )
-    return FigureGroup(
-        tuple(figures), legend(shown, "oracle", "random"), _identical(evaluation, shown)
-    )
+    return FigureGroup(tuple(figures), _legend(shown), _identical(evaluation, shown))
 
 
 def reliability(evaluation: Evaluation, key: str) -> FigureGroup:

@@ -9,6 +9,7 @@ import matplotlib as mpl
 import pytest
 from evaluations import bare, evaluation
 
+from sightline.core.results import Curve
 from sightline.report import figures
 from sightline.report.charts import SERIES, VARIABLES, dash_array, marker_path, svg
 from sightline.report.view import Figure, HistogramChart, ReliabilityChart
@@ -137,6 +138,16 @@ def test_the_baseline_is_drawn_whatever_its_rank() -> None:
     assert [e.name for e in shown][-1] == run.protocol.baseline
     assert len(shown) == 5
     assert not any(e.control for e in shown)
+
+
+def test_an_estimator_without_held_out_rows_is_not_drawn() -> None:
+    run = evaluation()
+    first = replace(run.estimators[0], risk_coverage=Curve((), ()), roc=Curve((), ()))
+    run = replace(run, estimators=(first, *run.estimators[1:]))
+    assert first.name not in [e.name for e in figures.shown_estimators(run)]
+    nothing = replace(run, estimators=(first,))
+    assert figures.shown_estimators(nothing) == ()
+    assert all("<svg" in svg(figure) for figure in figures.curves(nothing, "a").figures)
 
 
 def test_estimators_that_rank_alike_are_drawn_once_and_named() -> None:
