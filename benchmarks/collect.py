@@ -12,7 +12,7 @@ Prints one JSON document. Three ways alternate in one run, after one unmeasured 
 Gates: collect / generate at most 0.35, collect / bare at most 1.25 (wall time, medians of the
 per-round ratios).
 
-Run: python benchmarks/collect.py [--examples 2] [--repeats 5]
+Run: python benchmarks/collect.py [--examples 4] [--repeats 5]
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ REQUEST = Request(max_new_tokens=NEW_TOKENS, n_samples=SAMPLES, layers=LAYERS)
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--examples", type=int, default=2)
+    parser.add_argument("--examples", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     observer, model, processor = build()

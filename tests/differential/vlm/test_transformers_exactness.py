@@ -233,6 +233,11 @@ def test_reading_everything_again_equals_the_shared_prefill(tiny: Tiny, batched:
     assert compared > 0
 
 
+def test_every_tested_architecture_is_trusted_without_a_probe(tiny: Tiny) -> None:
+    config = tiny.model.config
+    assert (config.model_type, config.get_text_config().model_type) in verification.TESTED
+
+
 def test_the_probe_of_untested_architectures_accepts_every_tested_one(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
