@@ -12,7 +12,6 @@ import click
 
 from sightline.cli import cli
 from sightline.estimators.describe import estimators_page
-from sightline.estimators.describe import estimators_page
 from sightline.metrics import METRICS
 
 HERE = Path(__file__).resolve().parent
@@ -25,9 +24,9 @@ def cli_page() -> str:
         "",
         "Written by `make docs` from the commands themselves.",
         "",
-        "Results go to standard output, everything else to standard error. Settings come from flags,",
-        "then `SIGHTLINE_*` environment variables, then the YAML file of `--config`, then defaults;",
-        "`--show-config` prints the merge.",
+        "Results go to standard output, everything else to standard error. Settings come from",
+        "flags, then `SIGHTLINE_*` environment variables, then the YAML file of `--config`, then",
+        "defaults; `--show-config` prints the merge.",
         "",
         "| exit code | meaning |",
         "|---|---|",

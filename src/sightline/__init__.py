@@ -22,7 +22,18 @@ _EXPORTS = {
     "SightlineError": "sightline.core.errors",
 }
 
-__all__ = [*_EXPORTS, "__version__"]
+__all__ = [
+    "Evaluation",
+    "RunStore",
+    "Settings",
+    "SightlineError",
+    "__version__",
+    "collect",
+    "evaluate",
+    "import_file",
+    "import_labels",
+    "report",
+]
 
 if TYPE_CHECKING:
     from sightline.api import collect, evaluate, import_file, import_labels, report

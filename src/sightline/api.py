@@ -19,6 +19,7 @@ from sightline.core.results import Evaluation, load_evaluation, save_evaluation
 
 if TYPE_CHECKING:
     from sightline.data.prompts import PromptStyle
+    from sightline.grading import JudgeModel
     from sightline.workflow.collect import CollectProgress, CollectResult
     from sightline.workflow.evaluate import Settings
 
@@ -133,9 +134,19 @@ def evaluate(
     *,
     other_runs: Sequence[str | Path] = (),
     given_split: Mapping[str, str] | None = None,
+    judge: str | None = None,
     progress: Callable[[str, int, int], None] = lambda _stage, _done, _total: None,
 ) -> Evaluation:
-    """Evaluates a run and writes results.json and samples.parquet beside its records."""
+    """Evaluates a run and writes results.json and samples.parquet beside its records.
+
+    Args:
+        run: The run directory.
+        settings: How to evaluate; `sightline.workflow.evaluate.Settings` has the defaults.
+        other_runs: Runs of other models on the same examples, for cross-model agreement.
+        given_split: Split name (train, calibration or test) by group; replaces the seeds.
+        judge: Model that answers for the grader ``judge``: a directory, hub name or embedded model.
+        progress: Called with (stage, done, total).
+    """
     import pyarrow.parquet as pq
 
     from sightline.workflow.evaluate import Settings
@@ -146,6 +157,7 @@ def evaluate(
         settings or Settings(),
         other_runs=[Path(other) for other in other_runs],
         given_split=given_split,
+        judge=None if judge is None else _judge(judge),
         progress=progress,
     )
     results = Path(run) / RESULTS
@@ -153,6 +165,14 @@ def evaluate(
     save_evaluation(outcome.evaluation, results)
     pq.write_table(outcome.samples, Path(run) / SAMPLES)
     return outcome.evaluation
+
+
+def _judge(model: str) -> JudgeModel:
+    from sightline.data.prompts import PromptStyle
+    from sightline.grading import ObservedJudge
+    from sightline.models import load_model
+
+    return ObservedJudge(load_model(model, style=PromptStyle(short_instruction="")))
 
 
 def report(

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     default="auto",
     show_default=True,
     envvar="SIGHTLINE_GRADER",
-    help="How answers are judged; see 'sightline evaluate --graders'.",
+    help="auto, labels, recorded, exact, vqa, choice, yes_no, numeric, rouge_l, token_f1 or judge.",
 )
+@click.option("--judge", help="The model behind --grader judge: a directory, hub name or embedded.")
 @click.option(
     "--calibrator",
     default="platt",
@@ -130,6 +131,7 @@ def evaluate_command(ctx: click.Context, /, **flags: Any) -> int:
                     settings,
                     other_runs=others,
                     given_split=_given_split(flags["split_file"]),
+                    judge=flags["judge"],
                     progress=show,
                 )
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
@@ -78,6 +79,23 @@ def import_command(ctx: click.Context, /, **flags: Any) -> int:
     else:
         for path in imported:
             click.echo(str(path))
+    return _rejections(imported)
+
+
+def _rejections(imported: list[Path]) -> int:
+    """Says which rows were not imported; exit code 4 if there are any."""
+    from collections import Counter
+
+    from sightline.core.text import printable
+    from sightline.store.run import RunStore
+
+    rejected = [row for path in imported for row in RunStore.open(path).rejected()]
+    for reason, count in Counter(row.reason for row in rejected).most_common(5):
+        first = next(row.where for row in rejected if row.reason == reason)
+        click.echo(f"  {count} × {printable(reason)} (first: {printable(first)})", err=True)
+    if rejected:
+        click.echo(f"sightline: {len(rejected)} rows were not imported.", err=True)
+        return 4
     return 0
 
 

@@ -162,8 +162,6 @@ def parse_layers(text: str) -> tuple[float | int, ...]:
 
 
 def estimator_specs(values: tuple[str, ...]) -> tuple[str, ...] | None:
-    """Specs of repeated --estimator; names without settings may share one value, by commas."""
-    specs = []
-    for value in values:
-        specs += [value] if "=" in value else value.split(",")
-    return tuple(spec.strip() for spec in specs if spec.strip()) or None
+    """Specs of repeated --estimator, joined by commas or not; None if there are none."""
+    specs = (spec.strip() for value in values for spec in value.split(","))
+    return tuple(spec for spec in specs if spec) or None

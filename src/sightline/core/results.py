@@ -7,7 +7,7 @@ and never computes a figure of its own.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -183,6 +183,7 @@ class RunSummary:
     decoding: dict[str, Any]
     notes: tuple[str, ...]
     image_root: str
+    versions: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, config=_STRICT)

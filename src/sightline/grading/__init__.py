@@ -10,7 +10,7 @@ from typing import get_type_hints
 import numpy as np
 
 from sightline.core.column import Column, ColumnKind
-from sightline.core.errors import DataError, UsageError
+from sightline.core.errors import DataError, ModelError, UsageError
 from sightline.core.protocols import Grader
 from sightline.core.types import Key, Record
 from sightline.grading.graders import Auto, Choice, Exact, Numeric, RougeL, TokenF1, Vqa, YesNo
@@ -119,7 +119,7 @@ def grade_records(
             continue
         try:
             value = grader.grade(record.example, record.greedy)
-        except DataError as error:
+        except (DataError, ModelError) as error:
             ungraded.append((record.key, str(error)))
             continue
         keys.append(record.key)

@@ -29,7 +29,7 @@ from sightline.core.results import Curve, Evaluation, Protocol, RunSummary, Skip
 from sightline.core.types import CLEAN, Record
 from sightline.data.splits import Split, split_groups
 from sightline.estimators import spec_of
-from sightline.grading import grade_records, parse_grader
+from sightline.grading import JudgeModel, grade_records, parse_grader
 from sightline.metrics import curves
 from sightline.metrics.discrimination import auroc
 from sightline.metrics.intervals import proportion
@@ -91,6 +91,7 @@ def evaluate(
     *,
     other_runs: Sequence[Path] = (),
     given_split: Mapping[str, str] | None = None,
+    judge: JudgeModel | None = None,
     progress: Progress = lambda _stage, _done, _total: None,
 ) -> Outcome:
     """Evaluates one run; stores its correctness and uncertainty columns.
@@ -100,6 +101,7 @@ def evaluate(
         settings: How to evaluate.
         other_runs: Runs of other models on the same examples, for cross-model agreement.
         given_split: Split name (train, calibration or test) by group; replaces the seeds.
+        judge: The model behind the grader ``judge``.
         progress: Called with (stage, done, total).
 
     Raises:
@@ -117,7 +119,7 @@ def evaluate(
         other_runs=[list(RunStore.open(other).records(features=())) for other in other_runs],
     )
     judged = [record for record in linked if record.greedy is not None]
-    column, ungraded = correctness(store, judged, settings)
+    column, ungraded = correctness(store, judged, settings, judge)
     rows = _rows(judged, column, settings, given_split)
     scored = score(rows.records, settings.estimators)
     for item in scored:
@@ -175,7 +177,10 @@ def evaluate(
 
 
 def correctness(
-    store: RunStore, records: Sequence[Record], settings: Settings
+    store: RunStore,
+    records: Sequence[Record],
+    settings: Settings,
+    judge: JudgeModel | None = None,
 ) -> tuple[Column, tuple[Skipped, ...]]:
     """Returns the correctness of each answer that has one, and counts the others.
 
@@ -196,7 +201,7 @@ def correctness(
             f"{store.path} holds no {settings.grader} correctness; --grader {settings.grader} "
             "requires it. Import labels first, or choose another grader."
         )
-    column, failed = grade_records(records, parse_grader(settings.grader))
+    column, failed = grade_records(records, parse_grader(settings.grader, judge=judge))
     if not len(column):
         reason = failed[0][1] if failed else "there are no answers"
         raise DataError(
@@ -352,4 +357,5 @@ def _run_summary(store: RunStore, judged: Sequence[Record], rows: JudgedRows) ->
         decoding=dict(manifest.settings),
         notes=manifest.notes,
         image_root=manifest.image_root,
+        versions=dict(manifest.versions),
     )

@@ -341,10 +341,11 @@ def estimator_result(
 
 
 def _sampled_tokens(records: Sequence[Record]) -> float | None:
+    """Mean tokens of the samples; None where there are none, or their tokens were not observed."""
     counts = []
     for record in records:
         lengths = [s.n_tokens for s in record.samples]
-        if any(length is None for length in lengths):
+        if not lengths or any(length is None for length in lengths):
             return None
         counts.append(sum(length for length in lengths if length is not None))
     return float(np.mean(counts))
@@ -404,6 +405,7 @@ def _answers(held: Heldout, rows: JudgedRows, *, wanted: float) -> tuple[AnswerR
                 correct=float(rows.correct[held.rows[at]]),
                 confidence=float(confidence[at]),
                 images=tuple(image.path for image in example.images),
+                image_sha256=tuple(image.sha256 for image in example.images),
             )
         )
     return tuple(out)
