@@ -150,14 +150,14 @@ class QuestionMixture:
         letter = LETTERS[chosen.index(answer)]
         if kind is None:
             kind = random.random()
-        if kind < 0.25:  # lists ask for every option at once, so the look-up is learned sooner
+        if kind < 0.1:  # lists ask for every option at once, so the look-up is learned sooner
             listed = ", ".join(f"{LETTERS[i]}. {text}" for i, text in enumerate(chosen))
             return "\n".join(["Name the options.", *lines]), listed
         if kind < 0.6:
             order = random.sample(chosen, len(chosen))
             listed = ", ".join(f"{text}: {LETTERS[chosen.index(text)]}" for text in order)
             return "\n".join([f"Which option is {', '.join(order)}?", *lines]), listed
-        if kind < 0.7:
+        if kind < 0.65:
             return "\n".join([f"What is option {letter}?", *lines]), answer
         return "\n".join([f"Which option is {answer}?", *lines]), letter
 

@@ -248,7 +248,7 @@ def _comparison(picture: Picture, random: Random, yes: float, limit: int) -> Dra
         names = [_names(first, picture), _names(second, picture)]
         if not all(names) or first.kind == second.kind:
             continue
-        bigger = random.random() < 0.5
+        bigger = random.random() < 0.8  # with as many of both, only their parity tells the answer
         relation = "bigger" if bigger else "smaller"
         wins = (first.size > second.size) == bigger
         a, b = (random.choice(options) for options in names)
