@@ -122,10 +122,22 @@ def collect(
         batch_size=batch_size,
         shard_size=shard_size,
         overwrite=overwrite,
+        notes=_model_notes(model),
         announce=announce,
         progress=progress,
         should_stop=should_stop,
     )
+
+
+def _model_notes(model: str) -> tuple[str, ...]:
+    """What a reader must know of an embedded model: which checkpoint, how far it passes."""
+    from sightline.models.embedded import EMBEDDED
+
+    name = model.removeprefix("embedded:")
+    if name == model or name not in EMBEDDED:
+        return ()
+    known = EMBEDDED[name]
+    return (f"The model is Sightline's embedded one ({known.checkpoint}); gates: {known.gates}.",)
 
 
 def evaluate(

@@ -20,7 +20,7 @@ _COMMANDS = {
     "evaluate": ("sightline.cli.evaluating", "evaluate_command"),
     "report": ("sightline.cli.evaluating", "report_command"),
     "runs": ("sightline.cli.runs", "runs_group"),
-    "models": ("sightline.cli.about", "models_command"),
+    "models": ("sightline.cli.about", "models_group"),
     "doctor": ("sightline.cli.about", "doctor_command"),
 }
 

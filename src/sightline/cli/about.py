@@ -8,28 +8,79 @@ from typing import Any
 
 import click
 
+from sightline.cli.display import size
 from sightline.cli.options import shared_options, show_config
+from sightline.core.errors import GateFailedError
 
 
-@click.command("models")
-@click.argument("name", required=False)
-@shared_options
+@click.group(
+    "models",
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_context
-def models_command(ctx: click.Context, /, **flags: Any) -> int:
-    """List the embedded models; with a NAME, print that model's card."""
-    if flags["show_config"]:
-        show_config(ctx)
+def models_group(ctx: click.Context, as_json: bool) -> int:
+    """List the embedded models; card prints a model's card, check measures its gates."""
+    if ctx.invoked_subcommand is not None:
         return 0
-    from sightline.models.embedded import EMBEDDED, embedded_model_card
+    from sightline.models.embedded import EMBEDDED
 
-    if flags["name"] is not None:
-        click.echo(embedded_model_card(flags["name"]))
-        return 0
-    if flags["as_json"]:
+    if as_json:
         click.echo(json.dumps([asdict(m) for m in EMBEDDED.values()], indent=1, default=str))
         return 0
     for model in EMBEDDED.values():
-        click.echo(f"embedded:{model.name:10} {model.architecture}, {model.description}")
+        click.echo(f"embedded:{model.name}  {model.architecture}, {size(model.size_bytes)}")
+        click.echo(f"  {model.description}; {model.checkpoint}")
+        click.echo(f"  gates: {model.gates}")
+    return 0
+
+
+@models_group.command("card")
+@click.argument("name")
+def card_command(name: str) -> int:
+    """Print the card of an embedded model."""
+    from sightline.models.embedded import embedded_model_card
+
+    click.echo(embedded_model_card(name))
+    return 0
+
+
+@models_group.command("check")
+@click.argument("name", default="vlm")
+@click.option("--split", default="test", show_default=True, help="Split of the scenes.")
+@click.option(
+    "-n", "count", default=2000, show_default=True, type=click.IntRange(100), help="Questions."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def check_command(name: str, split: str, count: int, as_json: bool) -> int:
+    """Measure the gates of an embedded model; exit 3 if one is not passed."""
+    from sightline.models import load_model
+    from sightline.workflow.gates import measure_gates
+
+    report = measure_gates(load_model(f"embedded:{name}"), split=split, n=count)
+    if as_json:
+        click.echo(json.dumps(asdict(report), indent=1))
+    else:
+        click.echo(f"{report.n} questions of scenes:{report.split}, accuracy {report.accuracy:.3f}")
+        click.echo(
+            f"{'type':16} {'n':>5} {'accuracy':>9} {'blank':>6} {'shuffled':>9} {'AUROC':>6}"
+        )
+        for row in report.types:
+            ranking = "–" if row.auroc is None else f"{row.auroc:.3f}"
+            click.echo(
+                f"{row.question_type:16} {row.n:5} {row.accuracy:9.3f} {row.blank:6.3f} "
+                f"{row.shuffled:9.3f} {ranking:>6}"
+            )
+        for gate in report.gates:
+            state = "passed" if gate.passed else "NOT PASSED"
+            click.echo(f"{state}: {gate.name} ({gate.required}): {gate.measured}")
+    missed = [gate.name for gate in report.gates if not gate.passed]
+    if missed:
+        raise GateFailedError(
+            f"embedded:{name} misses {', '.join(missed)}; every gate is required. "
+            "Its card says what is known of it."
+        )
     return 0
 
 

@@ -282,7 +282,7 @@ class _Prepared:
     group_index: Int[np.ndarray, " n"]
     rankings: tuple[Ranking, ...]
     within: tuple[tuple[_OfType, ...], ...]
-    bin_gaps: tuple[Mapping[BinGaps | None, Float[np.ndarray, " g"]], ...]
+    bin_gaps: tuple[Mapping[BinGaps | None, np.ndarray], ...]  # (levels,) per estimator
 
     @staticmethod
     def of(sample: Sample, group_ids: Int[np.ndarray, " g"], metrics: Sequence[str]) -> _Prepared:
