@@ -46,11 +46,11 @@ ALL_TYPES = {
     "digit": 1.6,
     "existence": 1.0,
     "comparison": 1.8,
-    "multiple_choice": 2.4,
+    "multiple_choice": 4.0,
     "description": 1.0,
     "scene": 0.25,
     "text": 0.6,
-    "letter": 4.0,
+    "letter": 2.5,
 }
 FORM_SHARES = {
     "p_true": 0.06,
@@ -150,14 +150,14 @@ class QuestionMixture:
         letter = LETTERS[chosen.index(answer)]
         if kind is None:
             kind = random.random()
-        if kind < 0.1:  # lists ask for every option at once, so the look-up is learned sooner
+        if kind < 0.05:  # lists ask for every option at once, so the look-up is learned sooner
             listed = ", ".join(f"{LETTERS[i]}. {text}" for i, text in enumerate(chosen))
             return "\n".join(["Name the options.", *lines]), listed
-        if kind < 0.6:
+        if kind < 0.35:
             order = random.sample(chosen, len(chosen))
             listed = ", ".join(f"{text}: {LETTERS[chosen.index(text)]}" for text in order)
             return "\n".join([f"Which option is {', '.join(order)}?", *lines]), listed
-        if kind < 0.65:
+        if kind < 0.4:
             return "\n".join([f"What is option {letter}?", *lines]), answer
         return "\n".join([f"Which option is {answer}?", *lines]), letter
 

@@ -4,7 +4,8 @@
 
 Starts from the tower that train_tower.py left in the same folder, or goes on from the last
 checkpoint there. `--steps` may be changed when it goes on: progress is step over steps. With
-`--split train-prior --start RUN --language-only` it gives a grounded model a language prior.
+`--split train-prior --start RUN --language-only` it gives a grounded model a language prior; RUN
+may be the directory of a shipped model.
 Data depend on (seed, step, process) only. A GPU is used where there is one.
 """
 
@@ -27,6 +28,7 @@ from muon import Muon
 from packing import Blocks, answer_logits, answer_loss, exact, pack
 from parallel import average_gradients, launch
 from torch.nn.utils import clip_grad_norm_
+from transformers import LlavaForConditionalGeneration
 from vocabulary import load_tokenizer
 
 from sightline.data.questions import ask, pictures
@@ -98,6 +100,10 @@ def resume(args, model, heads, chosen, device: torch.device) -> int:
         state = torch.load(out / "tower.pt", weights_only=True, map_location=device)
         model.model.vision_tower.load_state_dict(state["tower"])
         heads.load_state_dict(state["heads"])
+        return 0
+    if not last.exists() and (Path(args.start) / "model.safetensors").exists():
+        shipped = LlavaForConditionalGeneration.from_pretrained(args.start, dtype=torch.float32)
+        model.load_state_dict(shipped.state_dict())
         return 0
     source = last if last.exists() else Path(args.start) / "vlm.pt"
     state = torch.load(source, weights_only=True, map_location=device)
@@ -200,7 +206,7 @@ def measure(model, mixture, pad: int, images, rows, types) -> dict[str, float]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", required=True)
-    parser.add_argument("--start", help="folder of a trained run to go on from")
+    parser.add_argument("--start", help="folder of a trained run, or of a shipped model")
     parser.add_argument("--split", default="train")
     parser.add_argument("--language-only", action="store_true", help="leave the vision tower as is")
     parser.add_argument("--seed", type=int, default=0)
