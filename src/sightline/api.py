@@ -1,10 +1,6 @@
 """The verbs as Python functions: what the command line calls, and what scripts call.
 
-Example:
-    >>> import sightline  # doctest: +SKIP
-    >>> run = sightline.collect("./llava-1.5-7b-hf", "questions.jsonl", "runs/a", samples=10)
-    >>> evaluation = sightline.evaluate(run.path)
-    >>> sightline.report([run.path], "report.html")
+The README shows them at work; `tests/e2e/test_readme.py` runs what it shows.
 """
 
 from __future__ import annotations
@@ -187,7 +183,7 @@ def _judge(model: str) -> JudgeModel:
     return ObservedJudge(load_model(model, style=PromptStyle(short_instruction="")))
 
 
-def report(
+def write_report(
     runs: Sequence[str | Path], output: str | Path | None = None, *, title: str | None = None
 ) -> Path:
     """Renders one self-contained HTML report over one or more evaluated runs.
@@ -195,11 +191,11 @@ def report(
     Returns:
         The report's path: ``output``, or ``evaluation/report.html`` of the first run.
     """
-    from sightline.report.render import write_report
+    from sightline.report import render
 
     evaluations = [load_evaluation(Path(run) / RESULTS) for run in runs]
     path = Path(output) if output is not None else Path(runs[0]) / REPORT
-    write_report(evaluations, path, title=title)
+    render.write_report(evaluations, path, title=title)
     return path
 
 

@@ -71,7 +71,7 @@ def test_evaluate_and_report(run):
     assert {"question_type", "answer_length"} <= names
     best = next(e for e in evaluation.estimators if not e.control)
     assert best.heldout["auroc"].value > 0.6
-    page = sightline.report([run]).read_text(encoding="utf-8")
+    page = sightline.write_report([run]).read_text(encoding="utf-8")
     assert "embedded" in page
     assert "data:image/png" in page
 
@@ -99,7 +99,7 @@ def test_models_card_and_list():
 
     runner = CliRunner()
     listed = json.loads(runner.invoke(cli, ["models", "--json"]).stdout)
-    assert [m["name"] for m in listed][0] == "vlm"
+    assert listed[0]["name"] == "vlm"
     card = runner.invoke(cli, ["models", "card", "vlm"]).stdout
     assert "accuracy" in card
     assert "blank" in card

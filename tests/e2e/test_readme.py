@@ -23,9 +23,10 @@ def test_the_python_block_runs_and_prints_a_leaderboard(tmp_path):
     )
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
-    assert len(lines) == 3
-    for line in lines:
-        assert re.search(r"AUROC 0\.\d{3} \[[\d.]+, [\d.]+\]  ECE 0\.\d{3}", line)
+    assert re.fullmatch(r"accuracy 0\.\d{3} \[0\.\d{3}, 0\.\d{3}\]", lines[0])
+    assert len(lines) == 4
+    for line in lines[1:]:
+        assert re.search(r"^\w+ AUROC 0\.\d{3} \[0\.\d{3}, [01]\.\d{3}\] ECE ", line)
     assert (tmp_path / "report.html").stat().st_size > 50_000
 
 

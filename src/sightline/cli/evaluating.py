@@ -216,9 +216,9 @@ def report_command(ctx: click.Context, /, **flags: Any) -> int:
     if flags["show_config"]:
         show_config(ctx)
         return 0
-    from sightline.api import report
+    from sightline.api import write_report
 
-    path = report(flags["runs"], flags["output"], title=flags["title"])
+    path = write_report(flags["runs"], flags["output"], title=flags["title"])
     if flags["as_json"]:
         click.echo(json.dumps({"path": str(path)}))
     else:

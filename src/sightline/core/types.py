@@ -395,6 +395,14 @@ class Estimate:
     n: int = 0
     reason: str | None = None
 
+    def __str__(self) -> str:
+        """The figure as people read it, such as ``0.812 [0.780, 0.840]``, or why there is none."""
+        if self.value is None:
+            return f"— ({self.reason})"
+        if self.low is None or self.high is None:
+            return f"{self.value:.3f}"
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
 
 def _has_family(condition: str, family: str) -> bool:
     """Whether a condition, or a part of a composed one, is of a family (``negated``…)."""
