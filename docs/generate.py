@@ -39,7 +39,7 @@ def cli_page() -> str:
         "| 130, 143 | stopped by a signal; the same command goes on |",
         "",
     ]
-    root = click.Context(cli, info_name="sightline")
+    root = click.Context(cli, info_name="sightline", **cli.context_settings)
     parts += _help(cli, root, 2)
     return "\n".join(parts)
 
@@ -50,7 +50,9 @@ def _help(command: click.Command, ctx: click.Context, level: int) -> list[str]:
         for name in command.list_commands(ctx):
             child = command.get_command(ctx, name)
             if child is not None:
-                text += _help(child, click.Context(child, info_name=name, parent=ctx), level + 1)
+                settings = child.context_settings
+                inner = click.Context(child, info_name=name, parent=ctx, **settings)
+                text += _help(child, inner, level + 1)
     return text
 
 
