@@ -228,7 +228,11 @@ class TypeSummary:
 
 @dataclass(frozen=True, config=_STRICT)
 class Evaluation:
-    """One run, evaluated; `estimators` is ordered best first by held-out AUROC."""
+    """One run, evaluated.
+
+    `estimators` is ordered by held-out AUROC, best first; those that can score less than half of
+    the answers come after the others.
+    """
 
     format_version: Literal[1]
     sightline_version: str

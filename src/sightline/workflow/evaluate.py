@@ -144,7 +144,8 @@ def evaluate(
         for result in measured:
             results.append(result)
             progress("measuring", len(results), len(scored))
-    results.sort(key=lambda r: (-(r.heldout["auroc"].value or 0.0), r.name))
+    few = len(rows.records) / 2
+    results.sort(key=lambda r: (r.scored < few, -(r.heldout["auroc"].value or 0.0), r.name))
     test = rows.splits[0].test
     evaluation = Evaluation(
         format_version=1,
