@@ -16,16 +16,13 @@ Run: pip install rouge-score && OMP_NUM_THREADS=1 python benchmarks/estimators.p
 from __future__ import annotations
 
 import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from importlib import metadata
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
+from hardware import hardware
 from rouge_score import rouge_scorer
 
 from sightline.core.protocols import LearnedEstimator
@@ -71,7 +68,7 @@ def main() -> None:
     print(
         json.dumps(
             {
-                "hardware": hardware(),
+                "hardware": hardware("numpy", "rouge-score"),
                 "questions": QUESTIONS,
                 "samples": SAMPLES,
                 "words_per_answer": "4 to 12",
@@ -161,26 +158,6 @@ def observed(rng: np.random.Generator, choices: tuple[str, ...] | None) -> list[
             )
         )
     return records
-
-
-def hardware() -> dict[str, object]:
-    """The machine and the versions that the figures depend on."""
-    model = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-            if line.startswith("model name")
-        ),
-        platform.processor(),
-    )
-    return {
-        "cpus": os.cpu_count(),
-        "cpu": model,
-        "threads": os.environ.get("OMP_NUM_THREADS", "not set"),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "rouge-score": metadata.version("rouge-score"),
-    }
 
 
 if __name__ == "__main__":

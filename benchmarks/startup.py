@@ -37,7 +37,7 @@ def main() -> None:
         json.dumps(
             {
                 "benchmark": "startup",
-                "hardware": hardware(),
+                "hardware": hardware("sightline", "numpy", "torch"),
                 "runs": RUNS,
                 "median_s": medians,
                 "import_sightline_beyond_interpreter_s": medians["import_sightline"]
