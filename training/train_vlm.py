@@ -60,7 +60,10 @@ def draw(mixture: QuestionMixture, args, step: int, rank: int, n: int) -> tuple:
     """Returns one process's share of a batch."""
     progress = 1.0 if args.language_only else step / args.steps
     rng = np.random.default_rng([args.seed, 2, step, rank])
-    scenes = draw_scenes(args.split, n, rng, difficulty=severity(progress, n, rng))
+    difficulty = severity(progress, n, rng)
+    if args.language_only:  # a prior is learned where the picture says little
+        difficulty = 0.4 + 0.6 * difficulty
+    scenes = draw_scenes(args.split, n, rng, difficulty=difficulty)
     images = render(scenes, rng)
     random = Random(int(rng.integers(0, 2**62)))
     rows = [mixture.ids(p, args.questions, progress, random) for p in pictures(scenes)]

@@ -93,7 +93,7 @@ class Split:
 SPLITS: Mapping[str, Split] = MappingProxyType(
     {
         "train": Split(1, partition=0, rare=0.1, hardness=1.0),
-        "train-prior": Split(2, partition=0, prior=0.6, yes_share=0.7, rare=0.1, hardness=1.0),
+        "train-prior": Split(2, partition=0, prior=0.85, yes_share=0.8, rare=0.1, hardness=1.0),
         "calibration": Split(3, partition=1, prior=0.25, yes_share=0.55),
         "test": Split(4, partition=2, prior=0.25, yes_share=0.55),
         "prior-removed": Split(5, partition=2),
