@@ -28,7 +28,8 @@ from typing import Any
 
 import torch
 import transformers as tf
-from random_llava import build, hardware, questions
+from hardware import hardware
+from random_llava import build, questions
 
 from sightline.core.protocols import Request
 from sightline.data.examples import Dataset
@@ -161,7 +162,7 @@ def report(
             for peer, limit in gates.items()
         },
         "repeats": len(wall["collect"]),
-        "hardware": hardware(),
+        "hardware": hardware("torch", "transformers", "numpy"),
     }
 
 

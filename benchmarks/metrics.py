@@ -7,15 +7,12 @@ of the same array and against scikit-learn, the calibrators against scikit-learn
 from __future__ import annotations
 
 import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
-import sklearn
+from hardware import hardware
 from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import roc_auc_score
 
@@ -24,13 +21,6 @@ from sightline.metrics import METRICS
 from sightline.metrics.intervals import Sample, cluster_bootstrap
 
 REPEATS = 7
-
-
-def cpu_model() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -110,13 +100,7 @@ def calibrators(n: int = 100_000) -> dict[str, object]:
 def main() -> None:
     document = {
         "benchmark": "metrics",
-        "hardware": {"cpus": os.cpu_count(), "model": cpu_model()},
-        "load_at_start": [round(load, 1) for load in os.getloadavg()],
-        "versions": {
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "scikit-learn": sklearn.__version__,
-        },
+        "hardware": hardware("numpy", "scikit-learn"),
         "full_table": full_table(),
         "million_rows": million_rows(),
         "calibrators": calibrators(),

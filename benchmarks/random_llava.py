@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -89,22 +86,6 @@ def questions(count: int, folder: Path, *, choices: bool) -> list[Example]:
             )
         )
     return made
-
-
-def hardware() -> dict[str, Any]:
-    """What the numbers were measured on."""
-    model = "unknown"
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        lines = info.read_text(encoding="utf-8").splitlines()
-        model = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), model)
-    return {
-        "cpu": model,
-        "cpus": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        **{name: metadata.version(name) for name in ("torch", "transformers", "numpy")},
-    }
 
 
 def _tokenizer() -> Any:

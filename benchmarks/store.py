@@ -14,8 +14,6 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import os
-import platform
 import resource
 import shutil
 import statistics
@@ -24,11 +22,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hardware import hardware
 
 from sightline.core.types import Example, Feature, Generation, Record
 from sightline.store.run import Manifest, RunStore
@@ -88,27 +86,15 @@ def main() -> None:
         "write_at_least_0.8": result["store_write"]["gb_per_cpu_s"] >= 0.8,
         "read_at_least_1.0": result["store_read"]["gb_per_cpu_s"] >= 1.0,
     }
-    print(json.dumps({**described(where, options.examples), **result}, indent=1))
-
-
-def described(where: Path, examples: int) -> dict[str, Any]:
-    model = "unknown"
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            model = line.partition(":")[2].strip()
-            break
-    return {
+    document = {
         "benchmark": "store",
-        "examples": examples,
-        "gigabytes": examples * BYTES_EACH / 1e9,
+        "hardware": hardware("numpy", "pyarrow", "xxhash", "safetensors"),
+        "examples": options.examples,
+        "gigabytes": options.examples * BYTES_EACH / 1e9,
         "directory": str(where),
-        "cpu": model,
-        "cpu_count": os.cpu_count(),
-        "python": platform.python_version(),
-        "versions": {
-            name: metadata.version(name) for name in ("numpy", "pyarrow", "xxhash", "safetensors")
-        },
+        **result,
     }
+    print(json.dumps(document, indent=1))
 
 
 @functools.cache

@@ -28,7 +28,7 @@ def test_an_unknown_model_is_named():
 
 @pytest.fixture(scope="module")
 def processor():
-    transformers = pytest.importorskip("transformers")
+    transformers = pytest.importorskip("transformers", reason="the models extra is not installed")
     return transformers.AutoProcessor.from_pretrained(embedded_model_path("vlm"))
 
 
