@@ -293,6 +293,7 @@ def _protocol(evaluation: Evaluation) -> tuple[Fact, ...]:
             "the simple estimator that is best on the calibration rows",
         ),
         Fact("Sightline", inert(evaluation.sightline_version)),
+        Fact("Collected with", _settings(dict(run.versions))),
     )
 
 

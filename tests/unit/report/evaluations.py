@@ -128,6 +128,7 @@ def evaluation(
             created="2026-11-21T02:00:00+00:00",
             decoding={"max_new_tokens": 64, "n_samples": 10, "temperature": 1.0, "seed": 0},
             notes=("Preliminary embedded checkpoint: its figures describe the demo only.",),
+            versions={"python": "3.11.7", "transformers": "5.23.0"},
             image_root="",
         ),
         protocol=Protocol(
