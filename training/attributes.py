@@ -2,14 +2,13 @@
 
 import numpy as np
 import torch
-from architecture import PATCH, SIDE, WIDTH
+from architecture import GRID, PATCH
 from torch import nn
 from torch.nn import functional
 
 from sightline.data.rendering import CELL, COLORS, DIGIT, EMPTY, SHAPES, WORDS, Scenes
 
 PER_CELL = CELL // PATCH
-GRID = SIDE // PATCH
 WORD_KIND = DIGIT + 1
 KINDS = len(SHAPES) + 3  # shapes, digit, word, empty
 HEADS = {
@@ -60,9 +59,9 @@ def _spread(cells: np.ndarray) -> np.ndarray:
 class AttributeHeads(nn.Module):
     """One linear read-out per attribute on every patch."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.heads = nn.ModuleDict({name: nn.Linear(WIDTH, size) for name, size in HEADS.items()})
+        self.heads = nn.ModuleDict({name: nn.Linear(width, size) for name, size in HEADS.items()})
 
     def forward(self, patches: torch.Tensor) -> dict[str, torch.Tensor]:
         """Returns the logits of every attribute for patches (n, p, d)."""

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 import torch
-from architecture import build_vlm
+from architecture import ARCHITECTURES
 from vocabulary import TEMPLATE, build_processor, load_tokenizer
 
 
@@ -15,26 +15,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("target", type=Path)
+    parser.add_argument("--architecture", choices=tuple(ARCHITECTURES), default="llava")
     args = parser.parse_args()
     state = torch.load(args.run / "vlm.pt", weights_only=True, map_location="cpu")
-    tokenizer = load_tokenizer()
+    kind = ARCHITECTURES[args.architecture]
+    tokenizer = load_tokenizer(kind)
     ids = {
         "pad": tokenizer.pad_token_id,
         "image": tokenizer.convert_tokens_to_ids("<image>"),
         "end": tokenizer.eos_token_id,
     }
-    layers = 1 + max(
-        int(name.split("language_model.layers.")[1].split(".")[0])
-        for name in state["model"]
-        if "language_model.layers." in name
-    )
-    model = build_vlm(len(tokenizer), ids, layers=layers)
+    model = kind.build(len(tokenizer), ids)
     model.load_state_dict(state["model"])
     model.generation_config.eos_token_id = ids["end"]
     model.generation_config.pad_token_id = ids["pad"]
     model.generation_config.bos_token_id = None
     model.half().save_pretrained(args.target)
-    processor = build_processor()
+    processor = build_processor(kind)
     processor.tokenizer.chat_template = TEMPLATE
     processor.save_pretrained(args.target)
     size = sum(file.stat().st_size for file in args.target.iterdir())

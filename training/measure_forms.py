@@ -12,7 +12,7 @@ from random import Random
 
 import numpy as np
 import torch
-from architecture import build_vlm
+from architecture import ARCHITECTURES
 from attributes import pixels
 from mixture import OPTIONS, QuestionMixture
 from packing import answer_logits, exact, pack
@@ -51,13 +51,16 @@ def blocks_of(mixture: QuestionMixture, picture, random: Random) -> list[tuple[s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
+    parser.add_argument("--architecture", choices=tuple(ARCHITECTURES), default="llava")
     parser.add_argument("--pictures", type=int, default=400)
     args = parser.parse_args()
-    tokenizer = load_tokenizer()
+    kind = ARCHITECTURES[args.architecture]
+    tokenizer = load_tokenizer(kind)
+    prefix = tokenizer.convert_tokens_to_ids(list(kind.prefix))
     mixture = QuestionMixture(tokenizer)
     ids = {"pad": tokenizer.pad_token_id, "image": mixture.image, "end": mixture.end}
     state = torch.load(args.run / "vlm.pt", weights_only=True, map_location="cpu")
-    model = build_vlm(len(tokenizer), ids)
+    model = kind.build(len(tokenizer), ids)
     model.load_state_dict(state["model"])
     rng, random = np.random.default_rng(4), Random(4)
     scenes = draw_scenes("test", args.pictures, rng)
@@ -75,9 +78,9 @@ def main() -> None:
     for name, shown in (("picture", images), ("blank", np.full_like(images, 128))):
         hits = []
         for at in range(0, len(rows), 40):
-            packed = pack(rows[at : at + 40], mixture.user, mixture.image, ids["pad"])
-            seen = model.model.vision_tower(pixels(shown[at : at + 40])).last_hidden_state[:, 1:]
-            hits += exact(answer_logits(model, seen, packed), packed).tolist()
+            packed = pack(rows[at : at + 40], prefix, ids["image"], ids["pad"])
+            patches = kind.patches(model, pixels(shown[at : at + 40]))
+            hits += exact(answer_logits(kind, model, patches, packed), packed).tolist()
         results[name] = defaultdict(list)
         for form, hit in zip(forms, hits, strict=True):
             results[name][form].append(hit)

@@ -97,8 +97,8 @@ class QuestionMixture:
                 return ids
 
             self.encode = encode
-            names = ("<user>", "<image>", "<assistant>", "<end>", "<unk>")
-            self.user, self.image, self.assistant, self.end, self.unknown = (
+            names = ("<image>", "<assistant>", "<end>", "<unk>")
+            self.image, self.assistant, self.end, self.unknown = (
                 tokenizer.convert_tokens_to_ids(name) for name in names
             )
 

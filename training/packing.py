@@ -1,31 +1,32 @@
 """Several questions behind one picture: the picture is read once for all of them.
 
-A row is ``<user>``, the picture's tokens, then question blocks. Each block sees the picture and
-itself, and its positions restart behind the picture, so that every block has the loss it would
-have alone.
+A row is the architecture's prefix with the picture's tokens, then question blocks. Each block sees
+the picture and itself, and its positions restart behind the picture, so that every block has the
+loss it would have alone.
 """
 
 from dataclasses import dataclass
 
 import torch
-from architecture import IMAGE_TOKENS
+from architecture import Architecture
 from torch.nn import functional
-from transformers import LlavaForConditionalGeneration
+from transformers import PreTrainedModel
 
 Blocks = list[tuple[list[int], int]]
-PREFIX = 1 + IMAGE_TOKENS
 
 
 @dataclass(frozen=True)
 class Packed:
     """A batch of rows.
 
-    ``ids`` (b, t); ``mask`` (b, 1, t, t), True where attended; ``places`` (b, t) positions.
+    ``ids`` (b, t); ``image`` (b, t), True at the picture's tokens; ``mask`` (b, 1, t, t), True
+    where attended; ``places`` (b, t) positions.
     The rest is one entry per answer token: the flat place that predicts it, the token, its weight,
     and the number of its question.
     """
 
     ids: torch.Tensor
+    image: torch.Tensor
     mask: torch.Tensor
     places: torch.Tensor
     sources: torch.Tensor
@@ -34,23 +35,24 @@ class Packed:
     questions: torch.Tensor
 
 
-def pack(rows: list[Blocks], user: int, image: int, pad: int) -> Packed:
-    """Lays out one row per picture."""
-    length = PREFIX + max(sum(len(ids) for ids, _ in blocks) for blocks in rows)
+def pack(rows: list[Blocks], prefix: list[int], image: int, pad: int) -> Packed:
+    """Lays out one row per picture, behind the ids of the architecture's prefix."""
+    begin = len(prefix)
+    length = begin + max(sum(len(ids) for ids, _ in blocks) for blocks in rows)
     ids = torch.full((len(rows), length), pad)
-    ids[:, 0], ids[:, 1:PREFIX] = user, image
+    ids[:, :begin] = torch.tensor(prefix)
     places = torch.zeros((len(rows), length), dtype=torch.long)
-    places[:, :PREFIX] = torch.arange(PREFIX)
+    places[:, :begin] = torch.arange(begin)
     owner = torch.full((len(rows), length), -1)
-    owner[:, :PREFIX] = 0
+    owner[:, :begin] = 0
     sources, goals, weights, questions = [], [], [], []
     number = 0
     for row, blocks in enumerate(rows):
-        at = PREFIX
+        at = begin
         for block, (tokens, start) in enumerate(blocks):
             end = at + len(tokens)
             ids[row, at:end] = torch.tensor(tokens)
-            places[row, at:end] = torch.arange(PREFIX, PREFIX + len(tokens))
+            places[row, at:end] = torch.arange(begin, begin + len(tokens))
             owner[row, at:end] = block + 1
             answer = len(tokens) - start
             sources += range(row * length + at + start - 1, row * length + end - 1)
@@ -64,6 +66,7 @@ def pack(rows: list[Blocks], user: int, image: int, pad: int) -> Packed:
     mask |= torch.eye(length, dtype=torch.bool)
     return Packed(
         ids,
+        ids == image,
         mask[:, None],
         places,
         torch.tensor(sources),
@@ -74,14 +77,13 @@ def pack(rows: list[Blocks], user: int, image: int, pad: int) -> Packed:
 
 
 def answer_logits(
-    model: LlavaForConditionalGeneration, patches: torch.Tensor, packed: Packed
+    kind: Architecture, model: PreTrainedModel, patches: torch.Tensor, packed: Packed
 ) -> torch.Tensor:
     """Returns the logits of every answer token, given the vision tower's patches (b, p, d)."""
-    inner = model.model
-    embedded = inner.get_input_embeddings()(packed.ids)
-    seen = inner.multi_modal_projector(patches)
-    embedded = torch.cat([embedded[:, :1], seen, embedded[:, PREFIX:]], dim=1)
-    states = inner.language_model(
+    embedded = model.get_input_embeddings()(packed.ids)
+    seen = kind.part(model, "connector")(patches)
+    embedded = embedded.masked_scatter(packed.image[:, :, None], seen)
+    states = kind.part(model, "language")(
         inputs_embeds=embedded,
         attention_mask=packed.mask,
         position_ids=packed.places,

@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import torch
-from architecture import build_vlm
+from architecture import ARCHITECTURES
 from attributes import AttributeHeads, pixels, read_outs, targets
 from parallel import average_gradients, launch
 from torch.nn.utils import clip_grad_norm_
@@ -39,9 +39,10 @@ def train(rank: int, processes: int, args: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
-    model = build_vlm(8, PLACEHOLDER_IDS, seed=args.seed)
-    tower, heads = model.model.vision_tower, AttributeHeads()
-    parameters = [*tower.parameters(), *heads.parameters()]
+    kind = ARCHITECTURES[args.architecture]
+    model, heads = kind.build(8, PLACEHOLDER_IDS, seed=args.seed), AttributeHeads(kind.width)
+    tower = kind.part(model, "tower")
+    parameters = [p for p in (*tower.parameters(), *heads.parameters()) if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=args.lr, betas=(0.9, 0.98), weight_decay=0.02)
     saved, start = out / "tower.pt", 0
     if saved.exists():
@@ -57,7 +58,7 @@ def train(rank: int, processes: int, args: argparse.Namespace) -> None:
         for group in optimiser.param_groups:
             group["lr"] = args.lr * warm * (0.5 + 0.5 * math.cos(math.pi * progress))
         images, wanted = batch(args.seed, step, rank, args.batch // processes, progress)
-        patches = tower(images).last_hidden_state[:, 1:]
+        patches = kind.patches(model, images)
         loss = heads.loss(patches, wanted)
         optimiser.zero_grad()
         loss.backward()
@@ -69,7 +70,7 @@ def train(rank: int, processes: int, args: argparse.Namespace) -> None:
             rng = np.random.default_rng([99, done])
             scenes = draw_scenes("calibration", 500, rng, difficulty=rng.uniform(0, 1, 500))
             with torch.no_grad():
-                patches = tower(pixels(render(scenes, rng))).last_hidden_state[:, 1:]
+                patches = kind.patches(model, pixels(render(scenes, rng)))
             figures = read_outs(heads, patches, targets(scenes))
             speed = (done - start) * args.batch / (time.time() - began)
             shown = " ".join(f"{name} {value:.3f}" for name, value in figures.items())
@@ -87,8 +88,9 @@ def train(rank: int, processes: int, args: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", required=True)
+    parser.add_argument("--architecture", choices=tuple(ARCHITECTURES), default="llava")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--batch", type=int, default=48)
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--processes", type=int, default=2)

@@ -21,14 +21,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import torch
-from architecture import build_vlm
+from architecture import ARCHITECTURES, Architecture
 from attributes import AttributeHeads, pixels, targets
 from mixture import QuestionMixture, severity
 from muon import Muon
 from packing import Blocks, answer_logits, answer_loss, exact, pack
 from parallel import average_gradients, launch
 from torch.nn.utils import clip_grad_norm_
-from transformers import LlavaForConditionalGeneration
+from transformers import AutoModelForImageTextToText
 from vocabulary import load_tokenizer
 
 from sightline.data.questions import ask, pictures
@@ -38,19 +38,18 @@ from sightline.data.scenes import BENCHMARK_TYPES, SPLITS, draw_scenes
 EXTRA_WEIGHT = 0.15  # of the tower's own losses
 
 
-def optimisers(model, heads, args) -> list[torch.optim.Optimizer]:
-    """Muon for the language model's and projector's matrices, AdamW for everything else."""
-    inner = model.model
-    language = [*inner.language_model.named_parameters()]
+def optimisers(kind: Architecture, model, heads, args) -> list[torch.optim.Optimizer]:
+    """Muon for the language model's and connector's matrices, AdamW for everything else."""
+    language = [*kind.part(model, "language").named_parameters()]
     matrices = [w for n, w in language if w.dim() == 2 and "embed" not in n]
     others = [w for n, w in language if w.dim() != 2 or "embed" in n]
     if not args.language_only:
-        projector = [*inner.multi_modal_projector.parameters()]
-        matrices += [w for w in projector if w.dim() == 2]
-        others += [w for w in projector if w.dim() != 2]
+        connector = [*kind.part(model, "connector").parameters()]
+        matrices += [w for w in connector if w.dim() == 2]
+        others += [w for w in connector if w.dim() != 2]
     groups = [{"params": others, "lr": args.lr}]
     if not args.language_only:
-        vision = [*inner.vision_tower.parameters(), *heads.parameters()]
+        vision = [*kind.part(model, "tower").parameters(), *heads.parameters()]
         groups.append({"params": vision, "lr": args.lr / 2})
     adam = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.01)
     return [Muon(matrices, lr=args.matrix_lr), adam]
@@ -95,17 +94,17 @@ def held_out(mixture: QuestionMixture, n: int) -> tuple[torch.Tensor, list[Block
     return images, rows, types
 
 
-def resume(args, model, heads, chosen, device: torch.device) -> int:
+def resume(args, kind: Architecture, model, heads, chosen, device: torch.device) -> int:
     """Loads the last checkpoint, or what the run starts from; returns the steps already done."""
     out = Path(args.out)
     last = out / "vlm.pt"
     if not last.exists() and args.start is None:
         state = torch.load(out / "tower.pt", weights_only=True, map_location=device)
-        model.model.vision_tower.load_state_dict(state["tower"])
+        kind.part(model, "tower").load_state_dict(state["tower"])
         heads.load_state_dict(state["heads"])
         return 0
     if not last.exists() and (Path(args.start) / "model.safetensors").exists():
-        shipped = LlavaForConditionalGeneration.from_pretrained(args.start, dtype=torch.float32)
+        shipped = AutoModelForImageTextToText.from_pretrained(args.start, dtype=torch.float32)
         model.load_state_dict(shipped.state_dict())
         return 0
     source = last if last.exists() else Path(args.start) / "vlm.pt"
@@ -124,19 +123,17 @@ def train(rank: int, processes: int, args: argparse.Namespace) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
-    tokenizer = load_tokenizer()
+    kind = ARCHITECTURES[args.architecture]
+    tokenizer = load_tokenizer(kind)
+    prefix = tokenizer.convert_tokens_to_ids(list(kind.prefix))
     mixture = QuestionMixture(tokenizer, yes_share=SPLITS[args.split].yes_share)
     ids = {"pad": tokenizer.pad_token_id, "image": mixture.image, "end": mixture.end}
-    model = build_vlm(len(tokenizer), ids, layers=args.layers, seed=args.seed).to(device)
-    heads = AttributeHeads().to(device)
-    tower = model.model.vision_tower
-    for name, parameter in tower.named_parameters():
-        if "post_layernorm" in name:  # LLaVA reads the patches before it
-            parameter.requires_grad_(False)
-    chosen = optimisers(model, heads, args)
+    model = kind.build(len(tokenizer), ids, seed=args.seed).to(device)
+    heads = AttributeHeads(kind.width).to(device)
+    chosen = optimisers(kind, model, heads, args)
     first = [[group["lr"] for group in o.param_groups] for o in chosen]
     saved = out / "vlm.pt"
-    begin = resume(args, model, heads, chosen, device)
+    begin = resume(args, kind, model, heads, chosen, device)
     trained = [p for o in chosen for g in o.param_groups for p in g["params"] if p.requires_grad]
     test_images, test_rows, test_types = held_out(mixture, args.held_out)
     began = time.time()
@@ -148,14 +145,14 @@ def train(rank: int, processes: int, args: argparse.Namespace) -> None:
             for group, rate in zip(optimiser.param_groups, rates, strict=True):
                 group["lr"] = rate * decay
         images, wanted, rows = draw(mixture, args, step, rank, args.batch // processes)
-        packed = pack(rows, mixture.user, mixture.image, ids["pad"])
+        packed = pack(rows, prefix, mixture.image, ids["pad"])
         if device.type == "cuda":
             images = images.to(device)
             wanted = {name: value.to(device) for name, value in wanted.items()}
             packed = type(packed)(*(v.to(device) for v in vars(packed).values()))
         with torch.set_grad_enabled(not args.language_only):
-            patches = tower(images).last_hidden_state[:, 1:]
-        logits = answer_logits(model, patches, packed)
+            patches = kind.patches(model, images)
+        logits = answer_logits(kind, model, patches, packed)
         answers = answer_loss(logits, packed)
         loss = answers
         if not args.language_only:
@@ -169,7 +166,7 @@ def train(rank: int, processes: int, args: argparse.Namespace) -> None:
             optimiser.step()
         done = step + 1
         if rank == 0 and (done % args.every == 0 or done == args.steps):
-            figures = measure(model, mixture, ids["pad"], test_images, test_rows, test_types)
+            figures = measure(kind, model, prefix, ids, test_images, test_rows, test_types)
             speed = (done - begin) * args.batch / (time.time() - began)
             shown = " ".join(f"{name} {value:.2f}" for name, value in figures.items())
             print(f"step {done} loss {answers.item():.3f} {speed:.0f} img/s | {shown}", flush=True)
@@ -184,17 +181,17 @@ def train(rank: int, processes: int, args: argparse.Namespace) -> None:
 
 
 @torch.no_grad()
-def measure(model, mixture, pad: int, images, rows, types) -> dict[str, float]:
+def measure(kind: Architecture, model, prefix, ids, images, rows, types) -> dict[str, float]:
     """Exact-match accuracy by question type on the held-out pictures."""
     device = next(model.parameters()).device
     hits: list[bool] = []
     for at in range(0, len(rows), 25):
-        packed = pack(rows[at : at + 25], mixture.user, mixture.image, pad)
+        packed = pack(rows[at : at + 25], prefix, ids["image"], ids["pad"])
         if device.type == "cuda":
             packed = type(packed)(*(v.to(device) for v in vars(packed).values()))
         seen = images[at : at + 25].to(device)
-        patches = model.model.vision_tower(seen).last_hidden_state[:, 1:]
-        hits += exact(answer_logits(model, patches, packed), packed).tolist()
+        logits = answer_logits(kind, model, kind.patches(model, seen), packed)
+        hits += exact(logits, packed).tolist()
     names = list(dict.fromkeys(types))
     figures = {
         name: float(np.mean([h for h, t in zip(hits, types, strict=True) if t == name]))
@@ -212,10 +209,10 @@ if __name__ == "__main__":
     parser.add_argument("--start", help="folder of a trained run, or of a shipped model")
     parser.add_argument("--split", default="train")
     parser.add_argument("--language-only", action="store_true", help="leave the vision tower as is")
+    parser.add_argument("--architecture", choices=tuple(ARCHITECTURES), default="llava")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--layers", type=int, default=5)
     parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--batch", type=int, default=48, help="pictures a step")
+    parser.add_argument("--batch", type=int, default=40, help="pictures a step")
     parser.add_argument("--questions", type=int, default=8, help="questions a picture")
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--matrix-lr", type=float, default=0.02)

@@ -1,4 +1,4 @@
-"""The word-level tokenizer and the processor built on it.
+"""The word-level tokenizer and the processors built on it.
 
 `python training/vocabulary.py` writes vocabulary.txt anew from the mixture and the extra words.
 
@@ -9,10 +9,18 @@ Text is lower-cased and cut at white space, punctuation and single digits. A cap
 from pathlib import Path
 from random import Random
 
-from architecture import PATCH, SIDE
+from architecture import IDEFICS3, LLAVA, PATCH, PATCHES, SIDE, Architecture
+from attributes import NORMAL
 from mixture import QuestionMixture
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
-from transformers import CLIPImageProcessor, LlavaProcessor, PreTrainedTokenizerFast
+from transformers import (
+    CLIPImageProcessor,
+    Idefics3ImageProcessor,
+    Idefics3Processor,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+    ProcessorMixin,
+)
 
 from sightline.data.questions import pictures
 from sightline.data.scenes import SPLITS, generate
@@ -50,9 +58,13 @@ TEMPLATE = (
 )
 
 
-def build_tokenizer(words: list[str]) -> PreTrainedTokenizerFast:
-    """Returns the tokenizer over the special tokens, the option letters and ``words``."""
-    tokens = list(dict.fromkeys([*SPECIAL, *LETTERS, *words]))
+def build_tokenizer(words: list[str], kind: Architecture = LLAVA) -> PreTrainedTokenizerFast:
+    """Returns the tokenizer over the special tokens, the option letters and ``words``.
+
+    Tokens that only another architecture needs stand last, so that all share the other ids.
+    """
+    around = [token for token in dict.fromkeys(kind.prefix) if token not in SPECIAL]
+    tokens = list(dict.fromkeys([*SPECIAL, *LETTERS, *words, *around]))
     tokenizer = Tokenizer(
         models.WordLevel({token: i for i, token in enumerate(tokens)}, unk_token="<unk>")
     )
@@ -80,6 +92,7 @@ def build_tokenizer(words: list[str]) -> PreTrainedTokenizerFast:
             "image_token": "<image>",
             "user_token": "<user>",
             "assistant_token": "<assistant>",
+            **{f"around_token_{i}": token for i, token in enumerate(around)},
         },
         padding_side="left",
         clean_up_tokenization_spaces=False,
@@ -88,13 +101,24 @@ def build_tokenizer(words: list[str]) -> PreTrainedTokenizerFast:
     )
 
 
-def load_tokenizer() -> PreTrainedTokenizerFast:
+def load_tokenizer(kind: Architecture) -> PreTrainedTokenizerFast:
     """Returns the tokenizer over the committed vocabulary."""
-    return build_tokenizer(FILE.read_text().split("\n"))
+    return build_tokenizer(FILE.read_text().split("\n"), kind)
 
 
-def build_processor() -> LlavaProcessor:
+def build_processor(kind: Architecture) -> ProcessorMixin:
     """Returns the processor that is shipped with the weights."""
+    if kind is IDEFICS3:
+        whole = Idefics3ImageProcessor(
+            size={"longest_edge": SIDE},
+            max_image_size={"longest_edge": SIDE},
+            do_image_splitting=False,
+            image_mean=NORMAL[0].tolist(),
+            image_std=NORMAL[1].tolist(),
+        )
+        return Idefics3Processor(
+            whole, load_tokenizer(kind), image_seq_len=PATCHES // 4, chat_template=TEMPLATE
+        )
     pictures = CLIPImageProcessor(
         size={"height": SIDE, "width": SIDE},
         do_center_crop=False,
@@ -103,7 +127,7 @@ def build_processor() -> LlavaProcessor:
     )
     return LlavaProcessor(
         pictures,
-        load_tokenizer(),
+        load_tokenizer(kind),
         patch_size=PATCH,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
