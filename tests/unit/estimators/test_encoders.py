@@ -82,7 +82,9 @@ def test_paraphrases_in_unknown_frames_rank_above_other_answers() -> None:
     items: dict[str, list] = {}
     for item in generate("test", 300, 9, 4, types=TYPES).items:
         items.setdefault(item.question_type, []).append(item)
-    left, right, same = [], [], []
+    left: list[str] = []
+    right: list[str] = []
+    same = []
     for members in items.values():
         for item in members:
             other = random.choice(members)
