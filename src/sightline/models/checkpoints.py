@@ -1,0 +1,220 @@
+"""Model directories and hub names: found, refused before any code runs, identified by content."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import xxhash
+
+from sightline.core.errors import MissingExtraError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_SETTINGS = (
+    "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer_config.json",
+    "video_preprocessor_config.json",
+)
+_CODE_KEYS = ("auto_map", "_attn_implementation_internal")
+_DTYPES = ("auto", "float32", "bfloat16", "float16")
+_BLOCK = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A model that may be loaded.
+
+    Attributes:
+        source: Directory or hub name, as ``from_pretrained`` takes it.
+        name: What the user calls it.
+        directory: Where its settings lie.
+        device: What ``device_map`` takes.
+        dtype: What ``dtype`` takes.
+    """
+
+    source: str
+    name: str
+    directory: Path
+    device: Any
+    dtype: str
+
+
+def find_checkpoint(
+    spec: str,
+    *,
+    device_map: Any = None,
+    dtype: str = "auto",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    purpose: str,
+) -> Checkpoint:
+    """Finds a model and reads its settings as JSON, before anything of it is loaded.
+
+    Args:
+        spec: ``embedded:<name>``, a model directory, or a hub name ``owner/model``.
+        device_map: As transformers takes it; None = the first GPU, else the CPU.
+        dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto``: the checkpoint's, and float32
+            on the CPU.
+        revision: Branch, tag or commit of a hub model.
+        trust_remote_code: Allow settings that name Python code to run.
+        purpose: What it is loaded for, as a message says it.
+
+    Raises:
+        UsageError: The model does not exist, or brings code that was not allowed to run.
+        MissingExtraError: torch or transformers is not installed.
+    """
+    if dtype not in _DTYPES:
+        raise UsageError(f"dtype {dtype!r}; one of {', '.join(_DTYPES)} is required. Choose one.")
+    if spec.startswith("embedded:"):
+        from sightline.models.embedded import embedded_model_path
+
+        source, name = str(embedded_model_path(spec.removeprefix("embedded:"))), spec
+    else:
+        source = _source(spec)
+        name = Path(source).resolve().name if Path(source).is_dir() else spec
+    try:
+        import torch
+        import transformers  # noqa: F401
+    except ImportError as error:
+        package = "transformers" if "transformers" in str(error) else "torch"
+        raise MissingExtraError(package, "models", purpose) from error
+    on_gpu = torch.cuda.is_available() and device_map != "cpu"
+    return Checkpoint(
+        source=source,
+        name=name,
+        directory=_checked_settings(source, revision, trust_remote_code=trust_remote_code),
+        device=device_map if device_map is not None else "cuda:0" if on_gpu else "cpu",
+        dtype="float32" if dtype == "auto" and not on_gpu else dtype,
+    )
+
+
+def _source(spec: str) -> str:
+    """Returns a directory or a hub name, and refuses what is neither without asking the hub."""
+    path = Path(spec).expanduser() if spec.startswith("~/") else Path(spec)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise UsageError(
+                f"{spec} holds no config.json; a model directory as save_pretrained writes it is "
+                "required. Give the directory that holds the model's files."
+            )
+        return str(path)
+    # "runs/model" with an existing "runs" is a missing path, not a hub name.
+    if _HUB_NAME.fullmatch(spec) is None or path.parent.exists():
+        raise UsageError(
+            f"{spec} does not exist; a model directory, a hub name (owner/model), embedded:vlm or "
+            "fake is required. Check the path."
+        )
+    return spec
+
+
+def _checked_settings(source: str, revision: str | None, *, trust_remote_code: bool) -> Path:
+    """Reads the model's settings as JSON only and returns the directory they lie in.
+
+    Raises:
+        UsageError: They name code to import, and that was not allowed; or there is no such model.
+    """
+    from transformers.utils import cached_file
+
+    directory = Path(source)
+    for name in _SETTINGS:
+        try:
+            found = cached_file(
+                source,
+                name,
+                revision=revision,
+                _raise_exceptions_for_missing_entries=name == "config.json",
+            )
+        except OSError as error:
+            raise UsageError(
+                f"{source} has no readable config.json ({' '.join(str(error).split())[:200]}); a "
+                "model directory or a reachable hub name is required. Check name and network."
+            ) from error
+        if found is None:
+            continue
+        directory = Path(found).parent
+        try:
+            values = json.loads(Path(found).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UsageError(
+                f"{found} is not JSON ({error}); a valid settings file is required. "
+                "Download the model again."
+            ) from error
+        key = _code_key(values)
+        if key is not None and not trust_remote_code:
+            raise UsageError(
+                f"{name} of {source} names code to run ({key}); models that bring code are refused "
+                "by default. Read that code, then pass --trust-remote-code if you trust it."
+            )
+    return directory
+
+
+def _code_key(values: Any) -> str | None:
+    if isinstance(values, dict):
+        for key, value in values.items():
+            if key in _CODE_KEYS and value:
+                return str(key)
+            found = _code_key(value)
+            if found is not None:
+                return found
+    return None
+
+
+@contextlib.contextmanager
+def quiet(transformers: Any) -> Iterator[None]:
+    """No progress bars and no advice of the library while it loads; its errors still raise."""
+    logging = transformers.utils.logging
+    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def content_hash(directory: Path) -> str:
+    """Hash of the model's settings and weights that reads only a part of the weights.
+
+    JSON files, chat templates and tokenizers enter whole; of every weight file its size, its
+    header and the middle kilobyte of every tensor, so that another fine-tuning of the same
+    architecture differs.
+    """
+    digest = xxhash.xxh3_128()
+    for path in sorted(directory.iterdir()):
+        if path.suffix in {".json", ".jinja", ".txt", ".model"}:
+            digest.update(path.name.encode())
+            digest.update(path.read_bytes())
+        elif path.suffix in {".safetensors", ".bin", ".pt"}:
+            size = path.stat().st_size
+            digest.update(f"{path.name} {size}".encode())
+            with path.open("rb") as file:
+                for start in _tensor_middles(file, size, path.suffix == ".safetensors", digest):
+                    file.seek(start)
+                    digest.update(file.read(_BLOCK))
+    return digest.hexdigest()
+
+
+def _tensor_middles(file: Any, size: int, safetensors: bool, digest: Any) -> list[int]:
+    if not safetensors:
+        return [i * size // 64 for i in range(64)]
+    length = int.from_bytes(file.read(8), "little")
+    header = file.read(length)
+    digest.update(header)
+    offsets = [
+        entry["data_offsets"]
+        for name, entry in json.loads(header).items()
+        if name != "__metadata__"
+    ]
+    return [8 + length + max(begin, (begin + end - _BLOCK) // 2) for begin, end in sorted(offsets)]
