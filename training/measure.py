@@ -7,7 +7,7 @@ import argparse
 import time
 
 from sightline.models import load_model
-from sightline.workflow.gates import measure_gates
+from sightline.workflow.gates import measure_split, split_gates
 
 
 def main() -> None:
@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     began = time.time()
-    report = measure_gates(load_model(args.model), split=args.split, n=args.n, seed=args.seed)
+    report = measure_split(load_model(args.model), split=args.split, n=args.n, seed=args.seed)
     print(
         f"{report.split}: {report.n} questions, three pictures each, {time.time() - began:.0f} s\n"
     )
@@ -35,7 +35,11 @@ def main() -> None:
         f"| | pooled {report.auroc_pooled:.3f}, within types {report.auroc_within:.3f}, "
         f"type alone {report.auroc_type_only:.3f} |\n"
     )
-    for gate in report.gates:
+    print(
+        f"Wrong with a probability above .8: {report.confident_wrong:.3f} of all, "
+        f"{report.confident_wrong_conflict:.3f} of questions on unusual colours.\n"
+    )
+    for gate in split_gates(report):
         state = "passed" if gate.passed else "not passed"
         print(f"- {gate.name} ({gate.required}): {gate.measured}, {state}")
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sightline.cli.display import size
 from sightline.cli.options import shared_options, show_config
 from sightline.core.errors import GateFailedError
+
+if TYPE_CHECKING:
+    from sightline.workflow.gates import SplitFigures
+    from sightline.workflow.model_check import ModelCheck
 
 
 @click.group(
@@ -47,41 +51,60 @@ def card_command(name: str) -> int:
 
 
 @models_group.command("check")
-@click.argument("name", default="vlm")
-@click.option("--split", default="test", show_default=True, help="Split of the scenes.")
+@click.argument("names", nargs=-1)
 @click.option(
     "-n", "count", default=2000, show_default=True, type=click.IntRange(100), help="Questions."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def check_command(name: str, split: str, count: int, as_json: bool) -> int:
-    """Measure the gates of an embedded model; exit 3 if one is not passed."""
-    from sightline.models import load_model
-    from sightline.workflow.gates import measure_gates
+def check_command(names: tuple[str, ...], count: int, as_json: bool) -> int:
+    """Measure the gates of embedded models, by default of all; exit 3 if one is not passed."""
+    from sightline.models.embedded import EMBEDDED
+    from sightline.workflow.model_check import check_models
 
-    report = measure_gates(load_model(f"embedded:{name}"), split=split, n=count)
+    checks = check_models(
+        names or tuple(EMBEDDED), n=count, done=_quiet if as_json else _show_check
+    )
     if as_json:
-        click.echo(json.dumps(asdict(report), indent=1))
-    else:
-        click.echo(f"{report.n} questions of scenes:{report.split}, accuracy {report.accuracy:.3f}")
-        click.echo(
-            f"{'type':16} {'n':>5} {'accuracy':>9} {'blank':>6} {'shuffled':>9} {'AUROC':>6}"
-        )
-        for row in report.types:
-            ranking = "–" if row.auroc is None else f"{row.auroc:.3f}"
-            click.echo(
-                f"{row.question_type:16} {row.n:5} {row.accuracy:9.3f} {row.blank:6.3f} "
-                f"{row.shuffled:9.3f} {ranking:>6}"
-            )
-        for gate in report.gates:
-            state = "passed" if gate.passed else "NOT PASSED"
-            click.echo(f"{state}: {gate.name} ({gate.required}): {gate.measured}")
-    missed = [gate.name for gate in report.gates if not gate.passed]
+        click.echo(json.dumps([asdict(check) for check in checks], indent=1))
+    missed = [
+        f"embedded:{check.name} misses {gate.name}"
+        for check in checks
+        for gate in check.gates
+        if not gate.passed
+    ]
     if missed:
         raise GateFailedError(
-            f"embedded:{name} misses {', '.join(missed)}; every gate is required. "
-            "Its card says what is known of it."
+            f"{'; '.join(missed)}; every gate is required. The card of a model says what is known "
+            "of it."
         )
     return 0
+
+
+def _quiet(_check: ModelCheck) -> None:
+    return
+
+
+def _show_check(check: ModelCheck) -> None:
+    from sightline.workflow.gates import SplitFigures
+
+    click.echo(f"embedded:{check.name}")
+    for figures in check.figures:
+        if isinstance(figures, SplitFigures):
+            _show_types(figures)
+    for gate in check.gates:
+        state = "passed" if gate.passed else "NOT PASSED"
+        click.echo(f"  {state}: {gate.name}: {gate.measured} ({gate.required})")
+
+
+def _show_types(figures: SplitFigures) -> None:
+    click.echo(f"  {figures.n} questions of scenes:{figures.split}")
+    click.echo(f"  {'type':16} {'n':>5} {'accuracy':>9} {'blank':>6} {'shuffled':>9} {'AUROC':>6}")
+    for row in figures.types:
+        ranking = "–" if row.auroc is None else f"{row.auroc:.3f}"
+        click.echo(
+            f"  {row.question_type:16} {row.n:5} {row.accuracy:9.3f} {row.blank:6.3f} "
+            f"{row.shuffled:9.3f} {ranking:>6}"
+        )
 
 
 @click.command("doctor")

@@ -1,5 +1,5 @@
 """Models that can be observed; torch and transformers are imported only when one is loaded."""
 
-from sightline.models.loading import load_model
+from sightline.models.loading import load_classifier, load_image_encoder, load_model
 
-__all__ = ["load_model"]
+__all__ = ["load_classifier", "load_image_encoder", "load_model"]

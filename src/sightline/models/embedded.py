@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
+from typing import Literal
 
 from sightline.core.errors import UsageError
 
@@ -32,6 +33,8 @@ class EmbeddedModel:
         description: One line on what it is for.
         checkpoint: Which training run the weights come from.
         gates: How far it passes its gates, in words; the card has the numbers.
+        kind: ``vlm``, ``classifier`` (image and text towers) or ``encoder`` (pictures alone).
+        has_prior: Whether it was given a language prior on purpose.
     """
 
     name: str
@@ -40,6 +43,8 @@ class EmbeddedModel:
     description: str
     checkpoint: str
     gates: str
+    kind: Literal["vlm", "classifier", "encoder"] = "vlm"
+    has_prior: bool = False
 
     @property
     def card(self) -> Path:
@@ -66,12 +71,26 @@ EMBEDDED: Mapping[str, EmbeddedModel] = MappingProxyType(
             checkpoint="seed 0, step 4100, balanced mixture without a language prior",
             gates="passed with one training seed; not for option letters; the card has the numbers",
         ),
+        "clip": EmbeddedModel(
+            name="clip",
+            path=_weights("clip"),
+            architecture="CLIPModel",
+            description="zero-shot classifier of single objects, 90 classes",
+            checkpoint="seed 0, step 15000",
+            gates="passed",
+            kind="classifier",
+        ),
     }
 )
 """Every shipped model by name."""
 
 
-def _known(name: str) -> EmbeddedModel:
+def embedded_model(name: str) -> EmbeddedModel:
+    """Returns what is known of a shipped model.
+
+    Raises:
+        UsageError: There is no such model.
+    """
     if name not in EMBEDDED:
         raise UsageError(
             f"Embedded model {name!r} does not exist; one of {', '.join(EMBEDDED)} is required. "
@@ -86,7 +105,7 @@ def embedded_model_path(name: str) -> Path:
     Raises:
         UsageError: There is no such model, or its files are missing from the installation.
     """
-    model = _known(name)
+    model = embedded_model(name)
     if not (model.path / "config.json").is_file():
         raise UsageError(
             f"Embedded model {name!r} has no files in {model.path}; its weights are required. "

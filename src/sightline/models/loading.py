@@ -1,4 +1,4 @@
-"""Loading a model by what the user names: ``fake``, ``embedded:vlm``, a directory or a hub name."""
+"""Loading a model by what the user names: ``fake``, ``embedded:…``, a directory or a hub name."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 from sightline.core.errors import UsageError
 from sightline.core.protocols import VisionLanguageModel
 from sightline.data.prompts import PromptStyle
-from sightline.models.checkpoints import content_hash, find_checkpoint, quiet
+from sightline.models.checkpoints import Checkpoint, content_hash, find_checkpoint, quiet
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from sightline.models.classifiers import ImageEncoder, ZeroShotClassifier
 
 STYLE_FILE = "prompt_style.json"
 """A model directory may hold the prompt style it was trained with, as `PromptStyle.to_dict`."""
@@ -100,6 +102,110 @@ def load_model(
         style=_own_style(found.directory) if style is None else style,
         blank_colour=blank_colour,
     )
+
+
+def load_classifier(
+    spec: str,
+    *,
+    device_map: str | None = None,
+    dtype: str = "auto",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> ZeroShotClassifier:
+    """Loads a CLIP, SigLIP or SigLIP 2 model; the arguments are those of `load_model`.
+
+    Raises:
+        UsageError: The model does not exist, cannot be loaded, or is no such model.
+        MissingExtraError: torch or transformers is not installed.
+    """
+    model, processor, found = _load_vectors(
+        spec,
+        "classifying pictures",
+        "AutoProcessor",
+        device_map=device_map,
+        dtype=dtype,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+    )
+    if not hasattr(model, "logit_scale") or not hasattr(model, "get_text_features"):
+        raise UsageError(
+            f"{spec} is a {type(model).__name__}; a model with an image and a text tower (CLIP, "
+            "SigLIP) is required. Name one, such as embedded:clip."
+        )
+    from sightline.models.classifiers import ZeroShotClassifier
+
+    return ZeroShotClassifier(model, processor, found)
+
+
+def load_image_encoder(
+    spec: str,
+    *,
+    device_map: str | None = None,
+    dtype: str = "auto",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> ImageEncoder:
+    """Loads any vision model with a pooled output; the arguments are those of `load_model`.
+
+    Raises:
+        UsageError: The model does not exist, cannot be loaded, or has a text tower too.
+        MissingExtraError: torch or transformers is not installed.
+    """
+    model, processor, found = _load_vectors(
+        spec,
+        "encoding pictures",
+        "AutoImageProcessor",
+        device_map=device_map,
+        dtype=dtype,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+    )
+    if hasattr(model, "get_text_features") or model.main_input_name != "pixel_values":
+        raise UsageError(
+            f"{spec} is a {type(model).__name__}; a model that reads pictures alone is required. "
+            "Name one, such as embedded:encoder, or use the classifier's own image vectors."
+        )
+    from sightline.models.classifiers import ImageEncoder
+
+    return ImageEncoder(model, processor, found)
+
+
+def _load_vectors(
+    spec: str,
+    purpose: str,
+    reader: str,
+    *,
+    device_map: str | None,
+    dtype: str,
+    revision: str | None,
+    trust_remote_code: bool,
+) -> tuple[Any, Any, Checkpoint]:
+    found = find_checkpoint(
+        spec,
+        device_map=device_map,
+        dtype=dtype,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+        purpose=purpose,
+    )
+    import transformers
+
+    settings: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    try:
+        with quiet(transformers):
+            model = transformers.AutoModel.from_pretrained(
+                found.source,
+                dtype=found.dtype,
+                device_map=None if found.device == "cpu" else found.device,
+                **settings,
+            )
+            processor = getattr(transformers, reader).from_pretrained(found.source, **settings)
+    except (OSError, ValueError, ImportError) as error:
+        raise UsageError(
+            f"{spec} could not be loaded ({' '.join(str(error).split())[:300]}); a model directory "
+            "of transformers is required. Check the name, the files and the network."
+        ) from error
+    return model, processor, found
 
 
 def _own_style(directory: Path) -> PromptStyle:

@@ -6,7 +6,7 @@ import pytest
 from sightline.core.errors import MissingFeatureError
 from sightline.core.types import Generation, Record
 from sightline.data.scenes import generate
-from sightline.workflow.gates import measure_gates
+from sightline.workflow.gates import measure_split, prior_gate, size_gate, split_gates
 
 N, SEED = 240, 3
 
@@ -17,13 +17,13 @@ class _Reader:
     On the harder pictures it guesses with a lower probability.
     """
 
-    def __init__(self, *, looks=True, observable=True):
+    def __init__(self, *, looks=True, observable=True, logprob=-1.0):
         batch = generate("test", -(-N // 3) + N // 20 + 2, SEED, 3)
         self._known = {}
         for item in batch.items[:N]:
             pixels = batch.images[item.picture].tobytes()
             self._known[pixels, item.question, item.choices] = item
-        self._looks, self._observable = looks, observable
+        self._looks, self._observable, self._unsure = looks, observable, logprob
 
     def fingerprint(self):
         return {"name": "reader"}
@@ -36,18 +36,18 @@ class _Reader:
             sure = self._looks and item is not None and item.difficulty < 0.6
             answer = Generation(
                 text=item.answer if sure else "yes",
-                logprobs=np.asarray([-0.1 if sure else -1.0]) if self._observable else None,
+                logprobs=np.asarray([-0.1 if sure else self._unsure]) if self._observable else None,
             )
             records.append(Record(example=example, greedy=answer))
         return records
 
 
 def _gate(report, name):
-    return next(gate for gate in report.gates if gate.name == name)
+    return next(gate for gate in split_gates(report) if gate.name == f"{name} on test")
 
 
 def test_a_model_that_looks_is_told_by_its_gain():
-    report = measure_gates(_Reader(), n=N, seed=SEED)
+    report = measure_split(_Reader(), n=N, seed=SEED)
     assert report.n == N
     assert report.accuracy > report.blank + 0.4
     assert _gate(report, "grounded in every type").passed
@@ -57,12 +57,35 @@ def test_a_model_that_looks_is_told_by_its_gain():
 
 
 def test_a_model_that_ignores_its_picture_fails():
-    report = measure_gates(_Reader(looks=False), n=N, seed=SEED)
+    report = measure_split(_Reader(looks=False), n=N, seed=SEED)
     assert report.accuracy == report.blank == report.shuffled
     assert not _gate(report, "grounded in every type").passed
-    assert not report.passed
+    assert report.auroc_within is None or report.auroc_within < 0.7
 
 
 def test_log_probabilities_are_required():
     with pytest.raises(MissingFeatureError, match="no log-probabilities"):
-        measure_gates(_Reader(observable=False), n=30, seed=SEED)
+        measure_split(_Reader(observable=False), n=30, seed=SEED)
+
+
+def test_a_model_that_always_answers_alike_has_no_ranking_to_judge():
+    report = measure_split(_Reader(looks=False), n=60, seed=SEED, types=("digit",))
+    assert report.accuracy == 0.0
+    assert report.auroc_within is None
+    assert not _gate(report, "log-probability informs within types").passed
+    assert _gate(report, "log-probability informs within types").measured == "not defined"
+
+
+def test_confident_errors_are_counted_where_the_usual_colour_misleads():
+    sure = measure_split(_Reader(looks=False), n=N, seed=SEED)
+    assert sure.confident_wrong == sure.confident_wrong_conflict == 0.0  # probability exp(-1)
+    bold = measure_split(_Reader(looks=False, logprob=-0.01), n=N, seed=SEED)
+    assert bold.confident_wrong == pytest.approx(1 - bold.accuracy)
+    assert 0 < bold.confident_wrong_conflict <= 1
+    assert prior_gate(bold, sure).passed
+    assert not prior_gate(sure, bold).passed
+
+
+@pytest.mark.parametrize(("size", "passed"), [(5_999_999, True), (6_000_001, False)])
+def test_a_model_must_be_small_enough(size, passed):
+    assert size_gate(size, 6_000_000).passed is passed
