@@ -291,7 +291,7 @@ def test_a_vision_language_model_can_judge() -> None:
     [
         ("exact", Exact()),
         ("numeric:relative=0.05", Numeric(relative=0.05)),
-        ("numeric:relative=0.05,absolute=1", Numeric(relative=0.05, absolute=1.0)),
+        ("numeric:relative=0.05:absolute=1", Numeric(relative=0.05, absolute=1.0)),
         ("rouge_l:threshold=0.3", RougeL(threshold=0.3)),
     ],
 )
@@ -307,6 +307,10 @@ def test_parse_grader(spec: str, expected: object) -> None:
         "judge",
         "exact:threshold=1",
         "rouge_l:0.3",
+        "judge:threshold=1",
+        "numeric:relative=0.05,absolute=1",
+        "numeric:relative=0.05:relative=0.1",
+        "rouge_l:threshold=",
         "rouge_l:threshold=high",
         "rouge_l:threshold=nan",
         "rouge_l:threshold=2",

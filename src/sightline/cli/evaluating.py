@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     default="auto",
     show_default=True,
     envvar="SIGHTLINE_GRADER",
-    help="auto, labels, recorded, exact, vqa, choice, yes_no, numeric, rouge_l, token_f1 or judge.",
+    help="auto, labels, recorded, exact, vqa, choice, yes_no, numeric, rouge_l, token_f1 or judge; "
+    "settings as NAME:KEY=VALUE.",
 )
 @click.option("--judge", help="The model behind --grader judge: a directory, hub name or embedded.")
 @click.option(

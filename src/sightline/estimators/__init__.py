@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from sightline.core import specs
 from sightline.core.protocols import Estimator, LearnedEstimator
-from sightline.estimators import specs
 from sightline.estimators.agreement import (
     ConditionAgreement,
     ModelAgreement,
@@ -111,7 +111,7 @@ def parse_estimator(spec: str) -> AnyEstimator:
         >>> parse_estimator("lexical_similarity:metric=rouge1")
         LexicalSimilarity(metric='rouge1')
     """
-    return specs.parse(spec, ESTIMATORS)
+    return specs.parse(spec, ESTIMATORS, "estimator")
 
 
 def spec_of(estimator: AnyEstimator) -> dict[str, Any]:
@@ -124,7 +124,7 @@ def spec_of(estimator: AnyEstimator) -> dict[str, Any]:
         >>> spec_of(ESTIMATORS["min_token_probability"])
         {'name': 'min_token_probability', 'over': 'min'}
     """
-    return specs.spec_of(estimator, ESTIMATORS)
+    return specs.spec_of(estimator, ESTIMATORS, "estimator")
 
 
 def from_spec(spec: Mapping[str, Any]) -> AnyEstimator:
@@ -137,7 +137,7 @@ def from_spec(spec: Mapping[str, Any]) -> AnyEstimator:
         >>> from_spec({"name": "random", "seed": 7})
         Random(seed=7)
     """
-    return specs.from_spec(spec, ESTIMATORS)
+    return specs.from_spec(spec, ESTIMATORS, "estimator")
 
 
 __all__ = ["ESTIMATORS", "AnyEstimator", "from_spec", "parse_estimator", "spec_of"]

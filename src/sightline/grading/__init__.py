@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
 from types import MappingProxyType
-from typing import get_type_hints
 
 import numpy as np
 
+from sightline.core import specs
 from sightline.core.column import Column, ColumnKind
 from sightline.core.errors import DataError, ModelError, UsageError
 from sightline.core.protocols import Grader
@@ -49,7 +48,7 @@ GRADERS: Mapping[str, Grader] = MappingProxyType(
 
 
 def parse_grader(spec: str, *, judge: JudgeModel | None = None) -> Grader:
-    """Reads ``name`` or ``name:key=value,key=value``.
+    """Reads ``name`` or ``name:setting=value:setting=value``, as estimators are written.
 
     Args:
         spec: Such as ``exact``, ``numeric:relative=0.05`` or ``judge``.
@@ -63,42 +62,14 @@ def parse_grader(spec: str, *, judge: JudgeModel | None = None) -> Grader:
         >>> parse_grader("numeric:relative=0.05")
         Numeric(relative=0.05, absolute=1e-09)
     """
-    name, _, rest = spec.partition(":")
-    if name == "judge":
-        if judge is None or rest:
+    if spec.partition(":")[0].strip() == "judge":
+        if judge is None or ":" in spec:
             raise UsageError(
                 f"The grader {spec!r} was asked for; 'judge' requires a judge model and takes no "
                 "settings here. Pass a model, or choose another grader."
             )
         return Judge(judge)
-    if name not in GRADERS:
-        raise UsageError(
-            f"Grader {name!r} is unknown; one of {', '.join((*GRADERS, 'judge'))} is required. "
-            "Choose one of them."
-        )
-    kind = type(GRADERS[name])
-    return kind(**_settings(kind, spec, rest))
-
-
-def _settings(kind: type, spec: str, rest: str) -> dict[str, float | int]:
-    types = {n: t for n, t in get_type_hints(kind).items() if t in (float, int)}
-    known = [field.name for field in fields(kind) if field.name in types]
-    out: dict[str, float | int] = {}
-    for part in filter(None, rest.split(",")):
-        name, equals, value = part.partition("=")
-        if not equals or name not in known:
-            raise UsageError(
-                f"Grader {spec!r} has the setting {part!r}; "
-                f"{'name=value with one of ' + ', '.join(known) if known else 'no setting'} is "
-                "allowed. Correct it."
-            )
-        try:
-            out[name] = types[name](value)
-        except ValueError:
-            raise UsageError(
-                f"Grader {spec!r} sets {name} to {value!r}; a number is required. Correct it."
-            ) from None
-    return out
+    return specs.parse(spec, GRADERS, "grader")
 
 
 def grade_records(

@@ -1,4 +1,7 @@
-"""Naming an estimator with its settings: as text for people, as a dictionary for files."""
+"""Naming an estimator or a grader with its settings: as text for people, as a dictionary for files.
+
+Each is a frozen dataclass in a table of its kind; its settings are its fields.
+"""
 
 from __future__ import annotations
 
@@ -13,47 +16,63 @@ from sightline.core.errors import UsageError
 T = TypeVar("T")
 
 
-def parse(text: str, table: Mapping[str, T]) -> T:
-    """Reads ``name`` or ``name:setting=value:setting=value``."""
+def parse(text: str, table: Mapping[str, T], kind: str) -> T:
+    """Reads ``name`` or ``name:setting=value:setting=value``.
+
+    Args:
+        text: The spec.
+        table: Entries by name; settings left out have the values of the entry.
+        kind: What the table holds, in one word, for messages.
+
+    Raises:
+        UsageError: The name, a setting or a value does not exist; the message names the allowed.
+    """
     name, *settings = text.split(":")
     values: dict[str, Any] = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals or not key or key in values:
             raise UsageError(
-                f"Setting {setting!r} of estimator {text!r}; every setting is written once, as "
-                "name=value. Write for example lexical_similarity:metric=rouge1."
+                f"Setting {setting!r} of {kind} {text!r}; every setting is written once, as "
+                f"setting=value. Write {name}:setting=value:setting=value."
             )
         values[key] = value
-    return _build(name.strip(), values, table, read=True)
+    return _build(name.strip(), values, table, kind, read=True)
 
 
-def spec_of(estimator: object, table: Mapping[str, T]) -> dict[str, Any]:
-    """Writes an estimator as its name in the table and all its settings."""
-    same_class = [name for name, entry in table.items() if type(entry) is type(estimator)]
+def spec_of(entry: object, table: Mapping[str, T], kind: str) -> dict[str, Any]:
+    """Writes an entry, or a variant of one, as its name in the table and all its settings.
+
+    Raises:
+        UsageError: Its class is not in the table.
+    """
+    same_class = [name for name, known in table.items() if type(known) is type(entry)]
     if not same_class:
         raise UsageError(
-            f"{type(estimator).__name__} is not in the table of estimators; only its entries and "
-            "their variants have a spec. Add it to ESTIMATORS."
+            f"{type(entry).__name__} is not in the table of {kind}s; only its entries and their "
+            f"variants have a spec. Add it to {kind.upper()}S."
         )
-    name = next((n for n in same_class if table[n] == estimator), same_class[0])
-    return {"name": name, **{f.name: getattr(estimator, f.name) for f in _fields(estimator)}}
+    name = next((n for n in same_class if table[n] == entry), same_class[0])
+    return {"name": name, **{f.name: getattr(entry, f.name) for f in _fields(entry)}}
 
 
-def from_spec(spec: Mapping[str, Any], table: Mapping[str, T]) -> T:
+def from_spec(spec: Mapping[str, Any], table: Mapping[str, T], kind: str) -> T:
     """Reads what `spec_of` wrote; settings left out have the values of the table's entry."""
     if not isinstance(spec.get("name"), str):
         raise UsageError(
-            f"Estimator spec {dict(spec)!r} has no name; a name from the table is required. "
-            'Write for example {"name": "sequence_probability"}.'
+            f"{kind.capitalize()} spec {dict(spec)!r} has no name; a name from the table is "
+            f'required. Write for example {{"name": "{next(iter(table))}"}}.'
         )
-    return _build(spec["name"], {k: v for k, v in spec.items() if k != "name"}, table, read=False)
+    values = {k: v for k, v in spec.items() if k != "name"}
+    return _build(spec["name"], values, table, kind, read=False)
 
 
-def _build(name: str, values: Mapping[str, Any], table: Mapping[str, T], *, read: bool) -> T:
+def _build(
+    name: str, values: Mapping[str, Any], table: Mapping[str, T], kind: str, *, read: bool
+) -> T:
     if name not in table:
         raise UsageError(
-            f"Estimator {name!r} does not exist; {_closest(name, tuple(table))}. "
+            f"{kind.capitalize()} {name!r} does not exist; {_closest(name, tuple(table))}. "
             "Choose one of these."
         )
     entry = table[name]
@@ -63,7 +82,8 @@ def _build(name: str, values: Mapping[str, Any], table: Mapping[str, T], *, read
         if key not in allowed:
             known = _closest(key, allowed) if allowed else "it has no settings"
             raise UsageError(
-                f"Estimator {name!r} has no setting {key!r}; {known}. Correct or leave it out."
+                f"{kind.capitalize()} {name!r} has no setting {key!r}; {known}. "
+                "Correct or leave it out."
             )
     typed = {k: _value(f"{name}:{k}", v, hints[k], read=read) for k, v in values.items()}
     return replace(entry, **typed)  # type: ignore[type-var]
@@ -105,5 +125,5 @@ def _closest(name: str, allowed: tuple[str, ...]) -> str:
     return "the names are " + ", ".join(allowed)
 
 
-def _fields(estimator: Any) -> tuple[Any, ...]:
-    return fields(estimator)
+def _fields(entry: Any) -> tuple[Any, ...]:
+    return fields(entry)
