@@ -12,8 +12,8 @@ from PIL import Image
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from sightline.core.types import Example
-from sightline.data.images import image_writer
 from sightline.models.transformers import TransformersModel
+from sightline.store.images import image_writer
 
 TEMPLATE = (
     "{% for m in messages %}{{ m['role'].upper() + ':' }}"

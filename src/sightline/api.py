@@ -84,8 +84,8 @@ def collect(
         should_stop: Asked before every shard; True ends the collect, resumable.
     """
     from sightline.data.examples import load_dataset
-    from sightline.data.images import image_writer
     from sightline.models import load_model
+    from sightline.store.images import image_writer
     from sightline.workflow.collect import collect as run_collect
     from sightline.workflow.collect import request_for
 
@@ -200,16 +200,26 @@ def write_report(
 
 
 def import_file(
-    source: str | Path, output: str | Path, *, reader: str = "auto", overwrite: bool = False
+    source: str | Path,
+    output: str | Path,
+    *,
+    format: str = "auto",  # noqa: A002 (the flag's name)
+    overwrite: bool = False,
 ) -> list[Path]:
     """Turns recorded outputs of models that ran elsewhere into runs, one per model.
+
+    Args:
+        source: The file.
+        output: Folder that receives one run directory per model.
+        format: A name of `sightline.store.importers.FORMATS`.
+        overwrite: Replace existing runs of the same name.
 
     Returns:
         The run directories written under ``output``.
     """
     from sightline.store.importers import import_runs
 
-    return import_runs(Path(source), Path(output), format=reader, overwrite=overwrite)
+    return import_runs(Path(source), Path(output), format=format, overwrite=overwrite)
 
 
 def import_labels(labels: str | Path, run: str | Path) -> Column:

@@ -17,7 +17,8 @@ from PIL import Image
 
 from sightline.core.errors import DataError, ImageError, SightlineError
 from sightline.data.examples import Dataset, load_dataset
-from sightline.data.images import ImageLimits, decode, image_writer, load_image
+from sightline.data.images import ImageLimits, decode, load_image
+from sightline.store.images import image_writer
 
 
 def png(size: tuple[int, int] = (16, 16)) -> bytes:

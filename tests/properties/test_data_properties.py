@@ -20,9 +20,10 @@ from sightline.core.errors import DataError, ImageError
 from sightline.core.types import Scalar, choice_letters
 from sightline.data.examples import Dataset, load_dataset
 from sightline.data.fields import ALIASES, Fields, interpret
-from sightline.data.images import decode, image_writer
+from sightline.data.images import decode
 from sightline.data.readers import SUFFIXES, parse_json, read_rows
 from sightline.data.splits import split_groups
+from sightline.store.images import image_writer
 
 # The machine may be busy; slowness is not what these tests are about.
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -72,7 +72,7 @@ def import_command(ctx: click.Context, /, **flags: Any) -> int:
     from sightline.api import import_file
 
     imported = import_file(
-        flags["source"], flags["output"], reader=flags["format_"], overwrite=flags["overwrite"]
+        flags["source"], flags["output"], format=flags["format_"], overwrite=flags["overwrite"]
     )
     if flags["as_json"]:
         click.echo(json.dumps([{"path": str(path)} for path in imported], indent=1))

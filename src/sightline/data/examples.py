@@ -80,8 +80,8 @@ def load_dataset(
         columns: Column to use for a field, instead of the recognised names.
         limit: The first examples only: a count, or a share below 1.
         sample_ids: Only these examples.
-        store_image: Writes an embedded image and returns its reference; see
-            `sightline.data.images.image_writer`. Without it rows with embedded images are rejected.
+        store_image: Writes an embedded image and returns its reference, such as
+            `sightline.store.images.image_writer`; without it such rows are rejected.
         limits: Limits on image files.
 
     Returns:
@@ -162,7 +162,7 @@ def _scenes(
     if store_image is None:
         raise UsageError(
             f"{source} needs a folder for its pictures, and none was given; store_image is "
-            "required. Pass sightline.data.images.image_writer(folder)."
+            "required. Pass sightline.store.images.image_writer(folder)."
         )
     stored: dict[str, ImageRef] = {}
     with TemporaryDirectory() as folder:

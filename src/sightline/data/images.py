@@ -14,7 +14,6 @@ import math
 import os
 import stat
 import struct
-import uuid
 import warnings
 import zlib
 from collections.abc import Callable
@@ -26,7 +25,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from sightline.core.errors import DiskError, ImageError
+from sightline.core.errors import ImageError
 from sightline.core.types import ImageRef
 
 _T = TypeVar("_T")
@@ -218,40 +217,6 @@ def image_extension(data: bytes) -> str | None:
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "webp"
     return next((ext for start, ext in _SIGNATURES if data.startswith(start)), None)
-
-
-def image_writer(root: Path, folder: str = "images") -> Callable[[bytes, str], ImageRef]:
-    """Returns a function that writes an embedded image under its own hash, once.
-
-    Args:
-        root: The image root that the references are relative to, such as a run's directory.
-        folder: Sub-folder that holds the images; created with the first one.
-
-    Returns:
-        Called with an image file's bytes and extension, it returns the reference
-        ``folder/<sha256>.<extension>``; it raises `DiskError` where the folder cannot be written.
-    """
-
-    def write(data: bytes, extension: str) -> ImageRef:
-        digest = hashlib.sha256(data).hexdigest()
-        name = f"{digest}.{extension}"
-        home = root / folder
-        path = home / name
-        try:
-            if not (path.is_file() and path.stat().st_size == len(data)):
-                home.mkdir(parents=True, exist_ok=True)
-                # The store's name for unfinished files, which `runs gc` removes.
-                unfinished = home / f"{name}.tmp.{os.getpid()}.{uuid.uuid4().hex}"
-                unfinished.write_bytes(data)
-                unfinished.replace(path)
-        except OSError as error:
-            raise DiskError(
-                f"{home} cannot hold an embedded image ({error.strerror}); a writable folder with "
-                "free space is required. Choose another one."
-            ) from None
-        return ImageRef(f"{folder}/{name}", digest)
-
-    return write
 
 
 def thumbnail_png(image: Image.Image, side: int) -> bytes:

@@ -13,7 +13,7 @@ import os
 import re
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -129,24 +129,24 @@ def rename_file(
         final_path: Called after `fill`; gives the final path.
     """
     temporary = beside.with_name(f"{beside.name}.tmp.{os.getpid()}.{uuid.uuid4().hex}")
-    with disk_errors(f"Writing {beside}"):
+    with disk_errors(f"Writing {beside}"), ExitStack() as undo:
+        undo.callback(_remove_unfinished, temporary)
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
-            descriptor = os.open(
-                temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666
-            )
-            try:
-                fill(PendingFile(descriptor))
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            path = final_path()
-            os.rename(temporary, path)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(temporary)
-            raise
+            fill(PendingFile(descriptor))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        path = final_path()
+        os.rename(temporary, path)
+        undo.pop_all()
         sync_directory(path.parent)
     return path
+
+
+def _remove_unfinished(path: Path) -> None:
+    with suppress(OSError):
+        os.unlink(path)
 
 
 def sync_directory(path: Path) -> None:
@@ -214,22 +214,20 @@ class RunLock:
         self._descriptor: int | None = None
 
     def __enter__(self) -> RunLock:
-        with disk_errors(f"Locking {self._path}"):
+        with disk_errors(f"Locking {self._path}"), ExitStack() as undo:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            undo.callback(os.close, descriptor)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
             except BlockingIOError:
                 holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
-                os.close(descriptor)
                 raise StoreError(
                     f"{self._path.parent} is being written by process {holder or 'unknown'}; one "
                     "writer at a time is required. Wait for it to end, or stop it."
                 ) from None
-            except BaseException:
-                os.close(descriptor)
-                raise
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            undo.pop_all()
         self._descriptor = descriptor
         return self
 

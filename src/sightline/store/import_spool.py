@@ -27,6 +27,7 @@ from sightline.store.import_rows import NAMES, RECOGNISED, RecordedRow, interpre
 from sightline.store.schema import EXAMPLES, decode_examples, encode_example
 
 UNNAMED = "unnamed"
+NO_MODEL = ""
 MAX_MODELS = 1000
 MAX_LISTED = 10_000
 _MAX_NAMES = 50
@@ -46,7 +47,8 @@ CREATE TABLE examples (run INTEGER, id TEXT, position INTEGER, choices INTEGER, 
 CREATE UNIQUE INDEX examples_in_order ON examples (run, position);
 CREATE TABLE conditions (run INTEGER, position INTEGER, condition TEXT, place TEXT, correct REAL,
                          PRIMARY KEY (run, position, condition)) WITHOUT ROWID;
-CREATE TABLE rejected (run INTEGER, place TEXT, reason TEXT);
+CREATE TABLE rejected (model TEXT, place TEXT, reason TEXT);
+CREATE INDEX rejected_by_model ON rejected (model);
 """
 
 
@@ -60,7 +62,6 @@ class SpooledRun:
         datasets: Names of its data sets, in order of appearance.
         examples: Number of examples.
         size: Characters of its rows.
-        rejected: Number of rows that cannot be used.
         without_images: Number of examples whose images were not found.
         unused: Rows that had a column that was left out, by column.
     """
@@ -70,19 +71,24 @@ class SpooledRun:
     datasets: list[str] = field(default_factory=list)
     examples: int = 0
     size: int = 0
-    rejected: int = 0
     without_images: int = 0
     unused: Counter[str] = field(default_factory=Counter)
 
 
 class Spool:
-    """A database in an unlinked temporary file; use `open_spool`."""
+    """A database in an unlinked temporary file; use `open_spool`.
+
+    Attributes:
+        runs: One per model that has a usable row.
+        rejections: Number of rows that cannot be used, by the model they name.
+        first_reason: Place of the first such row, and why.
+    """
 
     def __init__(self, connection: sqlite3.Connection, find_image: FindImage) -> None:
         self._db = connection
         self._find_image = find_image
         self.runs: list[SpooledRun] = []
-        self.unreadable = 0
+        self.rejections: Counter[str] = Counter()
         self.first_reason = ""
 
     def fill(self, rows: Iterable[Row], *, model: str, dataset: str) -> None:
@@ -99,14 +105,12 @@ class Spool:
         by_model: dict[str, SpooledRun] = {}
         for line, row in enumerate(rows):
             if row.error is not None:
-                self._reject(None, row.where, row.error)
+                self._reject(NO_MODEL, row.where, row.error)
                 continue
             try:
                 found = interpret(row.fields)
             except DataError as error:
-                named = row.fields.get("model")
-                known = by_model.get(named if isinstance(named, str) else model)
-                self._reject(known, row.where, str(error))
+                self._reject(_named_model(row, model), row.where, str(error))
                 continue
             name = found.model or model
             if name not in by_model:
@@ -129,7 +133,8 @@ class Spool:
         position = run.examples if stored is None else stored[0]
         if stored is not None:
             if stored[1] != choices:
-                self._reject(run, row.where, f"id {example.id!r} has other choices at {stored[2]}")
+                reason = f"id {example.id!r} has other choices at {stored[2]}"
+                self._reject(run.model, row.where, reason)
                 return
             for record in found.records:
                 double = self._db.execute(
@@ -138,7 +143,7 @@ class Spool:
                 ).fetchone()
                 if double is not None:
                     self._reject(
-                        run,
+                        run.model,
                         row.where,
                         f"id {example.id!r} under {record.condition} is already at {double[0]}",
                     )
@@ -177,16 +182,14 @@ class Spool:
             known = column in run.unused or len(run.unused) < _MAX_NAMES
             run.unused[column if known else "others"] += 1
 
-    def _reject(self, run: SpooledRun | None, place: str, reason: str) -> None:
-        """Counts a row; one whose model is unknown counts in every run of the file."""
+    def _reject(self, model: str, place: str, reason: str) -> None:
+        """Counts a row, and lists it while there are not too many of its model."""
         self.first_reason = self.first_reason or f"{place}: {reason}"
-        if run is None:
-            self.unreadable += 1
-        else:
-            run.rejected += 1
-        if (self.unreadable if run is None else run.rejected) <= MAX_LISTED:
-            number = -1 if run is None else run.number
-            self._db.execute("INSERT INTO rejected VALUES (?, ?, ?)", (number, place, reason))
+        known = model in self.rejections or len(self.rejections) < MAX_MODELS
+        model = model if known else NO_MODEL
+        self.rejections[model] += 1
+        if self.rejections[model] <= MAX_LISTED:
+            self._db.execute("INSERT INTO rejected VALUES (?, ?, ?)", (model, place, reason))
 
     def _with_images(self, run: SpooledRun, found: RecordedRow) -> Example:
         """The example with all of its images, or with none where one is missing."""
@@ -227,15 +230,35 @@ class Spool:
             for identity, condition, value in cursor:
                 yield Key(identity, sys.intern(condition)), value
 
+    def n_rejected(self, run: SpooledRun) -> tuple[int, int]:
+        """Rows that cannot be used: of the run's model, and of no run's model.
+
+        Every rejected row is of one run: the first has those that are of none.
+        """
+        loose = sum(self.rejections[model] for model in self._loose(run))
+        return self.rejections[run.model], loose
+
     def rejected(self, run: SpooledRun) -> Iterator[Rejected]:
-        """Rows that cannot be used: the first `MAX_LISTED`, and the number of the others."""
-        query = "SELECT place, reason FROM rejected WHERE run IN (-1, ?)"
-        with closing(self._db.execute(query, (run.number,))) as cursor:
-            for place, reason in cursor:
-                yield Rejected(place, reason)
-        more = max(0, run.rejected - MAX_LISTED) + max(0, self.unreadable - MAX_LISTED)
+        """The rows behind `n_rejected`: `MAX_LISTED` of a model, and the number of the others."""
+        more = 0
+        for model in (run.model, *self._loose(run)):
+            query = "SELECT place, reason FROM rejected WHERE model = ? ORDER BY rowid"
+            with closing(self._db.execute(query, (model,))) as cursor:
+                for place, reason in cursor:
+                    yield Rejected(place, reason)
+            more += max(0, self.rejections[model] - MAX_LISTED)
         if more:
             yield Rejected("further rows", f"{more} more rejected rows are not listed")
+
+    def _loose(self, run: SpooledRun) -> list[str]:
+        named = {known.model for known in self.runs}
+        return [model for model in self.rejections if model not in named] if run.number == 0 else []
+
+
+def _named_model(row: Row, model: str) -> str:
+    """The model that a row names, even if nothing else of the row can be used."""
+    named = (row.fields[name] for name in NAMES["model"] if row.fields.get(name) is not None)
+    return str(next(named, model)).strip()
 
 
 @contextmanager

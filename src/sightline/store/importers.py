@@ -78,8 +78,8 @@ def import_runs(
         spool.fill(source.rows, model=source.model, dataset=source.dataset)
         if not spool.runs:
             raise DataError(
-                f"{path} has no row that can be imported ({spool.unreadable} rejected; the first "
-                f"is {printable(spool.first_reason) or 'missing'}); at least one usable row is "
+                f"{path} has no row that can be imported ({spool.rejections.total()} rejected; the "
+                f"first is {printable(spool.first_reason) or 'missing'}); at least one usable row is "
                 "required. Correct the rows, or choose another --format."
             )
         with path.open("rb") as file:
@@ -118,10 +118,11 @@ class _Import:
         """What the run is; its notes say what was left out."""
         run = self.run
         notes = [f"Imported from {self._path.name} ({self._source.format})."]
-        if run.rejected:
-            notes.append(f"{run.rejected} rows of this model were rejected; see rejected.parquet.")
-        if self.spool.unreadable:
-            notes.append(f"{self.spool.unreadable} rows of the file could not be read.")
+        own, loose = self.spool.n_rejected(run)
+        if own:
+            notes.append(f"{own} rows of this model were rejected; see rejected.parquet.")
+        if loose:
+            notes.append(f"{loose} rows of no model here were rejected; see rejected.parquet.")
         for column, count in run.unused.most_common():
             notes.append(f"{printable(column)} was not imported ({count} rows).")
         if run.without_images:

@@ -5,9 +5,7 @@ The rename of a shard's Parquet file is its commit; docs/store-format.md has the
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +29,6 @@ from sightline.store.inspection import Problem, Removed, collect_garbage, verify
 from sightline.store.layout import (
     COLUMNS,
     EXAMPLES_FILE,
-    IMAGES,
     LOCK,
     LOG,
     MANIFEST,
@@ -53,8 +50,6 @@ from sightline.store.schema import (
 from sightline.store.sealed import dump_document, load_document
 
 __all__ = ["Manifest", "RunStore", "RunWriter"]
-
-_EXTENSION = re.compile(r"[a-z0-9]{1,8}")
 
 
 class RunStore:
@@ -242,29 +237,6 @@ class RunStore:
     def columns(self) -> list[tuple[ColumnKind, str]]:
         """Kinds and names of the stored columns, sorted."""
         return column_files.list_columns(self.path / COLUMNS)
-
-    def materialise_image(self, sha256: str, data: bytes, extension: str) -> Path:
-        """Stores an image that came embedded in the data; its name is its content's hash.
-
-        Raises:
-            DataError: The bytes do not have the hash, or the extension is none.
-        """
-        if hashlib.sha256(data).hexdigest() != sha256:
-            raise DataError(
-                f"Image of {len(data)} bytes does not have sha256 {sha256[:64]!r}; the hash of its "
-                "bytes is required. Compute it from the same bytes."
-            )
-        extension = extension.lower().removeprefix(".")
-        if _EXTENSION.fullmatch(extension) is None:
-            raise DataError(
-                f"Image extension {extension!r}; one to eight letters or digits are required. "
-                "Use png or jpg."
-            )
-        path = self.path / IMAGES / f"{sha256}.{extension}"
-        if not path.is_file() or path.stat().st_size != len(data):
-            make_directory(path.parent)
-            write_file(path, lambda file: file.append(memoryview(data)))
-        return path
 
     def log(self) -> list[dict[str, Any]]:
         """Timings and attempts, one entry a try; torn lines of killed writers are left out."""

@@ -14,6 +14,7 @@ from sightline.core.column import Column, ColumnKind
 from sightline.core.errors import CorruptStoreError
 from sightline.core.types import Key
 from sightline.data.collected import Rejected
+from sightline.store.images import image_writer
 from sightline.store.run import RunStore
 
 KINDS = (
@@ -30,8 +31,6 @@ IMAGE = bytes(range(256)) * 40
 
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import hashlib
-
     path = tmp_path_factory.mktemp("pristine") / "run"
     rejected = [Rejected("line 7", "no image")]
     store = RunStore.create(path, make_manifest(), make_examples(), rejected=rejected)
@@ -39,7 +38,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for index in range(4):
             writer.commit(index, *shard_rows(store.shard_examples(index)))
     store.write_column(Column("x", ColumnKind.CORRECT, (Key("e0", "clean"),), np.ones(1)))
-    store.materialise_image(hashlib.sha256(IMAGE).hexdigest(), IMAGE, "png")
+    image_writer(store.path)(IMAGE, "png")
     assert store.verify() == []
     return path
 

@@ -6,7 +6,6 @@ Golden runs are written once, by the release that introduced their format versio
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from sightline.core.column import Column, ColumnKind
 from sightline.core.types import Example, Generation, Key, Record
 from sightline.data.collected import Rejected
+from sightline.store.images import image_writer
 from sightline.store.run import RunStore
 
 IMAGE = b"\x89PNG stands for an embedded image"
@@ -108,7 +108,7 @@ def make(path: Path) -> RunStore:
     keys = (Key("e0", "clean"), Key("e5", "blank"))
     values = np.array([0.1, 1.0])
     store.write_column(Column("labels", ColumnKind.CORRECT, keys, values, {"grader": "labels"}))
-    store.materialise_image(hashlib.sha256(IMAGE).hexdigest(), IMAGE, "png")
+    image_writer(store.path)(IMAGE, "png")
     return store
 
 

@@ -16,7 +16,8 @@ from PIL import Image
 
 from sightline.core.errors import DataError, MissingExtraError, UsageError
 from sightline.data.examples import Dataset, load_dataset
-from sightline.data.images import decode, image_writer, load_image
+from sightline.data.images import decode, load_image
+from sightline.store.images import image_writer
 
 SHARED = Path(__file__).resolve().parents[3] / ".." / "shared" / "data"
 

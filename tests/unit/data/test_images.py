@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sightline.core.errors import DiskError, ImageError
+from sightline.core.errors import ImageError
 from sightline.core.types import ImageRef
 from sightline.data.images import (
     DECODE_POLICY,
@@ -23,7 +23,6 @@ from sightline.data.images import (
     decode,
     hash_image_file,
     image_extension,
-    image_writer,
     load_image,
     read_image_bytes,
     resolve_inside,
@@ -259,33 +258,6 @@ def test_a_link_loop_a_folder_and_a_pipe_are_image_errors(tmp_path):
 def test_hash_image_file_is_the_hash_of_the_bytes(tmp_path):
     (tmp_path / "a").write_bytes(b"abc" * 1_000)
     assert hash_image_file(tmp_path / "a") == hashlib.sha256(b"abc" * 1_000).hexdigest()
-
-
-def test_image_writer_writes_once_under_the_hash(tmp_path):
-    write = image_writer(tmp_path / "run")
-    data = encode(gradient(), "PNG")
-    ref = write(data, "png")
-    assert ref.path == f"images/{ref.sha256}.png"
-    before = (tmp_path / "run" / ref.path).stat().st_mtime_ns
-    assert write(data, "png") == ref
-    assert (tmp_path / "run" / ref.path).stat().st_mtime_ns == before
-    assert load_image(ref, tmp_path / "run").size == (32, 24)
-    assert [p.name for p in (tmp_path / "run" / "images").iterdir()] == [f"{ref.sha256}.png"]
-
-
-def test_image_writer_mends_a_half_written_file(tmp_path):
-    write = image_writer(tmp_path)
-    data = encode(gradient(), "PNG")
-    ref = write(data, "png")
-    (tmp_path / ref.path).write_bytes(data[:10])
-    assert write(data, "png") == ref
-    assert (tmp_path / ref.path).read_bytes() == data
-
-
-def test_image_writer_says_when_the_folder_cannot_be_made(tmp_path):
-    (tmp_path / "images").write_text("a file in the way")
-    with pytest.raises(DiskError, match="cannot hold an embedded image"):
-        image_writer(tmp_path)(encode(gradient(), "PNG"), "png")
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from sightline.core.column import ColumnKind
 from sightline.core.errors import DataError, MissingExtraError, StoreError, UsageError
 from sightline.core.types import Feature, Key
 from sightline.grading import GRADERS, grade_records
+from sightline.store import import_spool
 from sightline.store.import_formats import detect
 from sightline.store.importers import FORMATS, import_runs
 from sightline.store.run import RunStore
@@ -119,8 +120,43 @@ def test_bad_rows_are_counted_and_the_others_kept(tmp_path: Path) -> None:
     assert "mystery was not imported (1 rows)" in notes
     assert "also was not imported (1 rows)" in notes
     assert "3 rows of this model were rejected" in notes
-    assert "4 rows of the file could not be read" in notes
+    assert "4 rows of no model here were rejected" in notes
     assert store.manifest.dataset["rejected"] == 7
+
+
+def test_a_rejected_row_is_counted_in_one_run(tmp_path: Path) -> None:
+    """In its model's, whether that has come or not; in the first, where no run is its model's."""
+    rows = [
+        {"id": "0", "answer": "no question yet", "model_name": "b"},
+        *rows_of(2, model="a"),
+        {"id": "9", "question": "?", "model": "a"},
+        "{not json}",
+        {"id": "9", "question": "?", "model": "only bad rows"},
+        *rows_of(1, model="b"),
+        {"id": "0", "question": "?", "answer": "again", "model": "b"},
+    ]
+    runs = import_runs(write_jsonl(tmp_path / "x.jsonl", rows), tmp_path / "runs")
+    a, b = map(RunStore.open, runs)
+    assert [row.where for row in a.rejected()] == ["line 4", "line 5", "line 6"]
+    assert [row.where for row in b.rejected()] == ["line 1", "line 8"]
+    assert a.manifest.dataset["rejected"] == 3
+    assert "1 rows of this model were rejected" in " ".join(a.manifest.notes)
+    assert "2 rows of no model here were rejected" in " ".join(a.manifest.notes)
+    assert "of no model here" not in " ".join(b.manifest.notes)
+
+
+def test_more_rejected_rows_than_are_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_spool, "MAX_LISTED", 2)
+    monkeypatch.setattr(import_spool, "MAX_MODELS", 3)
+    bad = [{"id": "9", "question": "?", "model": f"m{i % 5}"} for i in range(15)]
+    rows = [*rows_of(1, model="a"), *bad]
+    store = import_one(write_jsonl(tmp_path / "x.jsonl", rows), tmp_path / "runs")
+    *listed, last = store.rejected()
+    assert len(listed) == 8  # two of m0, m1 and m2 each, and of all the others together
+    assert (last.where, last.reason) == ("further rows", "7 more rejected rows are not listed")
+    assert "15 rows of no model here were rejected" in " ".join(store.manifest.notes)
 
 
 def test_hostile_text_is_stored_as_it_is(tmp_path: Path) -> None:

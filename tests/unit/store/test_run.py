@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from dataclasses import replace
@@ -430,32 +429,6 @@ class TestColumns:
         file.rename(run.path / "columns" / "confidence.prob@T=1.parquet")
         with pytest.raises(CorruptStoreError, match="another column"):
             run.column(ColumnKind.CONFIDENCE, "prob@T=1")
-
-
-class TestImages:
-    def test_content_addressed(self, run: RunStore) -> None:
-        digest = hashlib.sha256(b"png").hexdigest()
-        path = run.materialise_image(digest, b"png", ".PNG")
-        assert path == run.path / "images" / f"{digest}.png"
-        assert path.read_bytes() == b"png"
-        assert run.materialise_image(digest, b"png", "png") == path
-        assert run.verify() == []
-        path.write_bytes(b"pnG")
-        assert [(p.file, p.where) for p in run.verify()] == [
-            (f"images/{digest}.png", "the whole file")
-        ]
-
-    def test_a_torn_image_is_written_again(self, run: RunStore) -> None:
-        digest = hashlib.sha256(b"png").hexdigest()
-        path = run.materialise_image(digest, b"png", "png")
-        path.write_bytes(b"p")
-        assert run.materialise_image(digest, b"png", "png").read_bytes() == b"png"
-
-    def test_wrong_hash_and_extension(self, run: RunStore) -> None:
-        with pytest.raises(DataError, match="does not have sha256"):
-            run.materialise_image("0" * 64, b"png", "png")
-        with pytest.raises(DataError, match="extension"):
-            run.materialise_image(hashlib.sha256(b"png").hexdigest(), b"png", "../png")
 
 
 class TestOtherTools:
