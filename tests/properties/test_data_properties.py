@@ -21,7 +21,8 @@ from sightline.core.types import Scalar, choice_letters
 from sightline.data.examples import Dataset, load_dataset
 from sightline.data.fields import ALIASES, Fields, interpret
 from sightline.data.images import decode
-from sightline.data.readers import SUFFIXES, parse_json, read_rows
+from sightline.data.json_files import parse_json
+from sightline.data.readers import SUFFIXES, read_rows
 from sightline.data.splits import split_groups
 from sightline.store.images import image_writer
 

@@ -114,8 +114,9 @@ class Collected:
     def _draft(self, row: Row) -> _Draft:
         fields = interpret(row.fields, self._columns)
         values = fields.images
-        if not values and self._by_number and isinstance(row.fields.get("image_id"), int):
-            values = (self._reader.numbered(row.fields["image_id"]),)
+        number, subset = row.fields.get("image_id"), row.fields.get("data_subtype")
+        if not values and isinstance(number, int) and (self._by_number or isinstance(subset, str)):
+            values = (self._reader.numbered(number, str(subset or "")),)
         images = tuple(self._image(value, fields) for value in values)
         name = fields.id or _derived_id(fields, images)
         if name in self._where:

@@ -24,6 +24,7 @@ StoreImage = Callable[[bytes, str], ImageRef]
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|//|file:", re.IGNORECASE)
 _BASE64_STARTS = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR")
+_SUBSET = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _MIN_BASE64 = 64
 _MAX_PATH = 4096
 
@@ -42,7 +43,7 @@ class ImageReader:
         self.store = store
         self.limits = limits
         self._by_path: dict[str, ImageRef] = {}
-        self._by_number: dict[int, list[str]] | None = None
+        self._by_number: dict[str, dict[int, list[str]]] = {}
 
     def ref(self, value: Any) -> ImageRef:
         """Returns the reference for one image value.
@@ -75,22 +76,43 @@ class ImageReader:
         except (ImageError, OSError):
             return False
 
-    def numbered(self, number: int) -> str:
+    def numbered(self, number: int, subset: str) -> str:
         """Finds the file whose name ends in a number, as COCO and VQA name their images.
 
+        Args:
+            number: The number.
+            subset: Part of the data set, such as ``val2014``: a folder of that name is searched
+                where there is one, else the root.
+
         Raises:
-            DataError: No file of the image folder, or more than one, has that number.
+            DataError: No file of the folder, or more than one, has that number.
         """
-        if self._by_number is None:
-            self._by_number = {}
-            for path in sorted(self.root.iterdir()):
+        folder = self._subset_folder(subset)
+        if folder not in self._by_number:
+            self._by_number[folder] = self._numbers(folder)
+        names = self._by_number[folder].get(number, [])
+        if len(names) != 1:
+            raise DataError(
+                f"{len(names)} files in {self.root / folder} have the image_id {number}, not 1; "
+                "name the folder of the images with --images"
+            )
+        return f"{folder}/{names[0]}" if folder else names[0]
+
+    def _subset_folder(self, subset: str) -> str:
+        """The folder's name, or empty for the root; the images of test-dev2015 are in test2015."""
+        names = (subset, subset.replace("-dev", "")) if _SUBSET.fullmatch(subset) else ()
+        return next((name for name in names if (self.root / name).is_dir()), "")
+
+    def _numbers(self, folder: str) -> dict[int, list[str]]:
+        found: dict[int, list[str]] = {}
+        try:
+            for path in sorted((self.root / folder).iterdir()):
                 digits = re.search(r"([0-9]{1,18})$", path.stem)
                 if digits is not None:
-                    self._by_number.setdefault(int(digits[1]), []).append(path.name)
-        names = self._by_number.get(number, [])
-        if len(names) != 1:
-            raise DataError(f"{len(names)} files in {self.root} have the image_id {number}, not 1")
-        return names[0]
+                    found.setdefault(int(digits[1]), []).append(path.name)
+        except OSError as error:
+            raise DataError(f"{self.root / folder} cannot be read ({error.strerror})") from None
+        return found
 
     def _file(self, value: str) -> ImageRef:
         if value not in self._by_path:

@@ -15,7 +15,7 @@ from typing import Any
 
 from sightline.core.errors import DataError, UsageError
 from sightline.core.types import Scalar, choice_letters
-from sightline.data.readers import parse_json
+from sightline.data.json_files import parse_json
 
 ALIASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {

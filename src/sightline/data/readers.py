@@ -7,7 +7,6 @@ whole file unusable (missing, unknown format, no header) raises.
 from __future__ import annotations
 
 import csv
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from sightline.core.errors import DataError
+from sightline.data.json_files import json_items, parse_json
 
 MAX_LINE_BYTES = 256 * 1024 * 1024
 """Longest line or cell that is read; longer ones are skipped as unreadable rows."""
@@ -23,7 +23,6 @@ MAX_LINE_BYTES = 256 * 1024 * 1024
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 
 _PARQUET_BATCH = 64
-_ROW_LISTS = ("questions", "data", "rows", "examples")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +45,8 @@ def read_rows(path: Path) -> Iterator[Row]:
 
     JSON values keep their types (``NaN`` arrives as a float); an empty CSV or TSV cell is None and
     every other one text. A JSON file is a list of objects, or an object that holds one list under
-    ``questions``, ``data``, ``rows`` or ``examples``; a list under ``annotations`` is joined to it
-    by ``question_id``.
+    ``questions``, ``data``, ``rows`` or ``examples``; VQA's annotations are joined to it, see
+    `sightline.data.json_files.json_items`. It is read whole; all other files are streamed.
 
     Raises:
         DataError: The file does not exist, cannot be read, or has no known form.
@@ -77,38 +76,6 @@ def read_rows(path: Path) -> Iterator[Row]:
         ) from None
 
 
-def parse_json(text: str | bytes) -> Any:
-    """Parses untrusted JSON.
-
-    Raises:
-        ValueError: Not JSON, nested too deeply, a key twice in one object, an integer of thousands
-            of digits, or half of a surrogate pair; the message says which.
-    """
-    try:
-        text = text.decode() if isinstance(text, bytes) else text
-        value = json.loads(text, object_pairs_hook=_unique)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON: {error.msg} at character {error.pos}") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8 at byte {error.start}") from None
-    except RecursionError:
-        raise ValueError("JSON nested too deeply") from None
-    if "\\ud" in text.lower():
-        try:
-            json.dumps(value, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            raise ValueError("half of a surrogate pair, which is no character") from None
-    return value
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        double = Counter(key for key, _ in pairs).most_common(1)[0][0]
-        raise ValueError(f"key {double[:40]!r} twice in one object")
-    return fields
-
-
 def _jsonl(path: Path) -> Iterator[Row]:
     with path.open("rb") as file:
         for number, offset, line in _lines(file, path):
@@ -130,34 +97,7 @@ def _jsonl(path: Path) -> Iterator[Row]:
 
 
 def _json(path: Path) -> Iterator[Row]:
-    try:
-        content = parse_json(path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
-    except ValueError as error:
-        raise DataError(
-            f"{path} is {error}; a JSON list of objects is required. Correct the file."
-        ) from None
-    annotations: dict[str, Any] = {}
-    rows = content
-    if isinstance(content, dict):
-        name = next((k for k in _ROW_LISTS if isinstance(content.get(k), list)), None)
-        if name is None:
-            raise DataError(
-                f"{path} is a JSON object with keys {list(content)[:8]}; a list of objects, or one "
-                f"list under {', '.join(_ROW_LISTS)}, is required. Move the rows there."
-            )
-        rows = content[name]
-        joined = content.get("annotations")
-        for item in joined if isinstance(joined, list) else []:
-            if isinstance(item, dict) and "question_id" in item:
-                annotations[str(item["question_id"])] = item
-    if not isinstance(rows, list):
-        raise DataError(
-            f"{path} holds one JSON {type(content).__name__}; a list of objects is required. "
-            "Wrap the rows in [ ]."
-        )
-    for i, value in enumerate(rows, start=1):
-        if isinstance(value, dict) and annotations:
-            value = annotations.get(str(value.get("question_id")), {}) | value  # noqa: PLW2901
+    for i, value in enumerate(json_items(path), start=1):
         yield _row(f"row {i}", value)
 
 

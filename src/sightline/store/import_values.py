@@ -14,7 +14,7 @@ from jaxtyping import Float
 from sightline.core.errors import DataError
 from sightline.core.types import FinishReason, Generation
 from sightline.data.fields import shown
-from sightline.data.readers import parse_json
+from sightline.data.json_files import parse_json
 
 SENTINEL_LOGPROB = -9999.0
 """What servers write for a log-probability they do not know; such a list counts as not observed."""

@@ -79,8 +79,8 @@ def import_runs(
         if not spool.runs:
             raise DataError(
                 f"{path} has no row that can be imported ({spool.rejections.total()} rejected; the "
-                f"first is {printable(spool.first_reason) or 'missing'}); at least one usable row is "
-                "required. Correct the rows, or choose another --format."
+                f"first is {printable(spool.first_reason) or 'missing'}); at least one usable row "
+                "is required. Correct the rows, or choose another --format."
             )
         with path.open("rb") as file:
             source_sha256 = hashlib.file_digest(file, "sha256").hexdigest()

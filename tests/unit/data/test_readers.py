@@ -9,7 +9,8 @@ import pytest
 
 from sightline.core.errors import DataError
 from sightline.data import readers
-from sightline.data.readers import Row, metadata_file, parse_json, read_folder, read_rows
+from sightline.data.json_files import parse_json
+from sightline.data.readers import Row, metadata_file, read_folder, read_rows
 
 
 def write(path: Path, content: str | bytes) -> Path:
