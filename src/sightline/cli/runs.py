@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from sightline.cli.display import size
-from sightline.core.errors import CorruptStoreError, UsageError
+from sightline.core.errors import CorruptStoreError, DiskError, UsageError
 
 RUN = click.Path(file_okay=False, path_type=Path)
 
@@ -97,9 +97,9 @@ def show_command(run: Path, as_json: bool) -> int:
 def verify_command(runs: tuple[Path, ...], as_json: bool) -> int:
     """Check every byte of runs against their checksums; exit 5 on damage."""
     from sightline.core.text import printable
-    from sightline.store.run import RunStore
+    from sightline.store.inspection import verify_run
 
-    problems = {str(run): RunStore.open(run).verify() for run in runs}
+    problems = {str(run): verify_run(run) for run in runs}
     found = sum(len(p) for p in problems.values())
     if as_json:
         click.echo(
@@ -160,13 +160,22 @@ def export_command(
         raise UsageError(
             f"{output}: {error.strerror}; a writable file is required. Choose another path."
         ) from None
-    with opened as out:
-        if to_label:
-            count = export.write_label_sheet(store, out, condition=condition or CLEAN)
-        elif form == "csv":
-            count = export.write_csv(store, out, condition=condition)
-        else:
-            count = export.write_jsonl(store, out, condition=condition)
+    try:
+        with opened as out:
+            if to_label:
+                count = export.write_label_sheet(store, out, condition=condition or CLEAN)
+            elif form == "csv":
+                count = export.write_csv(store, out, condition=condition)
+            else:
+                count = export.write_jsonl(store, out, condition=condition)
+            out.flush()
+    except BrokenPipeError:
+        raise  # the reader has enough, such as `head`
+    except OSError as error:
+        raise DiskError(
+            f"Writing {output or 'standard output'} failed: {error.strerror}; a disk with free "
+            "space is required. What is there now is not whole: mend the disk and export again."
+        ) from None
     if output is not None:
         click.echo(f"{count} rows in {output}", err=True)
     return 0

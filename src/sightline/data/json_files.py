@@ -46,6 +46,10 @@ def parse_json(text: str | bytes, build: Callable[[Pairs], Any] | None = None) -
         raise ValueError(f"not UTF-8 at byte {error.start}") from None
     except RecursionError:
         raise ValueError("JSON nested too deeply") from None
+    except _DoubleKeyError:
+        raise
+    except ValueError:
+        raise ValueError("a whole number of thousands of digits, which is not read") from None
     if "\\ud" in text.lower():
         try:
             json.dumps(value, ensure_ascii=False).encode()
@@ -54,11 +58,15 @@ def parse_json(text: str | bytes, build: Callable[[Pairs], Any] | None = None) -
     return value
 
 
+class _DoubleKeyError(ValueError):
+    """A key that comes twice in one object."""
+
+
 def _unique(pairs: Pairs) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) != len(pairs):
         double = Counter(key for key, _ in pairs).most_common(1)[0][0]
-        raise ValueError(f"key {double[:40]!r} twice in one object")
+        raise _DoubleKeyError(f"key {double[:40]!r} twice in one object")
     return fields
 
 

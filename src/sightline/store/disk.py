@@ -160,8 +160,9 @@ def sync_directory(path: Path) -> None:
 
 def make_directory(path: Path) -> None:
     """Creates a directory and its parents where missing; durable on return."""
-    if path.is_dir():
-        return
+    with disk_errors(f"Creating {path}"):
+        if path.is_dir():
+            return
     make_directory(path.parent)
     with disk_errors(f"Creating {path}"):
         with suppress(FileExistsError):

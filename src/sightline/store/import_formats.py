@@ -25,6 +25,7 @@ from sightline.store.import_vlmevalkit import (
     vlmevalkit_names,
     vlmevalkit_row,
 )
+from sightline.store.layout import looking_at
 
 _LOOKED_AT = 50
 _SIGNALS = ("answer", "samples", "choice_logits", "choice_logprobs", "choice_probs")
@@ -59,7 +60,9 @@ def open_source(path: Path, format: str, known: Sequence[str]) -> Source:  # noq
             f"Import format {format!r} is unknown; one of {', '.join(known)} is required. "
             "See 'sightline import --formats'."
         )
-    if not path.is_file():
+    with looking_at(path):
+        is_file = path.is_file()
+    if not is_file:
         raise DataError(f"{path} is not a file; a file of outputs is required. Correct the path.")
     found = detect(path) if format == "auto" else format
     if found == "logits":

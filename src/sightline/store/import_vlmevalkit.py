@@ -40,9 +40,12 @@ def vlmevalkit_row(row: Mapping[str, Any]) -> dict[str, Any]:
     rotated ("circular" evaluation); they share a group.
 
     Raises:
-        DataError: The tool recorded a failure instead of an answer.
+        DataError: The row has no prediction, or the tool recorded a failure instead of one. An
+            empty one is an answer: the model said nothing.
     """
-    prediction = row.get("prediction")
+    if "prediction" not in row:
+        raise DataError("no prediction")
+    prediction = row["prediction"]
     if isinstance(prediction, str) and FAILED in prediction:
         raise DataError("the tool recorded that the model did not answer")
     out = {name: value for name, value in row.items() if name not in ("image", "log", "hit")}
@@ -70,9 +73,9 @@ def read_workbook(path: Path) -> Iterator[Row]:
         lines = book.worksheets[0].iter_rows(values_only=True)
         header = [None if cell is None else str(cell).strip() for cell in next(lines, ())]
         for number, cells in enumerate(lines, start=2):
-            named = zip(header, cells, strict=False)
-            fields = {name: cell for name, cell in named if name and cell is not None}
-            if fields:
+            named = zip(header, (*cells, *[None] * len(header)), strict=False)
+            fields = {name: cell for name, cell in named if name}
+            if any(cell is not None for cell in fields.values()):
                 yield Row(f"row {number}", fields)
         book.close()
     except (zipfile.BadZipFile, zlib.error, SyntaxError, LookupError, ValueError, OSError):

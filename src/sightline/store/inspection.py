@@ -19,6 +19,7 @@ from sightline.store.layout import (
     REJECTED_FILE,
     SHARDS,
     committed_shards,
+    require_run,
 )
 from sightline.store.rows import StoredShard
 from sightline.store.schema import Manifest, manifest_from_dict
@@ -59,7 +60,11 @@ def verify_run(path: Path) -> list[Problem]:
 
     Files are checked one by one, so that one damaged file does not hide another. Shards that were
     never committed are not damage.
+
+    Raises:
+        StoreError: There is no run at the path.
     """
+    require_run(path)
     problems: list[Problem] = []
 
     def check(file: Path, read: Callable[[], object]) -> bool:

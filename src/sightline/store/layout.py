@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sightline.core.errors import StoreError
@@ -32,8 +34,38 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNOREC
 
 
 def is_run(path: Path) -> bool:
-    """Whether a run was created at the path."""
-    return (path / MANIFEST).is_file()
+    """Whether a run was created at the path.
+
+    Raises:
+        StoreError: The path cannot be looked at.
+    """
+    with looking_at(path):
+        return (path / MANIFEST).is_file()
+
+
+def require_run(path: Path) -> None:
+    """Raises a StoreError unless there is a run at the path."""
+    if not is_run(path):
+        raise StoreError(
+            f"{path} is not a run; a directory with a {MANIFEST} is required. "
+            "See 'sightline runs ls'."
+        )
+
+
+@contextmanager
+def looking_at(path: Path) -> Iterator[None]:
+    """Turns the system's refusal to look at a path into one line.
+
+    Raises:
+        StoreError: The path is too long, or forbidden.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"{path} cannot be looked at ({error.strerror or error}); a path that may be read is "
+            "required. Correct it or its permissions."
+        ) from None
 
 
 def run_path(root: Path, name: str) -> Path:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from sightline.core.errors import DataError, SightlineError
 from sightline.core.types import Feature
-from sightline.store.layout import is_run
+from sightline.store.layout import is_run, looking_at
 from sightline.store.run import RunStore
 
 
@@ -94,8 +95,17 @@ def describe_run(path: Path) -> StoredRun:
         layers=tuple(sorted({layer for shard in shards for layer in shard.layers})),
         columns=tuple(f"{kind.value}.{name}" for kind, name in store.columns()),
         partial=manifest.partial,
-        bytes=sum(file.lstat().st_size for file in store.path.rglob("*") if file.is_file()),
+        bytes=sum(map(_bytes, store.path.rglob("*"))),
     )
+
+
+def _bytes(path: Path) -> int:
+    """Size of a file; 0 for anything else, or if a writer has just renamed it away."""
+    try:
+        about = path.lstat()
+    except FileNotFoundError:
+        return 0
+    return about.st_size if stat.S_ISREG(about.st_mode) else 0
 
 
 def list_runs(root: Path) -> list[StoredRun | UnreadableRun]:
@@ -107,15 +117,18 @@ def list_runs(root: Path) -> list[StoredRun | UnreadableRun]:
         DataError: The folder does not exist.
     """
     root = Path(root)
-    if not root.is_dir():
-        raise DataError(
-            f"{root} is not a folder; a folder of runs is required. Collect or import a run first."
-        )
-    paths = [root] if is_run(root) else sorted(path for path in root.iterdir() if is_run(path))
+    with looking_at(root):
+        if not root.is_dir():
+            raise DataError(
+                f"{root} is not a folder; a folder of runs is required. Collect or import a run "
+                "first."
+            )
+        paths = [root] if is_run(root) else sorted(root.iterdir())
     found: list[StoredRun | UnreadableRun] = []
     for path in paths:
         try:
-            found.append(describe_run(path))
+            if is_run(path):
+                found.append(describe_run(path))
         except SightlineError as error:
             found.append(UnreadableRun(path, str(error)))
     return found

@@ -38,6 +38,7 @@ from sightline.store.layout import (
     is_run,
     remove_run,
     require_free,
+    require_run,
 )
 from sightline.store.rows import ShardSummary, StoredShard, write_shard
 from sightline.store.schema import (
@@ -115,11 +116,7 @@ class RunStore:
             CorruptStoreError: Its manifest is damaged.
         """
         path = Path(path)
-        if not is_run(path):
-            raise StoreError(
-                f"{path} is not a run; a directory with a {MANIFEST} is required. "
-                "See 'sightline runs ls'."
-            )
+        require_run(path)
         return cls(path, manifest_from_dict(load_document(path / MANIFEST), path / MANIFEST))
 
     @classmethod

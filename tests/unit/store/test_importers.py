@@ -311,6 +311,25 @@ def test_vlmevalkit_workbook_equals_its_table(tmp_path: Path) -> None:
     assert [r.reason for r in sheet.rejected()] == [r.reason for r in table.rejected()]
 
 
+def test_a_missing_prediction_is_no_answer_and_an_empty_one_is(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    for line in (
+        ["index", "question", "prediction", "A"],
+        [1, "q?", "yes"],
+        [2, "q?"],
+        [],
+        [4, "q?", None, None, "over the edge"],
+    ):
+        book.active.append(line)
+    book.save(tmp_path / "m.xlsx")
+    store = import_one(tmp_path / "m.xlsx", tmp_path / "runs")
+    answers = [(record.example.id, record.answer.text) for record in store.records()]
+    assert answers == [("1", "yes"), ("2", ""), ("4", "")]
+    path = write_jsonl(tmp_path / "n.jsonl", [{"index": 1, "question": "q?"}])
+    with pytest.raises(DataError, match="the first is line 1: no prediction"):
+        import_runs(path, tmp_path / "runs", format="vlmevalkit")
+
+
 def test_a_workbook_without_its_reader_names_the_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from run_plans import N, make_examples, make_manifest, shard_rows, write_run
 from sightline.core.column import Column, ColumnKind
 from sightline.core.errors import DataError, StoreError
 from sightline.core.types import ARRAY_AXES, Key
+from sightline.store.inspection import verify_run
 from sightline.store.layout import run_path
 from sightline.store.listing import StoredRun, UnreadableRun, list_runs
 from sightline.store.run import RunStore
@@ -85,3 +87,32 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="leads out"):
         run_path(tmp_path / "runs", "link")
     assert run_path(tmp_path / "runs", "a-1.b_c") == tmp_path / "runs" / "a-1.b_c"
+
+
+@pytest.mark.parametrize("read", [list_runs, RunStore.open, verify_run], ids=lambda f: f.__name__)
+def test_a_path_too_long_to_look_at_is_one_line(
+    tmp_path: Path, read: Callable[[Path], object]
+) -> None:
+    with pytest.raises(StoreError, match=r"cannot be looked at \(File name too long\)[^\n]*$"):
+        read(tmp_path / ("x" * 300))
+
+
+def test_what_is_no_run_cannot_be_verified(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="is not a run"):
+        verify_run(tmp_path)
+
+
+def test_a_file_that_a_writer_renames_meanwhile_does_not_end_the_listing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(tmp_path / "a")
+    (before,) = list_runs(tmp_path)
+    assert isinstance(before, StoredRun)
+    found = Path.rglob
+
+    def gone_since(path: Path, pattern: str) -> Iterator[Path]:
+        yield path / "shards" / "000009.parquet.tmp.1.00"
+        yield from found(path, pattern)
+
+    monkeypatch.setattr(Path, "rglob", gone_since)
+    assert list_runs(tmp_path) == [before]
