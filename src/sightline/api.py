@@ -5,6 +5,7 @@ The README shows them at work; `tests/e2e/test_readme.py` runs what it shows.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ DEFAULT_LAYERS = (0.25, 0.5, 0.75, 1.0)
 DEFAULT_SAMPLES = 10
 RESULTS = Path("evaluation") / "results.json"
 SAMPLES = Path("evaluation") / "samples.parquet"
+CALIBRATIONS = Path("evaluation") / "calibrations.json"
 REPORT = Path("evaluation") / "report.html"
 
 
@@ -145,7 +147,10 @@ def evaluate(
     judge: str | None = None,
     progress: Callable[[str, int, int], None] = lambda _stage, _done, _total: None,
 ) -> Evaluation:
-    """Evaluates a run and writes results.json and samples.parquet beside its records.
+    """Evaluates a run and writes results, samples and calibrations beside its records.
+
+    The folder ``evaluation`` of the run receives results.json (every figure), samples.parquet
+    (every answer) and calibrations.json (see `sightline.calibration.load_calibration`).
 
     Args:
         run: The run directory.
@@ -172,6 +177,8 @@ def evaluate(
     results.parent.mkdir(exist_ok=True)
     save_evaluation(outcome.evaluation, results)
     pq.write_table(outcome.samples, Path(run) / SAMPLES)
+    text = json.dumps(outcome.calibrations, indent=1, allow_nan=False)
+    (Path(run) / CALIBRATIONS).write_text(text + "\n", encoding="utf-8")
     return outcome.evaluation
 
 

@@ -1,7 +1,7 @@
 """Recorded outputs of real models give the figures that their description states, to its digits.
 
 The files lie beside the repository; they are nobody's work here. Figures are of the raw scores on
-all rows, with the estimators and metrics the library offers.
+all rows, as an evaluation states them.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ import pytest
 
 from sightline.core.column import ColumnKind
 from sightline.core.records import link
+from sightline.core.results import Evaluation
 from sightline.core.types import CLEAN, Feature, Record
 from sightline.estimators import ESTIMATORS
 from sightline.grading import GRADERS, grade_records
 from sightline.metrics import METRICS
 from sightline.store.importers import import_runs
 from sightline.store.run import RunStore
+from sightline.workflow.evaluate import Settings, evaluate
 
 DATA = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="no ../shared/data beside the repository")
@@ -55,6 +57,12 @@ def metric(name: str, estimator: str, records: list[Record], correct: np.ndarray
     return METRICS[name].function(confidence, correct)
 
 
+def evaluated(store: RunStore, *estimators: str) -> Evaluation:
+    """What ``sightline evaluate`` writes, with few resamples: raw figures need none."""
+    settings = Settings(estimators=estimators, seeds=1, resamples=100)
+    return evaluate(store.path, settings).evaluation
+
+
 ENSEC = [
     ("ensec_mmbench.jsonl", "llava-v1.5-7b", 2223, ".7184", ".8540", ".0935"),
     ("ensec_mmbench.jsonl", "Qwen-VL-Chat", 2223, ".7081", ".8507", ".0288"),
@@ -74,9 +82,14 @@ def test_option_probabilities(imported, file, model, rows, accuracy, auroc, ece)
     assert len(records) == rows
     assert store.rejected() == []
     assert f"{correct.mean():.4f}"[1:] == accuracy
-    for estimator in ("choice_max_probability", "recorded_confidence"):
-        assert f"{metric('auroc', estimator, records, correct):.4f}"[1:] == auroc
-        assert f"{metric('ece', estimator, records, correct):.4f}"[1:] == ece
+    estimators = ("choice_max_probability", "recorded_confidence")
+    measured = evaluated(store, *estimators)
+    assert f"{measured.accuracy.value:.4f}"[1:] == accuracy
+    assert {e.name for e in measured.estimators} == set(estimators)
+    for result in measured.estimators:
+        assert result.raw["auroc"].n == rows
+        assert f"{result.raw['auroc'].value:.4f}"[1:] == auroc
+        assert f"{result.raw['ece'].value:.4f}"[1:] == ece
 
 
 @pytest.mark.parametrize("file", ["ensec_mmbench.jsonl", "ensec_oodcv.jsonl"])
@@ -111,8 +124,8 @@ def test_agreement_over_festas_conditions(imported, model, accuracy, auroc) -> N
     assert all(len(record.related.views) == 56 for record in records)
     assert all(len(view.samples) == 10 for record in records for view in record.related.views)
     assert all(len(record.related.negations) == 57 for record in records)
-    agreement = metric("auroc", "condition_agreement", records, correct)
-    assert f"{agreement:.3f}"[1:] == auroc
+    (agreement,) = evaluated(store, "condition_agreement").estimators
+    assert f"{agreement.raw['auroc'].value:.3f}"[1:] == auroc
     negated = metric("auroc", "condition_and_negation_consistency", records, correct)
     assert 0.755 <= negated <= 0.935
 

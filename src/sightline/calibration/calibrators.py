@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -81,6 +82,8 @@ class Temperature:
         one temperature (torch-uncertainty) is another model when there are more than two.
     """
 
+    needs_probability: ClassVar[bool] = True
+
     def fit(
         self,
         uncertainty: Float[np.ndarray, " n"],
@@ -122,6 +125,8 @@ class Platt:
     Source:
         Platt 1999. netcal's LogisticCalibration is this on logit(p) without smoothed targets.
     """
+
+    needs_probability: ClassVar[bool] = False
 
     smooth_targets: bool = True
 
@@ -180,6 +185,8 @@ class Beta:
         Kull, Silva Filho and Flach 2017.
     """
 
+    needs_probability: ClassVar[bool] = True
+
     def fit(
         self,
         uncertainty: Float[np.ndarray, " n"],
@@ -222,6 +229,8 @@ class Isotonic:
         Zadrozny and Elkan 2002; interpolation as scikit-learn ``IsotonicRegression``.
     """
 
+    needs_probability: ClassVar[bool] = False
+
     def fit(
         self,
         uncertainty: Float[np.ndarray, " n"],
@@ -263,6 +272,8 @@ class Histogram:
         Zadrozny and Elkan 2001, with violators pooled. netcal's HistogramBinning has bins of equal
         width and may rise with uncertainty.
     """
+
+    needs_probability: ClassVar[bool] = False
 
     n_bins: int = 10
 

@@ -44,6 +44,14 @@ if TYPE_CHECKING:
     help="temperature, platt, beta, isotonic or histogram.",
 )
 @click.option(
+    "--threshold",
+    default=0.5,
+    show_default=True,
+    type=click.FloatRange(0, 1, min_open=True),
+    envvar="SIGHTLINE_THRESHOLD",
+    help="An answer is right when its correctness reaches this (graders may give part marks).",
+)
+@click.option(
     "--condition",
     default="clean",
     show_default=True,
@@ -112,6 +120,7 @@ def evaluate_command(ctx: click.Context, /, **flags: Any) -> int:
         estimators=estimator_specs(flags["estimators"]),
         grader=flags["grader"],
         calibrator=flags["calibrator"],
+        threshold=flags["threshold"],
         condition=flags["condition"],
         seeds=flags["seeds"],
         seed=flags["seed"],
@@ -170,12 +179,10 @@ def _fractions(text: str) -> tuple[float, float, float]:
     try:
         train, calibration, test = (float(part) for part in text.split(","))
     except ValueError:
-        train = calibration = test = -1.0
-    if min(train, calibration, test) < 0 or not 0.999 < train + calibration + test < 1.001:
         raise UsageError(
             f"--fractions {text}; three shares that add up to 1 are required. "
             "For example: --fractions 0.4,0.2,0.4."
-        )
+        ) from None
     return train, calibration, test
 
 

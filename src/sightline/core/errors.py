@@ -6,6 +6,8 @@ Anything that is not a `SightlineError` is a bug: it shows its traceback and exi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class SightlineError(Exception):
     """Something the user can understand and act on."""
@@ -35,6 +37,20 @@ class MissingExtraError(UsageError):
 
 class MissingFeatureError(UsageError):
     """A signal that was not observed, asked for by something that needs it."""
+
+
+class UnscorableError(DataError):
+    """Records that an estimator cannot score although they show every signal it needs.
+
+    Attributes:
+        rows: Indices of all such records among those it was given.
+        reason: Why, in words that fit all of them; rows are counted by it.
+    """
+
+    def __init__(self, rows: Sequence[int], reason: str, remedy: str) -> None:
+        super().__init__(f"{len(rows)} records with {reason}. {remedy}")
+        self.rows = tuple(rows)
+        self.reason = reason
 
 
 class LeakageError(UsageError):

@@ -143,6 +143,11 @@ class Calibration(Protocol):
 class Calibrator(Protocol):
     """Fits a `Calibration` on held-out rows."""
 
+    @property
+    def needs_probability(self) -> bool:
+        """Whether it calibrates 1 − a probability only, and no other score."""
+        ...
+
     def fit(
         self,
         uncertainty: Float[np.ndarray, " n"],

@@ -127,7 +127,7 @@ class EstimatorResult:
         by_type: Figures on held-out rows by question type, then by metric.
         vs_baseline: Paired difference to the best simple baseline, by metric; empty for itself.
         calibration: ``fitted`` or, where the score carries no signal, ``base rate``, or why there
-            is none.
+            is none; with counts where the splits differ.
         reliability: Bins over held-out calibrated confidence of the first seed.
         risk_coverage: Selective risk against coverage.
         rejection: Accuracy of the kept answers against the rejected share.
@@ -193,6 +193,7 @@ class Protocol:
     Attributes:
         condition: Which records were judged.
         grader: The correctness column's spec.
+        threshold: An answer counts as right when its correctness reaches it.
         graded: Rows with a correctness.
         ungraded: Rows without one, by reason.
         seeds: Split seeds.
@@ -206,6 +207,7 @@ class Protocol:
 
     condition: str
     grader: dict[str, Any]
+    threshold: float
     graded: int
     ungraded: tuple[Skipped, ...]
     seeds: tuple[int, ...]
@@ -230,6 +232,10 @@ class TypeSummary:
 class Evaluation:
     """One run, evaluated.
 
+    `accuracy` counts answers whose correctness reaches the protocol's threshold;
+    `mean_correctness` is the mean before it, which differs where graders give part marks (VQA
+    soft accuracy).
+
     `estimators` is ordered by held-out AUROC, best first; those that can score less than half of
     the answers come after the others.
     """
@@ -239,6 +245,7 @@ class Evaluation:
     run: RunSummary
     protocol: Protocol
     accuracy: Estimate
+    mean_correctness: Estimate
     types: tuple[TypeSummary, ...]
     oracle_risk_coverage: Curve
     oracle_rejection: Curve

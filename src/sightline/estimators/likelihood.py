@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from jaxtyping import Float
 
-from sightline.core.errors import MissingFeatureError
+from sightline.core.errors import UnscorableError
 from sightline.core.protocols import Cost
 from sightline.core.types import Feature, Record
 from sightline.estimators.signals import (
@@ -196,16 +196,17 @@ class TokenMargin:
         """1 − (p₁ − p₂), in [0, 1].
 
         Raises:
-            MissingFeatureError: Only one token per position was recorded.
+            UnscorableError: Only one token per position was recorded.
         """
         require(records, self.needs, self)
         tops = per_answer_token(records, Feature.TOP_LOGPROBS)
-        for record, top in zip(records, tops, strict=True):
-            if top.shape[1] < 2:
-                raise MissingFeatureError(
-                    f"Record {tuple(record.key)} has the {top.shape[1]} most likely token(s) in "
-                    "top_logprobs; TokenMargin requires 2. Collect with more top log-probabilities."
-                )
+        narrow = [row for row, top in enumerate(tops) if top.shape[1] < 2]
+        if narrow:
+            raise UnscorableError(
+                narrow,
+                "fewer than 2 tokens in top_logprobs; a token margin requires 2",
+                "Collect with more top log-probabilities.",
+            )
         best = Ragged.of([top[:, 0] for top in tops])
         second = Ragged.of([top[:, 1] for top in tops])
         doubt = best.map(lambda logprobs: np.exp(second.values) - np.expm1(logprobs))

@@ -9,7 +9,6 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float
 
-from sightline.core.errors import DataError
 from sightline.core.protocols import Cost
 from sightline.core.types import Feature, Record
 from sightline.estimators.signals import FREE, require
@@ -26,24 +25,15 @@ class RecordedConfidence:
     simple: ClassVar[bool] = True
 
     def uncertainty(self, records: Sequence[Record]) -> Float[np.ndarray, " n"]:
-        """1 − confidence, in [0, 1].
+        """1 − confidence; outside [0, 1] where no probability was recorded (a κ, a percentage).
 
-        Raises:
-            DataError: A recorded confidence is not a probability.
+        Such scores rank as they are; as probabilities they are not measured.
         """
         require(records, self.needs, self)
-        values = np.array(
+        return 1.0 - np.array(
             [float(record.array(Feature.RECORDED_CONFIDENCE)) for record in records],
             dtype=np.float64,
         )
-        outside = np.flatnonzero((values < 0) | (values > 1))
-        if outside.size:
-            at = outside[0]
-            raise DataError(
-                f"Recorded confidence {values[at]:g} of record {tuple(records[at].key)}; a "
-                "confidence must lie in [0, 1]. Rescale it before importing."
-            )
-        return 1.0 - values
 
     def cost(self, records: Sequence[Record]) -> Cost:
         """Nothing here; what it cost the other tool is not known."""

@@ -109,7 +109,7 @@ def _facts(evaluation: Evaluation) -> tuple[Fact, ...]:
         right = Fact(
             "Accuracy",
             numbers.number(accuracy.value, style),
-            f"{ends or 'no interval'}, n = {numbers.count(accuracy.n)}",
+            f"{ends or 'no interval'}, n = {numbers.count(accuracy.n)}{_part_marks(evaluation)}",
         )
     ungraded = tables.reasons(protocol.ungraded)
     return (
@@ -127,6 +127,18 @@ def _facts(evaluation: Evaluation) -> tuple[Fact, ...]:
         ),
         Fact("Cut off", numbers.count(run.truncated_answers), "answers that hit the token limit"),
         Fact("Empty", numbers.count(run.empty_answers), "answers without a visible character"),
+    )
+
+
+def _part_marks(evaluation: Evaluation) -> str:
+    """The mean correctness, where answers get part marks."""
+    mean = evaluation.mean_correctness
+    if mean.value is None or mean.value == evaluation.accuracy.value:
+        return ""
+    style = numbers.STYLES["accuracy"]
+    return (
+        f"; right from a correctness of {evaluation.protocol.threshold:g}; mean correctness "
+        f"{numbers.number(mean.value, style)} ({numbers.interval(mean, style) or 'no interval'})"
     )
 
 
@@ -269,7 +281,11 @@ def _protocol(evaluation: Evaluation) -> tuple[Fact, ...]:
         Fact("Data set", inert(run.dataset)),
         Fact("Condition", inert(protocol.condition), "the records that were judged"),
         Fact("Decoding", _settings(run.decoding)),
-        Fact("Grader", _settings(protocol.grader)),
+        Fact(
+            "Grader",
+            _settings(protocol.grader),
+            f"an answer is right when its correctness reaches {protocol.threshold:g}",
+        ),
         Fact(
             "Split",
             f"{shares} of the groups for train, calibration and test",

@@ -64,6 +64,8 @@ def marks(result: EstimatorResult, evaluation: Evaluation) -> tuple[str, ...]:
         out.append("best simple baseline")
     if result.calibration == "base rate":
         out.append("base rate")
+    elif result.calibration.startswith("fitted in "):
+        out.append(result.calibration)
     elif result.calibration != "fitted":
         out.append("not calibrated")
     if not result.raw:

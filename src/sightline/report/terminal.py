@@ -20,6 +20,7 @@ WIDTH = 120
 
 METRICS = ("auroc", "within_type_auroc", "prr", "aurc", "ece", "brier")
 NARROW = ("auroc", "prr", "ece")
+RAW = " Raw: the score as it is on all rows, where no held-out figure is defined."
 
 
 def print_leaderboard(evaluation: Evaluation, *, top: int = 15, file: TextIO | None = None) -> None:
@@ -37,6 +38,14 @@ def print_leaderboard(evaluation: Evaluation, *, top: int = 15, file: TextIO | N
     console.print(Text(inert(f"{run.model} on {run.dataset}"), style="bold"))
     accuracy = numbers.plain(evaluation.accuracy, "accuracy", level=protocol.level)
     console.print(Text(f"accuracy {accuracy}"))
+    mean = evaluation.mean_correctness
+    if mean.value is not None and mean.value != evaluation.accuracy.value:
+        marks_mean = numbers.plain(mean, "accuracy", level=protocol.level)
+        console.print(
+            Text(
+                f"mean correctness {marks_mean}; right from a correctness of {protocol.threshold:g}"
+            )
+        )
     for line in _remarks(evaluation):
         console.print(Text(line, style="yellow"))
     shown = _shown(evaluation, top)
@@ -54,7 +63,8 @@ def print_leaderboard(evaluation: Evaluation, *, top: int = 15, file: TextIO | N
             f"Held-out rows, mean over {len(protocol.seeds)} splits; "
             f"{numbers.share(protocol.level)} intervals from "
             f"{numbers.count(protocol.resamples)} resamples of groups. "
-            "Higher is better for AUROC and PRR, lower for the others.",
+            "Higher is better for AUROC and PRR, lower for the others."
+            f"{RAW if _any_raw(shown) else ''}",
             style="dim",
         )
     )
@@ -117,13 +127,27 @@ def _table(evaluation: Evaluation, shown: list[EstimatorResult], *, wide: bool) 
 
 def _figure(result: EstimatorResult, metric: str, reasons: list[str]) -> Text:
     estimate = heldout(result, metric)
-    if estimate.value is None:
-        return Text(f"{numbers.DASH} ({reasons.index(inert(estimate.reason or '')) + 1})")
     style = numbers.STYLES[metric]
+    if estimate.value is None:
+        text = Text(f"{numbers.DASH} ({reasons.index(inert(estimate.reason or '')) + 1})")
+        raw = result.raw.get(metric)
+        if raw is not None and raw.value is not None:
+            around = numbers.interval(raw, style) or "no interval"
+            text.append(f"\nraw {numbers.number(raw.value, style)}\n{around}", style="dim")
+        return text
     text = Text(numbers.number(estimate.value, style))
     ends = numbers.interval(estimate, style)
     text.append(f"\n{ends or 'no interval'}", style="dim")
     return text
+
+
+def _any_raw(shown: list[EstimatorResult]) -> bool:
+    return any(
+        heldout(result, metric).value is None and result.raw[metric].value is not None
+        for result in shown
+        for metric in METRICS
+        if metric in result.raw
+    )
 
 
 def _reasons(shown: list[EstimatorResult], metrics: tuple[str, ...]) -> list[str]:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -40,9 +41,10 @@ from sightline.workflow.measure import (
     JudgedRows,
     estimator_result,
     heldout_figures,
+    is_probability,
 )
 from sightline.workflow.samples import samples_table
-from sightline.workflow.scoring import Scored, needed_arrays, score
+from sightline.workflow.scoring import Scored, needed_arrays, score, settled
 
 Progress = Callable[[str, int, int], None]
 
@@ -61,7 +63,7 @@ class Settings:
         fractions: Shares of groups for train, calibration and test.
         resamples: Bootstrap resamples.
         level: Coverage of the intervals.
-        threshold: An answer is right when its correctness reaches it.
+        threshold: An answer is right when its correctness reaches it, in (0, 1].
         seed: First split seed, and the seed of the bootstrap.
     """
 
@@ -79,10 +81,11 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """An evaluation and its per-answer table."""
+    """An evaluation, its per-answer table, and the calibrations behind its confidences."""
 
     evaluation: Evaluation
     samples: pa.Table
+    calibrations: dict[str, Any]
 
 
 def evaluate(
@@ -109,6 +112,7 @@ def evaluate(
         UsageError: An unknown estimator, grader or calibrator.
         MissingFeatureError: A named estimator can score no record.
     """
+    _check(settings)
     store = RunStore.open(path)
     calibrator = _named_calibrator(settings.calibrator)
     progress("reading", 0, 1)
@@ -154,6 +158,7 @@ def evaluate(
         protocol=Protocol(
             condition=settings.condition,
             grader=dict(column.spec) or {"name": column.name},
+            threshold=settings.threshold,
             graded=len(rows.records),
             ungraded=ungraded,
             seeds=tuple(settings.seed + i for i in range(len(rows.splits))),
@@ -169,12 +174,61 @@ def evaluate(
             baseline=None if baseline is None else scored[baseline].name,
         ),
         accuracy=proportion(rows.correct, rows.groups, level=settings.level),
+        mean_correctness=proportion(rows.correctness, rows.groups, level=settings.level),
         types=_type_summaries(rows, settings.level),
         oracle_risk_coverage=Curve(*curves.oracle_risk_coverage(rows.correct[test])),
         oracle_rejection=Curve(*curves.oracle_rejection(rows.correct[test])),
         estimators=tuple(results),
     )
-    return Outcome(evaluation, samples_table(scored, heldout, rows))
+    return Outcome(
+        evaluation,
+        samples_table(scored, heldout, rows),
+        _calibrations(scored, heldout, evaluation.protocol),
+    )
+
+
+def _check(settings: Settings) -> None:
+    train, calibration, test = settings.fractions
+    if min(train, calibration, test) < 0 or abs(train + calibration + test - 1) > 1e-3:
+        raise UsageError(
+            f"Fractions {settings.fractions}; three shares that add up to 1 are required. "
+            "For example 0.4, 0.2, 0.4."
+        )
+    if not calibration or not test:
+        raise UsageError(
+            f"Fractions {settings.fractions} leave no row for "
+            f"{'calibration' if not calibration else 'test'}; a share above 0 is required, since "
+            "calibration and measurement need rows of their own. For example 0.4, 0.2, 0.4."
+        )
+    if not 0 < settings.threshold <= 1:
+        raise UsageError(
+            f"Threshold {settings.threshold:g}; a correctness above 0, at most 1, is required. "
+            "Use 0.5 for a majority of the references."
+        )
+
+
+def _calibrations(
+    scored: Sequence[Scored], heldout: Sequence[Sequence[Heldout]], protocol: Protocol
+) -> dict[str, Any]:
+    """The fitted calibrations as JSON, one per estimator and split seed."""
+    return {
+        "format_version": 1,
+        "calibrator": protocol.calibrator,
+        "estimators": {
+            item.name: {
+                "spec": dict(spec_of(item.estimator)),
+                "splits": [
+                    {
+                        "seed": seed,
+                        "outcome": held.calibration,
+                        "calibration": None if held.fit is None else held.fit.to_dict(),
+                    }
+                    for seed, held in zip(protocol.seeds, per_seed, strict=True)
+                ],
+            }
+            for item, per_seed in zip(scored, heldout, strict=True)
+        },
+    }
 
 
 def correctness(
@@ -238,6 +292,7 @@ def _rows(
             "correctness; at least one is required. Check the condition and the labels."
         )
     names = [record.example.group for record in records]
+    correctness = np.array([correct_by_key[r.key] for r in records], dtype=np.float64)
     type_names = tuple(sorted({r.example.question_type or "" for r in records}))
     types = None
     if "" in type_names:
@@ -247,9 +302,8 @@ def _rows(
         types = np.array([code[r.example.question_type or ""] for r in records])
     return JudgedRows(
         records=records,
-        correct=np.array(
-            [correct_by_key[r.key] >= settings.threshold for r in records], dtype=np.float64
-        ),
+        correct=(correctness >= settings.threshold).astype(np.float64),
+        correctness=correctness,
         groups=np.unique(names, return_inverse=True)[1],
         types=types,
         type_names=type_names,
@@ -279,13 +333,18 @@ def _heldout(
             rows.correct[train],
             rng=np.random.default_rng(settings.seed),
         )
-        on_calibration = fitted.uncertainty([rows.records[i] for i in calibration])
-        on_test = fitted.uncertainty([rows.records[i] for i in test])
+        on_calibration, on_test = (
+            settled(fitted.uncertainty([rows.records[i] for i in part]))
+            for part in (calibration, test)
+        )
     else:
         on_calibration = item.uncertainty[np.searchsorted(item.rows, calibration)]
         on_test = item.uncertainty[np.searchsorted(item.rows, test)]
     if not len(calibration):
         return Heldout(test, on_test, None, "none of its rows is in the calibration split")
+    if calibrator.needs_probability and not is_probability(item):
+        note = f"{settings.calibrator} calibrates probabilities only, and this score is none"
+        return Heldout(test, on_test, None, note)
     try:
         fit = calibrator.fit(
             on_calibration, rows.correct[calibration], groups=rows.groups[calibration]
@@ -293,7 +352,7 @@ def _heldout(
     except AntiInformativeError as error:
         return Heldout(test, on_test, None, str(error))
     note = "fitted" if fit.informative else "base rate"
-    return Heldout(test, on_test, fit.confidence(on_test), note)
+    return Heldout(test, on_test, fit.confidence(on_test), note, fit)
 
 
 def _best_simple(scored: Sequence[Scored], rows: JudgedRows) -> int | None:
@@ -338,6 +397,20 @@ def _type_summaries(rows: JudgedRows, level: float) -> tuple[TypeSummary, ...]:
     return tuple(out)
 
 
+def _partial(store: RunStore) -> str | None:
+    """Why the run is not all of its data, or None where it is."""
+    manifest = store.manifest
+    committed = store.committed()
+    reasons = [manifest.partial] if manifest.partial else []
+    if len(committed) < (manifest.n_shards or 0):
+        done = sum(len(store.shard_examples(index)) for index in committed)
+        reasons.append(
+            f"{done:,} of {len(store.examples()):,} examples collected; the collect has not "
+            "finished, and the same command goes on with it"
+        )
+    return "; ".join(reasons) or None
+
+
 def _run_summary(store: RunStore, judged: Sequence[Record], rows: JudgedRows) -> RunSummary:
     manifest = store.manifest
     quarantined = store.quarantined()
@@ -350,7 +423,7 @@ def _run_summary(store: RunStore, judged: Sequence[Record], rows: JudgedRows) ->
         records=len(judged),
         quarantined=len(quarantined),
         quarantine_reasons=tuple(Skipped(reason, n) for reason, n in reasons.most_common(10)),
-        partial=manifest.partial,
+        partial=_partial(store),
         truncated_answers=sum(record.answer.is_truncated for record in judged),
         empty_answers=sum(record.answer.is_empty for record in judged),
         groups=len(np.unique(rows.groups)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from sightline.core.protocols import Calibration
 from sightline.core.results import AnswerRow, Curve, EstimatorResult, Skipped
 from sightline.core.types import Estimate, Record
 from sightline.data.splits import Split
@@ -43,6 +44,7 @@ class JudgedRows:
     Attributes:
         records: One per judged answer.
         correct: 0 or 1.
+        correctness: In [0, 1], before the threshold.
         groups: Index of each row's group.
         types: Index of each row's question type, or None where some row has none.
         type_names: Names of the types.
@@ -51,6 +53,7 @@ class JudgedRows:
 
     records: tuple[Record, ...]
     correct: Float[np.ndarray, " n"]
+    correctness: Float[np.ndarray, " n"]
     groups: Int[np.ndarray, " n"]
     types: Int[np.ndarray, " n"] | None
     type_names: tuple[str, ...]
@@ -66,12 +69,14 @@ class Heldout:
         uncertainty: Its raw score there.
         confidence: Its calibrated confidence there, or None where there is no calibration.
         calibration: ``fitted``, ``base rate``, or why there is none.
+        fit: The calibration, or None.
     """
 
     rows: Int[np.ndarray, " rows"]
     uncertainty: Float[np.ndarray, " rows"]
     confidence: Float[np.ndarray, " rows"] | None
     calibration: str
+    fit: Calibration | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,11 +304,17 @@ def raw_figures(item: Scored, rows: JudgedRows, settings: BootstrapSettings) -> 
     metrics = (*RAW_RANKING, *_within(rows))
     ranked = _bootstrap(view, metrics, rows, settings, probability=False)
     values = {m: ranked.estimate(0, m) for m in metrics}
-    if item.estimator.is_probability:
+    if is_probability(item):
         view = [[Heldout(item.rows, item.uncertainty, 1.0 - item.uncertainty, "")]]
         measured = _bootstrap(view, RAW_PROBABILITY, rows, settings, probability=True)
         values |= {m: measured.estimate(0, m) for m in RAW_PROBABILITY}
     return values
+
+
+def is_probability(item: Scored) -> bool:
+    """Whether 1 − uncertainty may be read as a probability: meant as one, and within [0, 1]."""
+    u = item.uncertainty
+    return item.estimator.is_probability and bool(np.all((u >= 0) & (u <= 1)))
 
 
 def estimator_result(
@@ -333,11 +344,22 @@ def estimator_result(
         within_type=figures.within_type,
         by_type=figures.by_type,
         vs_baseline=figures.vs_baseline,
-        calibration=first.calibration,
+        calibration=_calibration_note(per_seed),
         **_drawn(first, rows, settings.level),
         confident_wrong=_answers(first, rows, wanted=0.0),
         unsure_right=_answers(first, rows, wanted=1.0),
     )
+
+
+def _calibration_note(per_seed: Sequence[Heldout]) -> str:
+    """What became of the calibration over the splits."""
+    counts = Counter(held.calibration for held in per_seed)
+    if len(counts) == 1:
+        return per_seed[0].calibration
+    if "fitted" in counts:
+        others = sorted(note for note in counts if note != "fitted")
+        return f"fitted in {counts['fitted']} of {len(per_seed)} splits, else {'; '.join(others)}"
+    return "; ".join(f"{note} in {n} splits" for note, n in sorted(counts.items()))
 
 
 def _sampled_tokens(records: Sequence[Record]) -> float | None:

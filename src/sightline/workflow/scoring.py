@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from sightline.core.errors import MissingFeatureError
-from sightline.core.protocols import LearnedEstimator
+from sightline.core.errors import MissingFeatureError, UnscorableError
+from sightline.core.protocols import Estimator, LearnedEstimator
 from sightline.core.types import ARRAY_AXES, Feature, Record
 from sightline.estimators import ESTIMATORS, AnyEstimator, parse_estimator
 
@@ -72,21 +72,46 @@ def score(records: Sequence[Record], specs: Sequence[str] | None) -> list[Scored
     for spec in ESTIMATORS if specs is None else specs:
         estimator = parse_estimator(spec)
         rows, skipped = observable(records, estimator.needs)
-        if not rows.size:
-            if specs is None:
-                continue
+        started = time.perf_counter()
+        values = np.empty(0)
+        if rows.size and not isinstance(estimator, LearnedEstimator):
+            rows, values = _uncertainty(estimator, records, rows, skipped)
+        if rows.size:
+            seconds = time.perf_counter() - started
+            scored.append(Scored(spec, estimator, rows, skipped, values, seconds))
+        elif specs is not None:
             lacking = "; ".join(f"{reason} ({n} rows)" for reason, n in skipped.most_common(3))
             raise MissingFeatureError(
                 f"Estimator {spec!r} can score none of the {len(records)} records: {lacking}; it "
                 "requires these signals. Collect them, or leave the estimator out."
             )
-        started = time.perf_counter()
-        if isinstance(estimator, LearnedEstimator):
-            values = np.empty(0)
-        else:
-            values = estimator.uncertainty([records[i] for i in rows])
-        scored.append(Scored(spec, estimator, rows, skipped, values, time.perf_counter() - started))
     return scored
+
+
+def _uncertainty(
+    estimator: Estimator,
+    records: Sequence[Record],
+    rows: Int[np.ndarray, " rows"],
+    skipped: Counter[str],
+) -> tuple[Int[np.ndarray, " kept"], Float[np.ndarray, " kept"]]:
+    """Scores the rows; those the estimator refuses are left out and counted in ``skipped``."""
+    try:
+        return rows, settled(estimator.uncertainty([records[i] for i in rows]))
+    except UnscorableError as error:
+        skipped[error.reason] += len(error.rows)
+        rows = np.delete(rows, error.rows)
+    return _uncertainty(estimator, records, rows, skipped) if rows.size else (rows, np.empty(0))
+
+
+def settled(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """Scores without rounding noise: 12 decimals, or 12 significant digits above 1.
+
+    Equal probabilities reach a score through sums over different options; ties that only the last
+    bits break would otherwise change every ranking figure.
+    """
+    scale = 10.0 ** np.ceil(np.log10(np.maximum(np.abs(values), 1.0)))
+    rounded: Float[np.ndarray, " n"] = np.round(values / scale, 12) * scale + 0.0
+    return rounded
 
 
 def needed_arrays(specs: Sequence[str] | None) -> frozenset[Feature]:

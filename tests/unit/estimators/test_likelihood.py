@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sightline.core.errors import DataError, MissingFeatureError
+from sightline.core.errors import DataError, UnscorableError
 from sightline.core.types import Example, Feature, Generation, Record
 from sightline.estimators import ESTIMATORS
 from sightline.estimators.likelihood import TokenEntropy, TokenMargin, TokenProbability
@@ -85,9 +85,11 @@ def test_margin_between_the_two_most_likely_tokens():
 
 
 def test_margin_requires_two_tokens_per_position():
+    two = record([0.6], top_logprobs=[[-0.5, -1.5]])
     one = record([0.6], top_logprobs=[[-0.5]])
-    with pytest.raises(MissingFeatureError, match="the 1 most likely token"):
-        TokenMargin().uncertainty([one])
+    with pytest.raises(UnscorableError, match="2 records with fewer than 2 tokens") as error:
+        TokenMargin().uncertainty([one, two, one])
+    assert error.value.rows == (0, 2)
 
 
 def test_a_feature_without_tokens_is_refused():

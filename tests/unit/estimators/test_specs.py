@@ -52,9 +52,9 @@ def test_the_default_of_the_first_entry_is_the_name_without_settings():
         ("question_type:strength=x", "a number is required"),
         ("question_type:strength=-1", "a positive number of records is required"),
         ("semantic_entropy:length_normalised=maybe", "true or false is required"),
-        ("random:seed", "every setting is written once, as name=value"),
-        ("random:=1", "every setting is written once, as name=value"),
-        ("random:seed=1:seed=2", "every setting is written once, as name=value"),
+        ("random:seed", "every setting is written once, as setting=value"),
+        ("random:=1", "every setting is written once, as setting=value"),
+        ("random:seed=1:seed=2", "every setting is written once, as setting=value"),
     ],
 )
 def test_what_cannot_be_read_says_what_can(text, message):

@@ -134,6 +134,7 @@ def evaluation(
         protocol=Protocol(
             condition="clean",
             grader={"name": "exact", "normalise": True},
+            threshold=0.5,
             graded=n,
             ungraded=(Skipped("no references", 3),),
             seeds=(0, 1, 2, 3, 4),
@@ -145,6 +146,7 @@ def evaluation(
             baseline=BASELINE,
         ),
         accuracy=proportion(correct, groups),
+        mean_correctness=proportion(correct, groups),
         types=tuple(
             TypeSummary(t, int((types == k).sum()), proportion(correct[types == k]))
             for k, t in enumerate(TYPES)
@@ -197,6 +199,7 @@ def bare(full: Evaluation | None = None) -> Evaluation:
         ),
         protocol=replace(full.protocol, graded=3, ungraded=(), rows=(1, 1, 1), baseline=None),
         accuracy=Estimate(1.0, 0.44, 1.0, n=3),
+        mean_correctness=Estimate(1.0, 0.44, 1.0, n=3),
         types=(),
         oracle_risk_coverage=Curve((1.0,), (0.0,)),
         oracle_rejection=Curve((0.0,), (1.0,)),

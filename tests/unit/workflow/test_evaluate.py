@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import sightline
+from sightline.calibration import load_calibration
 from sightline.core.column import Column, ColumnKind
 from sightline.core.errors import DataError, MissingFeatureError, UsageError
 from sightline.core.results import load_evaluation
@@ -16,7 +17,7 @@ from sightline.core.types import Example, Feature, Generation, Key, Quarantined,
 from sightline.metrics.discrimination import auroc
 from sightline.store.run import Manifest, RunStore
 from sightline.workflow.evaluate import Settings, evaluate
-from sightline.workflow.scoring import score
+from sightline.workflow.scoring import score, settled
 
 FAST = Settings(resamples=100, seeds=2)
 
@@ -275,3 +276,135 @@ def test_row_order_does_not_matter(tmp_path):
     second = evaluate(write_run(tmp_path / "b", records[::-1]), FAST).evaluation
     for name, result in by_name(first).items():
         assert by_name(second)[name].heldout["auroc"] == result.heldout["auroc"], name
+
+
+def test_equal_recorded_probabilities_stay_ties(tmp_path):
+    rng = np.random.default_rng(0)
+    records = []
+    for i in range(300):
+        p = int(rng.integers(5, 10)) / 10
+        rest = rng.dirichlet((1, 1, 1)) * (1 - p)
+        right = rng.random() < p
+        records.append(
+            Record(
+                Example(f"e{i}", "Which?", choices=("a", "b", "c", "d"), references=("A",)),
+                greedy=Generation("A" if right else "B"),
+                features={
+                    Feature.LETTER_LOGPROBS: np.log([p, *rest]),
+                    Feature.RECORDED_CONFIDENCE: np.array(p),
+                },
+            )
+        )
+    scored = {s.name: s for s in score(records, None)}
+    exact = scored["recorded_confidence"].uncertainty
+    assert np.array_equal(scored["choice_max_probability"].uncertainty, exact)
+    assert len(np.unique(exact)) == 5
+
+
+@pytest.mark.parametrize(("value", "kept"), [(1e-9, 1e-9), (-1234.5, -1234.5), (0.1 + 0.2, 0.3)])
+def test_settled_scores_keep_twelve_digits(value, kept):
+    assert settled(np.array([value]))[0] == kept
+
+
+def test_rows_with_too_few_tokens_are_counted_and_the_others_scored(tmp_path):
+    records = [
+        replace(r, features={Feature.TOP_LOGPROBS: np.log([[0.5, 0.3][: 1 if i % 4 == 0 else 2]])})
+        for i, r in enumerate(known_records(200))
+    ]
+    evaluation = evaluate(write_run(tmp_path / "run", records), FAST).evaluation
+    result = by_name(evaluation)["min_token_margin"]
+    assert result.scored == 150
+    assert [(s.n, "fewer than 2 tokens" in s.reason) for s in result.skipped] == [(50, True)]
+
+
+def test_an_estimator_that_refuses_every_row_is_left_out_or_named(tmp_path):
+    records = [
+        replace(r, features={Feature.TOP_LOGPROBS: np.log([[0.5]])}) for r in known_records(200)
+    ]
+    path = write_run(tmp_path / "run", records)
+    assert "min_token_margin" not in by_name(evaluate(path, FAST).evaluation)
+    with pytest.raises(MissingFeatureError, match="fewer than 2 tokens"):
+        evaluate(path, replace(FAST, estimators=("min_token_margin",)))
+
+
+def test_a_recorded_score_that_is_no_probability_is_ranked_only(tmp_path):
+    records = [
+        replace(
+            r,
+            features={
+                Feature.RECORDED_CONFIDENCE: np.array(100 * r.features[Feature.RECORDED_CONFIDENCE])
+            },
+        )
+        for r in known_records()
+    ]
+    result = by_name(evaluate(write_run(tmp_path / "run", records), FAST).evaluation)[
+        "recorded_confidence"
+    ]
+    assert result.raw["auroc"].value > 0.6
+    assert "ece" not in result.raw
+    assert result.heldout["ece"].value is not None
+
+
+def test_a_calibrator_of_probabilities_leaves_other_scores_uncalibrated(tmp_path):
+    path = write_run(tmp_path / "run", known_records())
+    results = by_name(evaluate(path, replace(FAST, calibrator="temperature")).evaluation)
+    assert results["recorded_confidence"].calibration == "fitted"
+    other = results["negative_log_likelihood"]
+    assert other.calibration == "temperature calibrates probabilities only, and this score is none"
+    assert other.heldout["auroc"].value is not None
+    assert "probabilities only" in other.heldout["ece"].reason
+
+
+def test_calibrations_give_the_confidences_of_the_samples(tmp_path):
+    outcome = evaluate(write_run(tmp_path / "run", known_records()), FAST)
+    saved = outcome.calibrations["estimators"]["recorded_confidence"]
+    assert [split["seed"] for split in saved["splits"]] == [0, 1]
+    fit = load_calibration(saved["splits"][0]["calibration"])
+    table = outcome.samples
+    test = np.array(table["split"].to_pylist()) == "test"
+    u = table["uncertainty.recorded_confidence"].to_numpy()[test]
+    confidence = table["confidence.recorded_confidence"].to_numpy()[test]
+    np.testing.assert_allclose(fit.confidence(u), confidence)
+
+
+def test_an_unfinished_run_is_stamped(tmp_path):
+    records = known_records(100)
+    store = RunStore.open(write_run(tmp_path / "whole", records))
+    cut = RunStore.create(
+        tmp_path / "cut", replace(store.manifest, shard_size=40), [r.example for r in records]
+    )
+    with cut.writer() as writer:
+        writer.commit(0, records[:40])
+        writer.commit(1, records[40:80])
+    partial = evaluate(cut.path, FAST).evaluation.run.partial
+    assert partial.startswith("80 of 100 examples collected")
+    assert evaluate(store.path, FAST).evaluation.run.partial is None
+
+
+def test_part_marks_are_shown_beside_the_accuracy_they_are_cut_to(tmp_path):
+    records = known_records(60)
+    store = RunStore.open(write_run(tmp_path / "run", records))
+    marks = np.where(np.arange(60) % 3 == 0, 0.6, 0.3)
+    store.write_column(
+        Column("labels", ColumnKind.CORRECT, tuple(r.key for r in records), marks, {})
+    )
+    at_half = evaluate(store.path, FAST).evaluation
+    assert at_half.accuracy.value == pytest.approx(1 / 3)
+    assert at_half.mean_correctness.value == pytest.approx(0.4)
+    assert at_half.protocol.threshold == 0.5
+    low = evaluate(store.path, replace(FAST, threshold=0.3)).evaluation
+    assert low.accuracy.value == 1.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"fractions": (0.5, 0.5, 0.0)}, "leave no row for test"),
+        ({"fractions": (0.5, 0.0, 0.5)}, "leave no row for calibration"),
+        ({"fractions": (0.5, 0.5, 0.5)}, "add up to 1"),
+        ({"threshold": 0.0}, "above 0, at most 1"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_first(tmp_path, settings, message):
+    with pytest.raises(UsageError, match=message):
+        evaluate(tmp_path / "absent", replace(FAST, **settings))
