@@ -5,6 +5,7 @@ The README shows them at work; `tests/e2e/test_readme.py` runs what it shows.
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from sightline.core.column import Column
 from sightline.core.protocols import Request
-from sightline.core.results import Evaluation, load_evaluation, save_evaluation
+from sightline.core.results import Evaluation, evaluation_json, load_evaluation
 
 if TYPE_CHECKING:
     from sightline.data.prompts import PromptStyle
     from sightline.grading import JudgeModel
+    from sightline.store.disk import PendingFile
     from sightline.workflow.collect import CollectProgress, CollectResult
-    from sightline.workflow.evaluate import Settings
+    from sightline.workflow.evaluate import Outcome, Settings
 
 DEFAULT_LAYERS = (0.25, 0.5, 0.75, 1.0)
 DEFAULT_SAMPLES = 10
@@ -160,8 +162,6 @@ def evaluate(
         judge: Model that answers for the grader ``judge``: a directory, hub name or embedded model.
         progress: Called with (stage, done, total).
     """
-    import pyarrow.parquet as pq
-
     from sightline.workflow.evaluate import Settings
     from sightline.workflow.evaluate import evaluate as run_evaluate
 
@@ -173,13 +173,30 @@ def evaluate(
         judge=None if judge is None else _judge(judge),
         progress=progress,
     )
-    results = Path(run) / RESULTS
-    results.parent.mkdir(exist_ok=True)
-    save_evaluation(outcome.evaluation, results)
-    pq.write_table(outcome.samples, Path(run) / SAMPLES)
-    text = json.dumps(outcome.calibrations, indent=1, allow_nan=False)
-    (Path(run) / CALIBRATIONS).write_text(text + "\n", encoding="utf-8")
+    _write_outcome(outcome, Path(run))
     return outcome.evaluation
+
+
+def _write_outcome(outcome: Outcome, run: Path) -> None:
+    """Replaces the run's evaluation, each file whole or not at all, the results last."""
+    import pyarrow.parquet as pq
+
+    from sightline.store.disk import make_directory, write_file
+
+    samples = io.BytesIO()
+    pq.write_table(outcome.samples, samples)
+    calibrations = json.dumps(outcome.calibrations, indent=1, allow_nan=False) + "\n"
+    make_directory((run / RESULTS).parent)
+    for path, content in (
+        (run / SAMPLES, samples.getvalue()),
+        (run / CALIBRATIONS, calibrations.encode()),
+        (run / RESULTS, evaluation_json(outcome.evaluation).encode()),
+    ):
+
+        def fill(file: PendingFile, content: bytes = content) -> None:
+            file.write(content)
+
+        write_file(path, fill)
 
 
 def _judge(model: str) -> JudgeModel:

@@ -252,10 +252,9 @@ class Evaluation:
     estimators: tuple[EstimatorResult, ...]
 
 
-def save_evaluation(evaluation: Evaluation, path: Path) -> None:
-    """Writes results.json, readable by people and by `load_evaluation`."""
-    text = json.dumps(asdict(evaluation), indent=1, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")
+def evaluation_json(evaluation: Evaluation) -> str:
+    """Returns the text of results.json, readable by people and by `load_evaluation`."""
+    return json.dumps(asdict(evaluation), indent=1, allow_nan=False) + "\n"
 
 
 def load_evaluation(path: Path) -> Evaluation:

@@ -121,6 +121,20 @@ def assert_disjoint(fitted: Iterable[str], tested: Iterable[str], *, what: str =
         )
 
 
+def images_across_groups(examples: Sequence[Example]) -> int:
+    """Number of image contents that occur in more than one group.
+
+    Splits keep groups together, so such an image can be fitted on and tested on.
+    """
+    group_of: dict[str, str] = {}
+    shared = set()
+    for example in examples:
+        for image in example.images:
+            if group_of.setdefault(image.sha256, example.group) != example.group:
+                shared.add(image.sha256)
+    return len(shared)
+
+
 def assert_no_leakage(examples: Sequence[Example], split: Split) -> None:
     """Requires that no row, group or image content occurs in two parts of a split.
 

@@ -28,7 +28,7 @@ from sightline.core.protocols import Calibrator, LearnedEstimator
 from sightline.core.records import link
 from sightline.core.results import Curve, Evaluation, Protocol, RunSummary, Skipped, TypeSummary
 from sightline.core.types import CLEAN, Record
-from sightline.data.splits import Split, split_groups
+from sightline.data.splits import Split, assert_no_leakage, images_across_groups, split_groups
 from sightline.estimators import spec_of
 from sightline.grading import JudgeModel, grade_records, parse_grader
 from sightline.metrics import curves
@@ -109,6 +109,7 @@ def evaluate(
 
     Raises:
         DataError: No answer could be graded, or the split leaves a part empty.
+        LeakageError: The given split has one image in two parts.
         UsageError: An unknown estimator, grader or calibrator.
         MissingFeatureError: A named estimator can score no record.
     """
@@ -125,6 +126,8 @@ def evaluate(
     judged = [record for record in linked if record.greedy is not None]
     column, ungraded = correctness(store, judged, settings, judge)
     rows = _rows(judged, column, settings, given_split)
+    if given_split is not None:
+        assert_no_leakage([record.example for record in rows.records], rows.splits[0])
     scored = score(rows.records, settings.estimators)
     for item in scored:
         if not item.learns:
@@ -411,6 +414,16 @@ def _partial(store: RunStore) -> str | None:
     return "; ".join(reasons) or None
 
 
+def _shared_images(rows: JudgedRows) -> tuple[str, ...]:
+    shared = images_across_groups([record.example for record in rows.records])
+    if not shared:
+        return ()
+    return (
+        f"{shared:,} images occur in more than one group, so held-out answers may be about "
+        "pictures that were fitted on; leave the group column out to group by image.",
+    )
+
+
 def _run_summary(store: RunStore, judged: Sequence[Record], rows: JudgedRows) -> RunSummary:
     manifest = store.manifest
     quarantined = store.quarantined()
@@ -429,7 +442,7 @@ def _run_summary(store: RunStore, judged: Sequence[Record], rows: JudgedRows) ->
         groups=len(np.unique(rows.groups)),
         created=manifest.created,
         decoding=dict(manifest.settings),
-        notes=manifest.notes,
+        notes=(*manifest.notes, *_shared_images(rows)),
         image_root=manifest.image_root,
         versions=dict(manifest.versions),
     )

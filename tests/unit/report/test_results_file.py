@@ -8,13 +8,13 @@ import pytest
 from evaluations import bare, evaluation
 
 from sightline.core.errors import DataError
-from sightline.core.results import Curve, Histogram, load_evaluation, save_evaluation
+from sightline.core.results import Curve, Histogram, evaluation_json, load_evaluation
 
 
 @pytest.mark.parametrize("run", [evaluation(), bare()], ids=["full", "bare"])
 def test_an_evaluation_is_read_back_as_it_was_written(run, tmp_path: Path) -> None:
     path = tmp_path / "results.json"
-    save_evaluation(run, path)
+    path.write_text(evaluation_json(run), encoding="utf-8")
     assert load_evaluation(path) == run
 
 

@@ -11,9 +11,9 @@ import pytest
 import sightline
 from sightline.calibration import load_calibration
 from sightline.core.column import Column, ColumnKind
-from sightline.core.errors import DataError, MissingFeatureError, UsageError
+from sightline.core.errors import DataError, LeakageError, MissingFeatureError, UsageError
 from sightline.core.results import load_evaluation
-from sightline.core.types import Example, Feature, Generation, Key, Quarantined, Record
+from sightline.core.types import Example, Feature, Generation, ImageRef, Key, Quarantined, Record
 from sightline.metrics.discrimination import auroc
 from sightline.store.run import Manifest, RunStore
 from sightline.workflow.evaluate import Settings, evaluate
@@ -408,3 +408,29 @@ def test_part_marks_are_shown_beside_the_accuracy_they_are_cut_to(tmp_path):
 def test_settings_that_cannot_work_are_refused_first(tmp_path, settings, message):
     with pytest.raises(UsageError, match=message):
         evaluate(tmp_path / "absent", replace(FAST, **settings))
+
+
+def with_images(records, hash_of):
+    return [
+        replace(r, example=replace(r.example, images=(ImageRef(f"{i}.png", hash_of(i)),)))
+        for i, r in enumerate(records)
+    ]
+
+
+def test_a_given_split_with_one_image_on_both_sides_is_refused(tmp_path):
+    records = with_images(known_records(100), lambda i: f"{i % 99:064x}")
+    path = write_run(tmp_path / "run", records)
+    parts = {
+        f"g{i}": ("train", "calibration", "test")[0 if i == 0 else 2 if i == 49 else i % 3]
+        for i in range(50)
+    }
+    with pytest.raises(LeakageError, match="image"):
+        evaluate(path, FAST, given_split=parts)
+
+
+def test_images_shared_by_groups_are_named(tmp_path):
+    shared = write_run(tmp_path / "a", with_images(known_records(100), lambda i: f"{i % 90:064x}"))
+    (note,) = evaluate(shared, FAST).evaluation.run.notes
+    assert note.startswith("10 images occur in more than one group")
+    apart = write_run(tmp_path / "b", with_images(known_records(100), lambda i: f"{i // 2:064x}"))
+    assert evaluate(apart, FAST).evaluation.run.notes == ()
