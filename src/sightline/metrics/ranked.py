@@ -11,7 +11,7 @@ correctness.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -217,11 +217,14 @@ def _is_new(values: Float[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
     return is_new
 
 
+@lru_cache(maxsize=1)  # a ranking and the ideal one need the same
 def _harmonic_numbers(largest: int) -> Float[np.ndarray, " k"]:
-    """H(0), …, H(largest)."""
+    """H(0), …, H(largest), read-only."""
     numbers = np.arange(largest + 1, dtype=np.float64)
     np.reciprocal(numbers[1:], out=numbers[1:])
-    return np.cumsum(numbers, out=numbers)
+    np.cumsum(numbers, out=numbers)
+    numbers.setflags(write=False)
+    return numbers
 
 
 def ratio(
