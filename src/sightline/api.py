@@ -88,8 +88,9 @@ def collect(
         should_stop: Asked before every shard; True ends the collect, resumable.
     """
     from sightline.data.examples import load_dataset
-    from sightline.models import load_model
+    from sightline.models import check_model, load_model
     from sightline.store.images import image_writer
+    from sightline.store.layout import is_run, require_free
     from sightline.workflow.collect import collect as run_collect
     from sightline.workflow.collect import request_for
 
@@ -106,6 +107,9 @@ def collect(
     )
     if estimators is not None:
         request = request_for(estimators, request)
+    if not is_run(Path(output)):
+        require_free(Path(output), overwrite=overwrite)
+    check_model(model, **(model_options or {}))
     dataset = load_dataset(
         data,
         images=images,

@@ -97,6 +97,10 @@ class StoreError(SightlineError):
     exit_code = 2
 
 
+class SettingsDifferError(StoreError):
+    """A run that was made with other settings or other examples than it is now asked for."""
+
+
 class CorruptStoreError(StoreError):
     """Stored bytes that do not match their checksum or schema; they are never used."""
 

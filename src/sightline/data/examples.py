@@ -97,8 +97,8 @@ def load_dataset(
     _check_limit(limit)
     text = str(source)
     if text.startswith(SCENES):
-        examples = _scenes(text, None if sample_ids else limit, store_image)
-        return _finish(text, examples, limit=limit, sample_ids=sample_ids)
+        examples, whole = _scenes(text, None if sample_ids else limit, store_image)
+        return _finish(text, examples, limit=limit, sample_ids=sample_ids, whole=whole)
     name, rows, root = _open(source, images)
     stop_after = int(limit) if limit is not None and limit >= 1 and not sample_ids else None
     collected = Collected(ImageReader(root, store_image, limits), columns, images is not None)
@@ -144,14 +144,17 @@ def _open(source: str | Path, images: str | Path | None) -> tuple[str, Iterator[
 
 def _scenes(
     source: str, limit: int | float | None, store_image: StoreImage | None
-) -> list[Example]:
-    """Generates ``scenes:SPLIT?n=…&seed=…``; a limit stands in for a missing ``n``."""
+) -> tuple[list[Example], int]:
+    """Generates ``scenes:SPLIT?n=…&seed=…``, no more than a limit asks for, and counts the whole.
+
+    A limit above the default number stands in for a missing ``n``.
+    """
     from sightline.data.scenes import demo_examples
 
     split, _, query = source.removeprefix(SCENES).partition("?")
     settings = {"n": _DEFAULT_SCENES, "seed": 0}
     if limit is not None and limit >= 1:
-        settings["n"] = int(limit)
+        settings["n"] = max(settings["n"], int(limit))
     for name, value in parse_qsl(query, keep_blank_values=True):
         if name not in settings or not value.isdecimal() or len(value) > _MAX_DIGITS:
             raise UsageError(
@@ -164,12 +167,15 @@ def _scenes(
             f"{source} needs a folder for its pictures, and none was given; store_image is "
             "required. Pass sightline.store.images.image_writer(folder)."
         )
+    whole = settings["n"]
+    if limit is not None and limit >= 1:
+        settings["n"] = min(whole, int(limit))  # fewer questions are the first of more
     stored: dict[str, ImageRef] = {}
     with TemporaryDirectory() as folder:
         examples = demo_examples(split, settings["n"], settings["seed"], folder)
         for ref in {image for e in examples for image in e.images}:
             stored[ref.path] = store_image(Path(ref.path).read_bytes(), "png")
-    return [replace(e, images=tuple(stored[ref.path] for ref in e.images)) for e in examples]
+    return [replace(e, images=tuple(stored[ref.path] for ref in e.images)) for e in examples], whole
 
 
 def _finish(
@@ -180,7 +186,9 @@ def _finish(
     sample_ids: Sequence[str],
     rejected: Sequence[Rejected] = (),
     ignored: Mapping[str, int] = MappingProxyType({}),
+    whole: int | None = None,
 ) -> Dataset:
+    """Cuts the examples to what was asked for; ``whole`` is how many there would have been."""
     notes = []
     chosen = list(examples)
     if sample_ids:
@@ -194,7 +202,7 @@ def _finish(
         if len(chosen) < len(examples):
             notes.append(f"--sample-id: {len(chosen)} of {len(examples)}")
     if limit is not None:
-        total = len(chosen)
+        total = len(chosen) if whole is None or sample_ids else whole
         count = math.ceil(limit * total) if limit < 1 else int(limit)
         if count < total:
             chosen = chosen[:count]

@@ -104,6 +104,24 @@ def load_model(
     )
 
 
+def check_model(spec: str, **options: Any) -> None:
+    """Raises what `load_model` would say of the model's name and settings, without loading it.
+
+    Args:
+        spec: As `load_model` takes it.
+        options: Those of `load_model`.
+
+    Raises:
+        UsageError: The model does not exist, or brings code that was not allowed to run.
+        MissingExtraError: torch or transformers is not installed.
+    """
+    if spec == "fake":
+        return
+    known = ("device_map", "dtype", "revision", "trust_remote_code")
+    chosen = {name: options[name] for name in known if name in options}
+    find_checkpoint(spec, purpose="observing a local model", **chosen)
+
+
 def load_classifier(
     spec: str,
     *,

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from sightline.core.column import Column, ColumnKind
-from sightline.core.errors import DataError, StoreError
+from sightline.core.errors import DataError, SettingsDifferError, StoreError
 from sightline.core.types import Example, Feature, Key, Quarantined, Record
 from sightline.data.collected import Rejected
 from sightline.store import columns as column_files
@@ -131,7 +131,7 @@ class RunStore:
         """Creates the run, or opens it if it is there and has the same settings and examples.
 
         Raises:
-            StoreError: A field that decides results differs; the message names it.
+            SettingsDifferError: A field that decides results differs; the message names it.
         """
         path = Path(path)
         if not is_run(path):
@@ -363,7 +363,7 @@ def _require_same(path: Path, stored: Manifest, asked: Manifest) -> None:
         found = _first_difference(name, before[name], now[name])
         if found is not None:
             where, old, new = found
-            raise StoreError(
+            raise SettingsDifferError(
                 f"{path} was made with {where} = {old} and is now asked for with {new}; a run "
                 "resumes only with the same. Choose another folder, or start again with "
                 "--overwrite."

@@ -18,7 +18,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sightline.core.errors import ImageError, ModelError, OutOfMemoryError, UsageError
+from sightline.core.errors import (
+    ImageError,
+    ModelError,
+    OutOfMemoryError,
+    SettingsDifferError,
+    StoreError,
+    UsageError,
+)
 from sightline.core.protocols import Request, VisionLanguageModel
 from sightline.core.types import (
     BLANK,
@@ -166,10 +173,7 @@ def collect(
     path = Path(path)
     manifest = _manifest(model, dataset, request, batch_size, shard_size, notes)
     rejected = dataset.rejected
-    if overwrite:
-        store = RunStore.create(path, manifest, dataset.examples, rejected=rejected, overwrite=True)
-    else:
-        store = RunStore.resume(path, manifest, dataset.examples, rejected=rejected)
+    store = _opened(path, manifest, dataset, overwrite=overwrite)
     examples = store.examples()
     shards = list(_shards(examples, shard_size))
     committed = store.committed()
@@ -211,6 +215,49 @@ def collect(
         interrupted,
         tuple(reasons.most_common()),
     )
+
+
+def _opened(path: Path, manifest: Manifest, dataset: Dataset, *, overwrite: bool) -> RunStore:
+    """The run to add to: a new one, the one that is there, or a new one in place of an empty one.
+
+    Raises:
+        StoreError: The directory holds answers of a run with other settings, or other files.
+    """
+    rejected = dataset.rejected
+    if overwrite:
+        return RunStore.create(path, manifest, dataset.examples, rejected=rejected, overwrite=True)
+    try:
+        return RunStore.resume(path, manifest, dataset.examples, rejected=rejected)
+    except SettingsDifferError:
+        store = RunStore.open(path)
+        if not store.committed():  # a first try that failed: nothing was acknowledged
+            return RunStore.create(
+                path, manifest, dataset.examples, rejected=rejected, overwrite=True
+            )
+        moved = _moved_image(store.examples(), dataset.examples)
+        if moved is not None:
+            raise StoreError(
+                f"{path} was made with the image {moved[0]}, which is now {moved[1]}; a run keeps "
+                "the paths it began with. Put the images back (a link will do), or start "
+                "again with --overwrite."
+            ) from None
+        raise
+
+
+def _moved_image(before: Sequence[Example], now: Sequence[Example]) -> tuple[str, str] | None:
+    """Old and new path of an image where the examples differ in nothing but such paths."""
+    found = None
+    if len(before) != len(now):
+        return None
+    for old, new in zip(before, now, strict=True):
+        if replace(old, images=new.images) != new or (
+            [image.sha256 for image in old.images] != [image.sha256 for image in new.images]
+        ):
+            return None
+        for left, right in zip(old.images, new.images, strict=True):
+            if left.path != right.path:
+                found = found or (left.path, right.path)
+    return found
 
 
 def _forecast(

@@ -353,10 +353,12 @@ def test_scenes_are_generated_into_the_store(tmp_path):
     assert load_dataset("scenes:test?n=7&seed=4", store_image=write).sha256 != dataset.sha256
 
 
-def test_a_limit_is_the_number_of_scenes_where_none_is_given(tmp_path):
+def test_a_limit_cuts_the_scenes_and_says_so(tmp_path):
     write = image_writer(tmp_path)
     dataset = load_dataset("scenes:test", limit=5, store_image=write)
-    assert (len(dataset.examples), dataset.partial) == (5, None)
+    assert (len(dataset.examples), dataset.partial) == (5, "--limit 5: the first 5")
+    whole = load_dataset("scenes:test?n=5", limit=5, store_image=write)
+    assert (whole.partial, whole.examples) == (None, dataset.examples)
     dataset = load_dataset("scenes:test?n=6", limit=5, store_image=write)
     assert (len(dataset.examples), dataset.partial) == (5, "--limit 5: the first 5")
 

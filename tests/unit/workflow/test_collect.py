@@ -204,3 +204,52 @@ def test_what_is_asked_for_is_enough(dataset, tmp_path):
 
 def test_model_errors_are_the_only_ones_that_quarantine():
     assert issubclass(OutOfMemoryError, ModelError)
+
+
+def test_a_first_try_that_kept_nothing_does_not_block_the_corrected_one(dataset, tmp_path):
+    class Refusing(FakeModel):
+        def observe(self, examples, images, request):
+            raise UsageError("layer 99 is outside the model")
+
+    wrong = replace(REQUEST, layers=(99,))
+    with pytest.raises(UsageError, match="layer 99"):
+        collect(Refusing(), dataset, tmp_path / "run", request=wrong)
+    result = collect(FakeModel(), dataset, tmp_path / "run", request=REQUEST)
+    assert (result.total, result.quarantined) == (11, 0)
+
+
+def test_answers_that_are_there_are_never_replaced_by_other_settings(dataset, tmp_path):
+    collect(
+        FakeModel(), dataset, tmp_path / "run", request=REQUEST, shard_size=4, should_stop=_after(1)
+    )
+    before = _rows(tmp_path / "run")
+    assert before
+    with pytest.raises(StoreError, match="was made with settings"):
+        collect(
+            FakeModel(),
+            dataset,
+            tmp_path / "run",
+            request=replace(REQUEST, n_samples=3),
+            shard_size=4,
+        )
+    assert _rows(tmp_path / "run") == before
+
+
+def test_moved_images_are_named(dataset, tmp_path):
+    collect(
+        FakeModel(), dataset, tmp_path / "run", request=REQUEST, shard_size=4, should_stop=_after(1)
+    )
+    (tmp_path / "data").rename(tmp_path / "elsewhere")
+    moved = load_dataset(tmp_path / "elsewhere" / "data.csv")
+    with pytest.raises(StoreError, match=r"data/0\.png, which is now .*elsewhere/0\.png"):
+        collect(FakeModel(), moved, tmp_path / "run", request=REQUEST, shard_size=4)
+
+
+def _after(shards):
+    asked = []
+
+    def stop():
+        asked.append(1)
+        return len(asked) > shards
+
+    return stop
