@@ -52,6 +52,9 @@ class PendingFile:
     Attributes:
         digest: Running xxh3-128 of the bytes written so far.
         size: Bytes written so far.
+        closed: Whether it was committed or given up. What is written then is dropped: a Parquet
+            writer that failed writes its footer when it is freed, and the descriptor's number may
+            be another file's by then.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -69,6 +72,8 @@ class PendingFile:
 
     def append(self, view: memoryview) -> None:
         """Appends all of the bytes without adding them to the digest."""
+        if self.closed:
+            return
         self.size += len(view)
         while len(view):
             view = view[os.write(self._descriptor, view) :]
@@ -132,10 +137,12 @@ def rename_file(
     with disk_errors(f"Writing {beside}"), ExitStack() as undo:
         undo.callback(_remove_unfinished, temporary)
         descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        file = PendingFile(descriptor)
         try:
-            fill(PendingFile(descriptor))
+            fill(file)
             os.fsync(descriptor)
         finally:
+            file.closed = True
             os.close(descriptor)
         path = final_path()
         os.rename(temporary, path)
@@ -212,7 +219,7 @@ class RunLock:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._descriptor: int | None = None
+        self._descriptor = -1
 
     def __enter__(self) -> RunLock:
         with disk_errors(f"Locking {self._path}"), ExitStack() as undo:
@@ -238,6 +245,4 @@ class RunLock:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        os.close(self._descriptor)

@@ -124,8 +124,6 @@ def read_numbers(what: str, value: Any) -> Float[np.ndarray, " values"]:
 
 def read_structured(value: Any) -> Any:
     """Undoes the text form that tables give lists and mappings."""
-    if isinstance(value, tuple | np.ndarray):
-        return list(value)
     if not isinstance(value, str) or not value.lstrip().startswith(("[", "{")):
         return value
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 from pathlib import Path
 
@@ -190,3 +191,20 @@ def test_a_failing_overwrite_never_mixes_two_runs(
         assert again.committed() == frozenset()
         assert again.verify() == []
     assert k > 20
+
+
+def test_a_seal_written_short_is_a_disk_error(
+    fast_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A seal is written over a finished file; half a seal would be none."""
+
+    class ShortPatch(ShortWrites):
+        def pwrite(self, descriptor: int, data: bytes, offset: int) -> int:
+            return os.pwrite(descriptor, data[: len(data) // 2], offset)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "os", ShortPatch())
+        with pytest.raises(DiskError, match="short write at byte"):
+            write(fast_path / "run", set())
+    assert [file for file in (fast_path / "run").rglob("*") if file.suffix] == []
+    assert len(write(fast_path / "run", set()).committed()) == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -264,3 +265,20 @@ class TestLabels:
             assert csv.field_size_limit() == 12_345
         finally:
             csv.field_size_limit(before)
+
+
+def test_samples_without_an_answer_are_not_for_labelling(tmp_path: Path) -> None:
+    example = Example(id="a", question="q")
+    greedy = Record(example, greedy=Generation("yes"))
+    drawn = Record(replace(example, id="b"), samples=(Generation("yes"), Generation("no")))
+    store = RunStore.create(
+        tmp_path / "r", make_manifest(), [record.example for record in (greedy, drawn)]
+    )
+    with store.writer() as writer:
+        writer.commit(0, [greedy, drawn])
+    sheet = tmp_path / "labels.csv"
+    with sheet.open("w", encoding="utf-8", newline="") as out:
+        assert write_label_sheet(store, out) == 1
+    sheet.write_text("id,correct\nb,1\n")
+    with pytest.raises(DataError, match="id 'b' with condition 'clean' is no answer"):
+        read_labels(sheet, store)

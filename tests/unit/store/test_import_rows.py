@@ -358,3 +358,40 @@ def test_any_row_is_read_or_refused(row: dict[str, Any]) -> None:
         return
     assert found.records[0].key.example_id == found.example.id
     assert len({record.key for record in found.records}) == len(found.records)
+
+
+def test_scores_by_letter_may_come_without_choices() -> None:
+    row = interpret({"question": "?", "choice_probs": {"B": 0.25, "A": 0.75}})
+    assert row.example.choices == ("A", "B")
+    scores = np.exp(row.records[0].array(Feature.LETTER_LOGPROBS))
+    np.testing.assert_allclose(scores, [0.75, 0.25])
+    with pytest.raises(DataError, match=r"choice_probs has 1 value\(s\), not one for each choice"):
+        interpret({"question": "?", "choice_probs": [1.0]})
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(True, "yes"), (False, "no"), (3, "3"), (2.0, "2"), (2.5, "2.5")]
+)
+def test_answers_that_are_no_text_are_written_out(value: Any, text: str) -> None:
+    assert interpret({"question": "?", "answer": value}).records[0].answer.text == text
+
+
+def test_reasoning_of_its_own_is_kept_apart() -> None:
+    answer = {"text": "dog", "reasoning": "It barks."}
+    generation = interpret({"question": "?", "answer": answer}).records[0].answer
+    assert (generation.text, generation.reasoning) == ("dog", "It barks.")
+
+
+def test_lists_are_read_as_json_or_as_python_writes_them() -> None:
+    for text in ('["a", "b"]', "['a', 'b']", " ['a','b'] "):
+        row = interpret({"question": "?", "choices": text, "answer": "A"})
+        assert row.example.choices == ("a", "b")
+    for text in ("[not a list", "['a'", "[" + "x" * 200_000):
+        with pytest.raises(DataError, match="the choices are"):
+            interpret({"question": "?", "choices": text, "answer": "A"})
+
+
+def test_cells_are_named_as_conditions() -> None:
+    row = {"question": "?", "samples": ["a", "b"], "sample_cells": ["jpeg:3", "blur2|upside down"]}
+    conditions = [record.condition for record in interpret(row).records]
+    assert conditions == ["clean", "jpeg:3", "blur:2+view:upside_down"]

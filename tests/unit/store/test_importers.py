@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from sightline.core.column import ColumnKind
-from sightline.core.errors import DataError, MissingExtraError, StoreError, UsageError
+from sightline.core.errors import DataError, DiskError, MissingExtraError, StoreError, UsageError
 from sightline.core.types import Feature, Key
 from sightline.grading import GRADERS, grade_records
 from sightline.store import import_spool
@@ -268,6 +268,60 @@ def test_lmms_eval_multiple_choice(tmp_path: Path) -> None:
     assert store.column(ColumnKind.CORRECT, "recorded").values.tolist() == [1.0, 1.0]
     (rejected,) = store.rejected()
     assert "filtered_resps" in rejected.reason
+
+
+def test_lmms_eval_prompts_metrics_and_drawn_answers(tmp_path: Path) -> None:
+    rows: list[Any] = [
+        {"doc_id": 0, "input": "One?", "filtered_resps": [["a", "b"]], "f1": {"score": 0.5}},
+        {"doc_id": 1, "arguments": [["Two?", {"max_tokens": 3}]], "resps": [["b"]], "f1": True},
+        {"doc_id": 2, "arguments": {"a": {"b": "Three?"}}, "resps": "c", "f1": 0.1, "bleu": 0.2},
+        {"doc_id": 3, "input": "Four?", "resps": "d", "f1": 7, "acc": 1.0},
+        {"doc_id": 4, "input": [], "resps": "e", "f1": 1},
+        {"doc_id": 5, "input": "?", "doc": {"A": "x", "B": "y"}, "resps": "B", "target": "A"},
+        {"doc_id": 6, "input": "?", "resps": [["a", 1], ["b", 2, 3]]},
+        "{broken",
+    ]
+    path = write_jsonl(tmp_path / "samples_task.jsonl", rows)
+    store = import_one(path, tmp_path / "runs", format="lmms-eval")
+    records = list(store.records())
+    asked = [record.example.question for record in records]
+    assert asked == ["One?", "Two?", "Three?", "Four?", "?"]
+    assert [sample.text for sample in records[0].samples] == ["a", "b"]
+    assert records[4].example.choices == ("x", "y")
+    recorded = store.column(ColumnKind.CORRECT, "recorded")
+    assert [key.example_id for key in recorded.keys] == ["0", "1", "3"]
+    assert recorded.values.tolist() == [0.5, 1.0, 1.0]
+    assert [row.where for row in store.rejected()] == ["line 5", "line 7", "line 8"]
+
+
+def test_an_id_with_other_choices_is_rejected(tmp_path: Path) -> None:
+    rows = [
+        {"id": "1", "question": "?", "answer": "A", "choices": ["x", "y"]},
+        {"id": "1", "question": "?", "answer": "A", "choices": list("xyz"), "condition": "blank"},
+    ]
+    store = import_one(write_jsonl(tmp_path / "x.jsonl", rows), tmp_path / "runs")
+    (rejected,) = store.rejected()
+    assert rejected.reason == "id '1' has other choices at line 1"
+
+
+def test_logits_without_a_right_answer_have_no_reference(tmp_path: Path) -> None:
+    path = logits_file(tmp_path / "all.npz", answer_index=np.array([-1, 9, 0]), group=None)
+    records = list(RunStore.open(import_runs(path, tmp_path / "runs")[0]).records())
+    assert [record.example.references for record in records] == [(), (), ("A",)]
+
+
+def test_a_full_disk_while_sorting_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        import_spool,
+        "_TABLES",
+        "PRAGMA page_size = 512; PRAGMA max_page_count = 3;" + import_spool._TABLES,
+    )
+    path = write_jsonl(tmp_path / "x.jsonl", rows_of(50))
+    with pytest.raises(DiskError, match=r"Sorting the rows [^\n]*full[^\n]*$"):
+        import_runs(path, tmp_path / "runs")
+    assert list((tmp_path / "runs").iterdir()) == []
 
 
 def test_vlmevalkit_predictions(tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ from sightline.core.column import Column, ColumnKind
 from sightline.core.errors import DataError, StoreError
 from sightline.core.types import ARRAY_AXES, Key
 from sightline.store.inspection import verify_run
-from sightline.store.layout import run_path
+from sightline.store.layout import remove_run, run_path
 from sightline.store.listing import StoredRun, UnreadableRun, list_runs
 from sightline.store.run import RunStore
+from sightline.store.sealed import dump_document, load_document
 
 
 def test_lists_whole_partial_and_damaged_runs(tmp_path: Path) -> None:
@@ -97,6 +98,24 @@ def test_a_path_too_long_to_look_at_is_one_line(
         read(tmp_path / ("x" * 300))
 
 
+def test_verifying_names_what_is_whole_but_cannot_be_read(tmp_path: Path) -> None:
+    store = write_run(tmp_path / "a", 2)
+    path = store.path / "manifest.json"
+    path.write_bytes(dump_document({**load_document(path), "schema_version": 99}))
+    (problem,) = verify_run(store.path)
+    assert (problem.file, problem.where) == ("manifest.json", "content")
+    assert "schema version 99" in problem.what
+
+
+def test_an_image_that_is_being_written_is_no_damage(tmp_path: Path) -> None:
+    store = write_run(tmp_path / "a", 2)
+    (store.path / "images").mkdir()
+    unfinished = store.path / "images" / f"{'0' * 64}.png.tmp.1.{'0' * 32}"
+    unfinished.write_bytes(b"half")
+    assert verify_run(store.path) == []
+    assert store.gc().files == (f"images/{unfinished.name}",)
+
+
 def test_what_is_no_run_cannot_be_verified(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="is not a run"):
         verify_run(tmp_path)
@@ -116,3 +135,18 @@ def test_a_file_that_a_writer_renames_meanwhile_does_not_end_the_listing(
 
     monkeypatch.setattr(Path, "rglob", gone_since)
     assert list_runs(tmp_path) == [before]
+
+
+def test_other_files_among_the_columns_are_none(tmp_path: Path) -> None:
+    store = write_run(tmp_path / "a")
+    store.write_column(Column("x", ColumnKind.CORRECT, (Key("e0", "clean"),), np.ones(1)))
+    for name in ("notes.txt", "correct.parquet", "other.y.parquet", ".x.parquet.tmp.1.ab"):
+        (store.path / "columns" / name).write_text("no column")
+    assert store.columns() == [(ColumnKind.CORRECT, "x")]
+
+
+def test_only_a_run_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "shards").mkdir()
+    with pytest.raises(StoreError, match="only runs are removed"):
+        remove_run(tmp_path)
+    assert (tmp_path / "shards").is_dir()

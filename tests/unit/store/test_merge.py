@@ -66,6 +66,15 @@ def test_the_same_examples_under_other_conditions(tmp_path: Path) -> None:
     assert merged.manifest.conditions == ("clean", "jpeg:3", "blank")
 
 
+def test_runs_without_a_list_of_conditions_merge_into_one_without(tmp_path: Path) -> None:
+    examples = make_examples(4)
+    one = made(tmp_path / "a", examples[:2])
+    two = made(tmp_path / "b", examples[2:], ())
+    merged = merge_runs([one.path, two.path], tmp_path / "out")
+    assert merged.manifest.conditions == ()
+    assert merged.examples() == examples
+
+
 def test_quarantined_rows_are_kept(tmp_path: Path) -> None:
     one = made(tmp_path / "a", make_examples(3), ("clean", "blank"))
     two = RunStore.create(tmp_path / "b", make_manifest(image_root="/photos"), make_examples(6)[3:])

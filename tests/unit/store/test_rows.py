@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from sightline.store.shards import BLOCK
 def test_large_and_small_arrays_share_a_shard(tmp_path: Path) -> None:
     """Pieces below, at and above the block size, so that joining and splitting both happen."""
     widths = [3, BLOCK // 8, 5, BLOCK // 2, BLOCK + 7, 40, BLOCK // 16 - 1, BLOCK // 4]
+    widths += [BLOCK // 16 - 1] * 6
     examples = make_examples(len(widths))
     rng = np.random.default_rng(0)
     records = [
@@ -50,6 +52,36 @@ def test_large_and_small_arrays_share_a_shard(tmp_path: Path) -> None:
     tensors = load_file(file)
     hidden = np.stack([record.features[Feature.PROMPT_HIDDEN][1] for record in records])
     assert np.array_equal(tensors["prompt_hidden.5"], hidden)
+
+
+def test_long_answers_among_short_ones(tmp_path: Path) -> None:
+    """Pieces of one tensor: small ones wait to be joined, until a large one comes."""
+    lengths = [3, 1, BLOCK // 8, 5]
+    examples = make_examples(len(lengths))
+    rng = np.random.default_rng(0)
+    records = [
+        Record(
+            example,
+            greedy=Generation("x", logprobs=-rng.exponential(size=length)),
+            features={Feature.TOKEN_ENTROPY: rng.random(length)},
+        )
+        for example, length in zip(examples, lengths, strict=True)
+    ]
+    store = RunStore.create(tmp_path / "r", make_manifest(shard_size=4), examples)
+    with store.writer() as writer:
+        writer.commit(0, records)
+    for stored, record in zip(store.records(), records, strict=True):
+        assert_same_record(stored, record)
+    assert store.verify() == []
+
+
+def test_arrays_of_another_run_are_refused(tmp_path: Path) -> None:
+    store, other = write_run(tmp_path / "r", 3), write_run(tmp_path / "other", 2)
+    (arrays,) = other.path.glob("shards/*.safetensors")
+    shutil.copy(arrays, store.path / "shards")
+    forge(store.path / "shards" / "000000.parquet", lambda rows: None, arrays=arrays.name)
+    with pytest.raises(CorruptStoreError, match="the run or shard of another place"):
+        list(store.records())
 
 
 def forge(path: Path, change: Any, **metadata: str) -> None:
@@ -96,6 +128,15 @@ def test_sealed_rows_that_do_not_fit_are_refused(tmp_path: Path, name: str) -> N
     with pytest.raises(CorruptStoreError, match=r"000000\.parquet has rows that do not fit"):
         list(store.records())
     assert [p.file for p in store.verify()] == ["shards/000000.parquet"]
+
+
+def test_an_array_file_that_is_gone_is_named(tmp_path: Path) -> None:
+    store = write_run(tmp_path / "r", 3)
+    (arrays,) = store.path.glob("shards/*.safetensors")
+    arrays.unlink()
+    with pytest.raises(CorruptStoreError, match=f"{arrays.name} has no file"):
+        list(store.records())
+    assert [problem.file for problem in store.verify()] == [f"shards/{arrays.name}"]
 
 
 def test_sealed_footers_that_do_not_fit_are_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -72,7 +73,11 @@ def test_migrations_run_one_version_at_a_time(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_canonical_json_is_one_text_for_equal_values() -> None:
-    one = {"b": np.float64(0.1), "a": (np.int64(3), {"x": frozenset({"q", "p"})}), "c": True}
+    one = {
+        "b": np.float64(0.1),
+        "a": (np.int64(3), MappingProxyType({"x": frozenset({"q", "p"})})),
+        "c": True,
+    }
     two = {"c": True, "a": [3, {"x": ["p", "q"]}], "b": 0.1}
     assert (
         canonical_json(one) == canonical_json(two) == '{"a":[3,{"x":["p","q"]}],"b":0.1,"c":true}'

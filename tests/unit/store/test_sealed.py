@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import gc
+import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import xxhash
 
-from sightline.core.errors import CorruptStoreError
+from sightline.core.errors import CorruptStoreError, DiskError
 from sightline.store.disk import PendingFile, write_file
 from sightline.store.sealed import (
     SEAL_KEY,
@@ -20,6 +25,7 @@ from sightline.store.sealed import (
     metadata_of,
     open_table,
     read_group,
+    reading,
     write_table,
 )
 
@@ -150,3 +156,65 @@ def test_a_pending_file_counts_and_hashes(tmp_path: Path) -> None:
     write_file(tmp_path / "f", fill)
     assert (tmp_path / "f").read_bytes() == b"Xbcde"
     assert seen[0].digest.hexdigest() == xxhash.xxh3_128_hexdigest(b"abc")
+
+
+def test_metadata_that_is_no_text_is_corrupt(table: Path) -> None:
+    footer = SimpleNamespace(metadata={b"note": b"\xff"})
+    with pytest.raises(CorruptStoreError, match="metadata that is not UTF-8"):
+        metadata_of(cast("pq.FileMetaData", footer), table)
+
+
+def test_a_disk_that_fails_is_not_called_damage(table: Path) -> None:
+    with pytest.raises(DiskError, match="Input/output error"), reading(table):
+        raise OSError(errno.EIO, "Input/output error")
+
+
+def test_a_file_that_shrinks_while_it_is_checked_is_corrupt(
+    table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its footer was read whole; what lies before it is gone when it is hashed."""
+    found = io.BytesIO(table.read_bytes())
+
+    class Shrinking(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            return b"" if self.tell() == 0 else super().read(size)
+
+    monkeypatch.setattr(Path, "open", lambda *_args, **_more: Shrinking(found.getvalue()))
+    with pytest.raises(CorruptStoreError, match="missing bytes"):
+        check_table(table)
+
+
+def test_a_sealed_list_is_no_document(tmp_path: Path) -> None:
+    text = dump_document({"a": 1}).decode()
+    body = text.replace("{", "[{", 1).rstrip()[:-1]
+    zeroed = f'{body.rpartition("xxh3-128:")[0]}xxh3-128:{"0" * 32}"\n}}\n'
+    assert zeroed.startswith("[")
+    path = tmp_path / "d.json"
+    seal = xxhash.xxh3_128_hexdigest(zeroed.encode())
+    path.write_text(zeroed.replace("0" * 32, seal))
+    with pytest.raises(CorruptStoreError, match="not JSON"):
+        load_document(path)
+
+
+@pytest.mark.parametrize("ends", ["closed", "forgotten"])
+def test_a_writer_that_was_given_up_writes_into_no_other_file(tmp_path: Path, ends: str) -> None:
+    """Its descriptor's number is that of the next file by then."""
+    writers = []
+
+    def fail(file: PendingFile) -> None:
+        writers.append(pq.ParquetWriter(file, SCHEMA))
+        writers[0].write_table(TABLE)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def fill(file: PendingFile) -> None:
+        file.write(b"who")
+        if ends == "closed":
+            writers[0].close()
+        writers.clear()
+        gc.collect()
+        file.write(b"le")
+
+    with pytest.raises(DiskError):
+        write_file(tmp_path / "a.parquet", fail)
+    write_file(tmp_path / "b", fill)
+    assert (tmp_path / "b").read_bytes() == b"whole"

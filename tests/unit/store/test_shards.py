@@ -209,3 +209,12 @@ def test_arrays_are_stored_without_copies_of_their_neighbours(tmp_path: Path) ->
     assert path.stat().st_size == data_at + payload
     assert data_at % 8 == 0
     assert write_arrays(tmp_path, 0, "r", []) is None
+
+
+def test_layers_of_unequal_shape_are_refused(tmp_path: Path) -> None:
+    two = {"dtype": "F16", "shape": [1, 2], "data_offsets": [0, 4]}
+    one = {"dtype": "F16", "shape": [1, 1], "data_offsets": [4, 6]}
+    text = header({"prompt_hidden.1": two, "prompt_hidden.2": one})
+    path = crafted(tmp_path, text, b"\0" * 6)
+    with pytest.raises(CorruptStoreError, match="layers of unequal shape"):
+        read_parts(path, {(Feature.PROMPT_HIDDEN, 0)}, None, read_header(path))
