@@ -26,9 +26,9 @@ from sightline.core.column import Column, ColumnKind
 from sightline.core.errors import AntiInformativeError, DataError, UsageError
 from sightline.core.protocols import Calibrator, LearnedEstimator
 from sightline.core.records import link
-from sightline.core.results import Curve, Evaluation, Protocol, RunSummary, Skipped, TypeSummary
+from sightline.core.results import Curve, Evaluation, Protocol, Skipped
 from sightline.core.types import CLEAN, Record
-from sightline.data.splits import Split, assert_no_leakage, images_across_groups, split_groups
+from sightline.data.splits import Split, assert_no_leakage, split_groups
 from sightline.estimators import spec_of
 from sightline.grading import JudgeModel, grade_records, parse_grader
 from sightline.metrics import curves
@@ -45,6 +45,7 @@ from sightline.workflow.measure import (
 )
 from sightline.workflow.samples import samples_table
 from sightline.workflow.scoring import Scored, needed_arrays, score, settled
+from sightline.workflow.summary import run_summary, type_summaries
 
 Progress = Callable[[str, int, int], None]
 
@@ -157,7 +158,7 @@ def evaluate(
     evaluation = Evaluation(
         format_version=1,
         sightline_version=sightline.__version__,
-        run=_run_summary(store, judged, rows),
+        run=run_summary(store, judged, rows),
         protocol=Protocol(
             condition=settings.condition,
             grader=dict(column.spec) or {"name": column.name},
@@ -178,7 +179,7 @@ def evaluate(
         ),
         accuracy=proportion(rows.correct, rows.groups, level=settings.level),
         mean_correctness=proportion(rows.correctness, rows.groups, level=settings.level),
-        types=_type_summaries(rows, settings.level),
+        types=type_summaries(rows, settings.level),
         oracle_risk_coverage=Curve(*curves.oracle_risk_coverage(rows.correct[test])),
         oracle_rejection=Curve(*curves.oracle_rejection(rows.correct[test])),
         estimators=tuple(results),
@@ -388,61 +389,4 @@ def _uncertainty_column(item: Scored, rows: JudgedRows) -> Column:
         keys=tuple(rows.records[i].key for i in item.rows),
         values=item.uncertainty,
         spec=spec_of(item.estimator),
-    )
-
-
-def _type_summaries(rows: JudgedRows, level: float) -> tuple[TypeSummary, ...]:
-    out = []
-    for code, name in enumerate(rows.type_names):
-        chosen = rows.types == code
-        accuracy = proportion(rows.correct[chosen], rows.groups[chosen], level=level)
-        out.append(TypeSummary(name, int(np.sum(chosen)), accuracy))
-    return tuple(out)
-
-
-def _partial(store: RunStore) -> str | None:
-    """Why the run is not all of its data, or None where it is."""
-    manifest = store.manifest
-    committed = store.committed()
-    reasons = [manifest.partial] if manifest.partial else []
-    if len(committed) < (manifest.n_shards or 0):
-        done = sum(len(store.shard_examples(index)) for index in committed)
-        reasons.append(
-            f"{done:,} of {len(store.examples()):,} examples collected; the collect has not "
-            "finished, and the same command goes on with it"
-        )
-    return "; ".join(reasons) or None
-
-
-def _shared_images(rows: JudgedRows) -> tuple[str, ...]:
-    shared = images_across_groups([record.example for record in rows.records])
-    if not shared:
-        return ()
-    return (
-        f"{shared:,} images occur in more than one group, so held-out answers may be about "
-        "pictures that were fitted on; leave the group column out to group by image.",
-    )
-
-
-def _run_summary(store: RunStore, judged: Sequence[Record], rows: JudgedRows) -> RunSummary:
-    manifest = store.manifest
-    quarantined = store.quarantined()
-    reasons = Counter(q.reason for q in quarantined)
-    return RunSummary(
-        name=store.path.name,
-        path=str(store.path),
-        model=str(manifest.model.get("name", "unknown")),
-        dataset=str(manifest.dataset.get("name", "unknown")),
-        records=len(judged),
-        quarantined=len(quarantined),
-        quarantine_reasons=tuple(Skipped(reason, n) for reason, n in reasons.most_common(10)),
-        partial=_partial(store),
-        truncated_answers=sum(record.answer.is_truncated for record in judged),
-        empty_answers=sum(record.answer.is_empty for record in judged),
-        groups=len(np.unique(rows.groups)),
-        created=manifest.created,
-        decoding=dict(manifest.settings),
-        notes=(*manifest.notes, *_shared_images(rows)),
-        image_root=manifest.image_root,
-        versions=dict(manifest.versions),
     )
