@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import xxhash
 
 from sightline.core.errors import MissingExtraError, UsageError
+from sightline.models.soundness import read_object, require_whole, tensor_offsets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +28,7 @@ _SETTINGS = (
 )
 _CODE_KEYS = ("auto_map", "_attn_implementation_internal")
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
+_PLACEMENTS = ("auto", "balanced", "balanced_low_0", "sequential", "disk")
 _BLOCK = 1024
 
 
@@ -40,6 +42,7 @@ class Checkpoint:
         directory: Where its settings lie.
         device: What ``device_map`` takes.
         dtype: What ``dtype`` takes.
+        cached_only: Whether the hub cannot be reached, so that its copy on this machine is used.
     """
 
     source: str
@@ -47,6 +50,12 @@ class Checkpoint:
     directory: Path
     device: Any
     dtype: str
+    cached_only: bool
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a directory rather than a hub name."""
+        return Path(self.source).is_dir()
 
 
 def find_checkpoint(
@@ -58,7 +67,7 @@ def find_checkpoint(
     trust_remote_code: bool = False,
     purpose: str,
 ) -> Checkpoint:
-    """Finds a model and reads its settings as JSON, before anything of it is loaded.
+    """Finds a model and examines its files as data, before anything of it is loaded.
 
     Args:
         spec: ``embedded:<name>``, a model directory, or a hub name ``owner/model``.
@@ -70,7 +79,8 @@ def find_checkpoint(
         purpose: What it is loaded for, as a message says it.
 
     Raises:
-        UsageError: The model does not exist, or brings code that was not allowed to run.
+        UsageError: The model does not exist, is not whole, or brings code that was not allowed to
+            run; or the device is not there.
         MissingExtraError: torch or transformers is not installed.
     """
     if dtype not in _DTYPES:
@@ -88,14 +98,66 @@ def find_checkpoint(
     except ImportError as error:
         package = "transformers" if "transformers" in str(error) else "torch"
         raise MissingExtraError(package, "models", purpose) from error
+    _require_devices(device_map)
     on_gpu = torch.cuda.is_available() and device_map != "cpu"
+    local = Path(source).is_dir()
+    cached_only = not local and not _reachable(source, revision)
+    directory = _checked_settings(
+        source, revision, trust_remote_code=trust_remote_code, cached_only=cached_only
+    )
+    if local:
+        require_whole(directory)
     return Checkpoint(
         source=source,
         name=name,
-        directory=_checked_settings(source, revision, trust_remote_code=trust_remote_code),
+        directory=directory,
         device=device_map if device_map is not None else "cuda:0" if on_gpu else "cpu",
         dtype="float32" if dtype == "auto" and not on_gpu else dtype,
+        cached_only=cached_only,
     )
+
+
+def _require_devices(device_map: Any) -> None:
+    """Raises a UsageError for a device that PyTorch does not know or that is not here."""
+    import torch
+
+    asked = device_map.values() if isinstance(device_map, dict) else [device_map]
+    for device in asked:
+        if device is None or device in _PLACEMENTS:
+            continue
+        try:
+            found = torch.device(device)
+        except (RuntimeError, TypeError) as error:
+            raise UsageError(
+                f"Device {device!r} is unknown to PyTorch; cpu, cuda, cuda:1, mps or auto is "
+                "required. Correct --device or --device-map."
+            ) from error
+        backend = getattr(torch, found.type, None)
+        counted = getattr(backend, "device_count", None)
+        count = 1 if found.type == "cpu" else 0 if counted is None else counted()
+        if (found.index or 0) >= count:
+            lacking = found.type == "cuda" and torch.version.cuda is None
+            built = "; this PyTorch is built without CUDA" if lacking else ""
+            raise UsageError(
+                f"Device {device} is not on this machine ({count} of type {found.type}{built}); a "
+                "device that is there is required. Leave out --device, or see 'sightline doctor'."
+            )
+
+
+def _reachable(name: str, revision: str | None) -> bool:
+    """Asks the hub once whether it is there, without the retries that loading makes."""
+    from huggingface_hub import file_exists, get_session
+    from huggingface_hub.errors import HfHubHTTPError
+
+    # httpx or httpx2, whichever the hub's client is built on.
+    client = import_module(type(get_session()).__module__.partition(".")[0])
+    try:
+        file_exists(name, "config.json", revision=revision)
+    except HfHubHTTPError:
+        return True  # it answered; loading says what
+    except (OSError, client.TransportError):
+        return False
+    return True
 
 
 def _source(spec: str) -> str:
@@ -117,7 +179,9 @@ def _source(spec: str) -> str:
     return spec
 
 
-def _checked_settings(source: str, revision: str | None, *, trust_remote_code: bool) -> Path:
+def _checked_settings(
+    source: str, revision: str | None, *, trust_remote_code: bool, cached_only: bool
+) -> Path:
     """Reads the model's settings as JSON only and returns the directory they lie in.
 
     Raises:
@@ -132,6 +196,7 @@ def _checked_settings(source: str, revision: str | None, *, trust_remote_code: b
                 source,
                 name,
                 revision=revision,
+                local_files_only=cached_only,
                 _raise_exceptions_for_missing_entries=name == "config.json",
             )
         except OSError as error:
@@ -142,14 +207,7 @@ def _checked_settings(source: str, revision: str | None, *, trust_remote_code: b
         if found is None:
             continue
         directory = Path(found).parent
-        try:
-            values = json.loads(Path(found).read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise UsageError(
-                f"{found} is not JSON ({error}); a valid settings file is required. "
-                "Download the model again."
-            ) from error
-        key = _code_key(values)
+        key = _code_key(read_object(Path(found)))
         if key is not None and not trust_remote_code:
             raise UsageError(
                 f"{name} of {source} names code to run ({key}); models that bring code are refused "
@@ -200,21 +258,16 @@ def content_hash(directory: Path) -> str:
             size = path.stat().st_size
             digest.update(f"{path.name} {size}".encode())
             with path.open("rb") as file:
-                for start in _tensor_middles(file, size, path.suffix == ".safetensors", digest):
+                if path.suffix == ".safetensors":
+                    digest.update(file.read(int.from_bytes(file.read(8), "little")))
+                for start in _samples(path, size):
                     file.seek(start)
                     digest.update(file.read(_BLOCK))
     return digest.hexdigest()
 
 
-def _tensor_middles(file: Any, size: int, safetensors: bool, digest: Any) -> list[int]:
-    if not safetensors:
+def _samples(path: Path, size: int) -> list[int]:
+    """Where the blocks of a weight file begin that stand for all of it."""
+    if path.suffix != ".safetensors":
         return [i * size // 64 for i in range(64)]
-    length = int.from_bytes(file.read(8), "little")
-    header = file.read(length)
-    digest.update(header)
-    offsets = [
-        entry["data_offsets"]
-        for name, entry in json.loads(header).items()
-        if name != "__metadata__"
-    ]
-    return [8 + length + max(begin, (begin + end - _BLOCK) // 2) for begin, end in sorted(offsets)]
+    return [max(begin, (begin + end - _BLOCK) // 2) for begin, end in tensor_offsets(path)]

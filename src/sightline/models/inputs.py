@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from sightline.core.errors import ModelError
+from sightline.core.errors import ModelError, UsageError
+from sightline.models.soundness import refusals
 
 if TYPE_CHECKING:
     import torch
@@ -64,6 +65,33 @@ class InputBuilder:
         self._marker = _image_marker(processor, self.tokenizer, image_token_id)
         self._reserved = _reserved_strings(self.tokenizer, self._marker)
         self._takes_parts = not self.template or self._shows_parts()
+
+    def require_working(self, name: str) -> None:
+        """Raises unless a question with a picture becomes inputs that hold both.
+
+        Args:
+            name: What the user calls the model.
+
+        Raises:
+            UsageError: The chat template or the processor's files do not go with the model.
+        """
+        try:
+            prompt = self._render(_PROBE, 1, answer=None)
+        except ModelError as error:
+            raise UsageError(f"{name}: {error}") from error
+        if _PROBE not in prompt:
+            raise UsageError(
+                f"The chat template of {name} leaves out the question; one that shows the user's "
+                "turn is required. Mend chat_template.jinja, or download the model again."
+            )
+        with refusals(name, "its chat template, processor and tokenizer files", "a whole model"):
+            ids = self.tensors([prompt], [(_probe_image(),)])["input_ids"]
+        if self.image_token_id is not None and not bool((ids == self.image_token_id).any()):
+            raise UsageError(
+                f"The inputs of {name} have no place for the picture (token "
+                f"{self.image_token_id}); chat template, tokenizer and config.json of one model "
+                "are required. Download the model again."
+            )
 
     def prompt(self, text: str, images: int, *, where: str) -> str:
         """Returns the prompt text up to the place where the answer starts.
@@ -144,12 +172,19 @@ class InputBuilder:
         turns: list[dict[str, Any]] = [{"role": "user", "content": self._content(text, images)}]
         if answer is not None:
             turns.append({"role": "assistant", "content": self._content(answer, 0)})
-        return cast(
-            str,
-            self.processor.apply_chat_template(
-                turns, tokenize=False, add_generation_prompt=answer is None
-            ),
-        )
+        try:
+            return cast(
+                str,
+                self.processor.apply_chat_template(
+                    turns, tokenize=False, add_generation_prompt=answer is None
+                ),
+            )
+        except _template_errors() as error:
+            raise ModelError(
+                f"The model's chat template fails ({type(error).__name__}: "
+                f"{' '.join(str(error).split())[:120]}); one that takes a user's turn is required. "
+                "Mend chat_template.jinja, or download the model again."
+            ) from error
 
     def _content(self, text: str, images: int) -> Any:
         if self._takes_parts:
@@ -158,18 +193,29 @@ class InputBuilder:
 
     def _shows_parts(self) -> bool:
         """Whether the template takes content as a list of parts; older ones take a string."""
-        from jinja2 import TemplateError
-
         turns = [{"role": "user", "content": [{"type": "text", "text": _PROBE}]}]
         try:
             shown = self.processor.apply_chat_template(turns, tokenize=False)
-        except (TemplateError, TypeError):
+        except _template_errors():
             return False
         return _PROBE in shown and "'type'" not in shown
 
     def _spoken(self, prompt: str) -> str:
         # PaliGemma's processor ends every prompt with a line break.
         return prompt + "\n" if self.model_type == "paligemma" else prompt
+
+
+def _template_errors() -> tuple[type[Exception], ...]:
+    """What rendering a chat template that is broken, or made for other turns, may raise."""
+    from jinja2 import TemplateError
+
+    return (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
+
+
+def _probe_image() -> Image:
+    from PIL import Image
+
+    return Image.linear_gradient("L").resize((96, 64)).convert("RGB")
 
 
 def image_positions(ids: torch.Tensor, image_token_id: int | None) -> torch.Tensor:

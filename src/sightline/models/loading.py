@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,14 +9,25 @@ from sightline.core.errors import UsageError
 from sightline.core.protocols import VisionLanguageModel
 from sightline.data.prompts import PromptStyle
 from sightline.models.checkpoints import Checkpoint, content_hash, find_checkpoint, quiet
+from sightline.models.soundness import (
+    STYLE_FILE,
+    read_object,
+    refusals,
+    require_all_weights,
+    require_readers,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from PIL import Image
+
     from sightline.models.classifiers import ImageEncoder, ZeroShotClassifier
 
-STYLE_FILE = "prompt_style.json"
-"""A model directory may hold the prompt style it was trained with, as `PromptStyle.to_dict`."""
+_WEIGHTS = "its weights and config.json"
+_CLASSIFIER = "a model with an image and a text tower (CLIP, SigLIP)"
+_ENCODER = "a model that reads pictures alone"
+_READERS = "its processor and tokenizer files (processor_config.json, tokenizer.json, …)"
 
 
 def load_model(
@@ -47,10 +57,11 @@ def load_model(
         blank_colour: Colour of the image that stands for "no image".
 
     Raises:
-        UsageError: The model does not exist, cannot be loaded, or brings code that was not
-            allowed to run.
+        UsageError: The model does not exist, is damaged, cannot be loaded, or brings code that was
+            not allowed to run; the device is not there; the colour is none.
         MissingExtraError: torch or transformers is not installed.
     """
+    _require_colour(blank_colour)
     if spec == "fake":
         from sightline.models.fake import FakeModel
 
@@ -67,27 +78,22 @@ def load_model(
 
     from sightline.models.transformers import TransformersModel
 
-    settings: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    try:
-        with quiet(transformers):
-            model, report = transformers.AutoModelForImageTextToText.from_pretrained(
-                found.source,
-                dtype=found.dtype,
-                device_map=None if found.device == "cpu" else found.device,
-                output_loading_info=True,
-                **settings,
-            )
-            processor = _processor(transformers, found.source, model.config, settings)
-    except (OSError, ValueError, ImportError) as error:
+    if found.is_local:
+        require_readers(found.directory, text=True)
+    own_style = _own_style(found.directory) if style is None else style
+    required = "an image-text-to-text model of transformers"
+    settings: dict[str, Any] = _hub_settings(found, revision, trust_remote_code)
+    with quiet(transformers), refusals(spec, _WEIGHTS, required):
+        model, report = transformers.AutoModelForImageTextToText.from_pretrained(
+            found.source, **_weight_settings(found), **settings
+        )
+    require_all_weights(spec, report)
+    with quiet(transformers), refusals(spec, _READERS, required):
+        processor = _processor(transformers, found.source, model.config, settings)
+    if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
         raise UsageError(
-            f"{spec} could not be loaded ({' '.join(str(error).split())[:300]}); an image-text-to-"
-            "text model of transformers is required. Check the name, the files and the network."
-        ) from error
-    absent = sorted(report["missing_keys"])
-    if absent:
-        raise UsageError(
-            f"{spec} has no weights for {', '.join(absent[:3])} ({len(absent)} such); all weights "
-            "are required, since missing ones would be random. Download the model again."
+            f"{spec} has no processor of images and text, only a {type(processor).__name__}; "
+            f"{required} is required. Check processor_config.json, or download the model again."
         )
     identity = {
         "name": found.name,
@@ -99,7 +105,7 @@ def load_model(
         model,
         processor,
         identity=identity,
-        style=_own_style(found.directory) if style is None else style,
+        style=own_style,
         blank_colour=blank_colour,
     )
 
@@ -112,14 +118,17 @@ def check_model(spec: str, **options: Any) -> None:
         options: Those of `load_model`.
 
     Raises:
-        UsageError: The model does not exist, or brings code that was not allowed to run.
+        UsageError: As `load_model`, as far as the files tell.
         MissingExtraError: torch or transformers is not installed.
     """
+    _require_colour(options.get("blank_colour", "white"))
     if spec == "fake":
         return
     known = ("device_map", "dtype", "revision", "trust_remote_code")
     chosen = {name: options[name] for name in known if name in options}
-    find_checkpoint(spec, purpose="observing a local model", **chosen)
+    found = find_checkpoint(spec, purpose="observing a local model", **chosen)
+    if found.is_local:
+        require_readers(found.directory, text=True)
 
 
 def load_classifier(
@@ -136,10 +145,9 @@ def load_classifier(
         UsageError: The model does not exist, cannot be loaded, or is no such model.
         MissingExtraError: torch or transformers is not installed.
     """
-    model, processor, found = _load_vectors(
+    found, model, settings = _load_vectors(
         spec,
         "classifying pictures",
-        "AutoProcessor",
         device_map=device_map,
         dtype=dtype,
         revision=revision,
@@ -147,12 +155,21 @@ def load_classifier(
     )
     if not hasattr(model, "logit_scale") or not hasattr(model, "get_text_features"):
         raise UsageError(
-            f"{spec} is a {type(model).__name__}; a model with an image and a text tower (CLIP, "
-            "SigLIP) is required. Name one, such as embedded:clip."
+            f"{spec} is a {type(model).__name__}; {_CLASSIFIER} is required. Name one, such as "
+            "embedded:clip."
         )
+    import transformers
+
     from sightline.models.classifiers import ZeroShotClassifier
 
-    return ZeroShotClassifier(model, processor, found)
+    if found.is_local:
+        require_readers(found.directory, text=True)
+    with quiet(transformers), refusals(spec, _READERS, _CLASSIFIER):
+        processor = transformers.AutoProcessor.from_pretrained(found.source, **settings)
+        classifier = ZeroShotClassifier(model, processor, found)
+        classifier.image_vectors([_probe_image()])
+        classifier.text_vectors(["a probe"])
+    return classifier
 
 
 def load_image_encoder(
@@ -169,10 +186,9 @@ def load_image_encoder(
         UsageError: The model does not exist, cannot be loaded, or has a text tower too.
         MissingExtraError: torch or transformers is not installed.
     """
-    model, processor, found = _load_vectors(
+    found, model, settings = _load_vectors(
         spec,
         "encoding pictures",
-        "AutoImageProcessor",
         device_map=device_map,
         dtype=dtype,
         revision=revision,
@@ -180,24 +196,32 @@ def load_image_encoder(
     )
     if hasattr(model, "get_text_features") or model.main_input_name != "pixel_values":
         raise UsageError(
-            f"{spec} is a {type(model).__name__}; a model that reads pictures alone is required. "
-            "Name one, such as embedded:encoder, or use the classifier's own image vectors."
+            f"{spec} is a {type(model).__name__}; {_ENCODER} is required. Name one, such as "
+            "embedded:encoder, or use the classifier's own image vectors."
         )
+    import transformers
+
     from sightline.models.classifiers import ImageEncoder
 
-    return ImageEncoder(model, processor, found)
+    if found.is_local:
+        require_readers(found.directory, text=False)
+    with quiet(transformers), refusals(spec, _READERS, _ENCODER):
+        processor = transformers.AutoImageProcessor.from_pretrained(found.source, **settings)
+        encoder = ImageEncoder(model, processor, found)
+        encoder.vectors([_probe_image()])
+    return encoder
 
 
 def _load_vectors(
     spec: str,
     purpose: str,
-    reader: str,
     *,
     device_map: str | None,
     dtype: str,
     revision: str | None,
     trust_remote_code: bool,
-) -> tuple[Any, Any, Checkpoint]:
+) -> tuple[Checkpoint, Any, dict[str, Any]]:
+    """The weights of a model, and the settings that its processor is loaded with."""
     found = find_checkpoint(
         spec,
         device_map=device_map,
@@ -208,29 +232,62 @@ def _load_vectors(
     )
     import transformers
 
-    settings: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    try:
-        with quiet(transformers):
-            model = transformers.AutoModel.from_pretrained(
-                found.source,
-                dtype=found.dtype,
-                device_map=None if found.device == "cpu" else found.device,
-                **settings,
-            )
-            processor = getattr(transformers, reader).from_pretrained(found.source, **settings)
-    except (OSError, ValueError, ImportError) as error:
-        raise UsageError(
-            f"{spec} could not be loaded ({' '.join(str(error).split())[:300]}); a model directory "
-            "of transformers is required. Check the name, the files and the network."
-        ) from error
-    return model, processor, found
+    settings = _hub_settings(found, revision, trust_remote_code)
+    with quiet(transformers), refusals(spec, _WEIGHTS, "a model directory of transformers"):
+        model, report = transformers.AutoModel.from_pretrained(
+            found.source, **_weight_settings(found), **settings
+        )
+    require_all_weights(spec, report)
+    return found, model, settings
+
+
+def _hub_settings(
+    found: Checkpoint, revision: str | None, trust_remote_code: bool
+) -> dict[str, Any]:
+    """Which files are taken, of weights and processor alike."""
+    return {
+        "revision": revision,
+        "trust_remote_code": trust_remote_code,
+        "local_files_only": found.cached_only,
+    }
+
+
+def _weight_settings(found: Checkpoint) -> dict[str, Any]:
+    return {
+        "dtype": found.dtype,
+        "device_map": None if found.device == "cpu" else found.device,
+        "output_loading_info": True,
+        "ignore_mismatched_sizes": True,  # they are in the report, with both shapes
+    }
 
 
 def _own_style(directory: Path) -> PromptStyle:
     path = directory / STYLE_FILE
-    if not path.is_file():
+    if not path.exists():
         return PromptStyle()
-    return PromptStyle.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    values = read_object(path)
+    try:
+        return PromptStyle.from_dict(values)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+
+
+def _probe_image() -> Image.Image:
+    from PIL import Image
+
+    return Image.new("RGB", (64, 48))
+
+
+def _require_colour(colour: str) -> None:
+    from PIL import ImageColor
+
+    try:
+        ImageColor.getcolor(colour, "RGB")
+    except ValueError:
+        raise UsageError(
+            f"blank_colour {colour!r} is no colour that Pillow knows; a name (white, gray) or "
+            "#rrggbb is required. Correct --model-args blank_colour=…."
+        ) from None
 
 
 def _processor(transformers: Any, source: str, config: Any, settings: dict[str, Any]) -> Any:

@@ -55,7 +55,8 @@ class TransformersModel:
         decoding: How to decode; None = as fast as is exact for this model.
 
     Raises:
-        UsageError: The model has no end token, or is an encoder-decoder.
+        UsageError: The model has no end token, is an encoder-decoder, or its chat template and
+            processor do not go with it.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class TransformersModel:
         self._blank_colour = blank_colour
         self._image_token_id = _first_set(config, "image_token_id", "image_token_index")
         self._inputs = InputBuilder(processor, config.model_type, self._image_token_id)
+        self._inputs.require_working(str(self._identity.get("name", config.model_type)))
         self._eos_ids = _eos_ids(model, self._inputs.tokenizer)
         self._form = self._inputs.answer_form(self._eos_ids)
         self._depth = int(config.get_text_config().num_hidden_layers)
@@ -336,6 +338,7 @@ def _eos_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
         tokenizer.eos_token_id,
     ):
         if ids is not None:
+            _require_ids("eos_token_id of generation_config.json or the tokenizer", ids)
             found += [ids] if isinstance(ids, int) else list(ids)
     if not found:
         raise UsageError(
@@ -349,8 +352,18 @@ def _first_set(config: Any, *names: str) -> int | None:
     for name in names:
         value = getattr(config, name, None)
         if value is not None:
+            _require_ids(f"{name} of config.json", value)
             return int(value)
     return None
+
+
+def _require_ids(where: str, ids: Any) -> None:
+    for value in ids if isinstance(ids, list) else [ids]:
+        if not isinstance(value, int) or value < 0:
+            raise UsageError(
+                f"{where} is {value!r}; token ids, whole numbers, are required. Download the model "
+                "again."
+            )
 
 
 def _check_request(request: Request) -> None:
