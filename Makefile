@@ -25,7 +25,7 @@ test: install
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2
 
 test-slow: install
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow
+	HF_HUB_OFFLINE=1 $(BIN)/python tests/run_slow.py
 
 docs: install
 	$(BIN)/python docs/generate.py

@@ -76,9 +76,27 @@ EMBEDDED: Mapping[str, EmbeddedModel] = MappingProxyType(
             path=_weights("clip"),
             architecture="CLIPModel",
             description="zero-shot classifier of single objects, 90 classes",
+            checkpoint="seed 0, step 6000",
+            gates="passed",
+            kind="classifier",
+        ),
+        "siglip": EmbeddedModel(
+            name="siglip",
+            path=_weights("siglip"),
+            architecture="SiglipModel",
+            description="zero-shot classifier of single objects, 90 classes, sigmoid scores",
             checkpoint="seed 0, step 15000",
             gates="passed",
             kind="classifier",
+        ),
+        "encoder": EmbeddedModel(
+            name="encoder",
+            path=_weights("encoder"),
+            architecture="CLIPVisionModel",
+            description="image encoder of single objects, for prototypes",
+            checkpoint="seed 0, step 12000",
+            gates="passed",
+            kind="encoder",
         ),
     }
 )
