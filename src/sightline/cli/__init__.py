@@ -7,6 +7,8 @@ store; 130 and 143 stopped by a signal, resumable.
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from importlib import import_module
 
@@ -23,6 +25,9 @@ _COMMANDS = {
     "models": ("sightline.cli.about", "models_group"),
     "doctor": ("sightline.cli.about", "doctor_command"),
 }
+
+
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 
 class _Lazy(click.Group):
@@ -61,9 +66,22 @@ def main() -> None:
     except SightlineError as error:
         _fail(str(error))
         sys.exit(error.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help(), err=True)
+        sys.exit(2)
     except click.ClickException as error:
         _fail(error.format_message())
         sys.exit(2)
+    except OSError as error:
+        # Stores name their files; an error without one comes from printing.
+        if error.errno not in _DISK or error.filename is not None:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _fail(
+            f"Writing standard output failed: {error.strerror}; a disk with free space is "
+            "required. What is there now is not whole: mend the disk and run the command again."
+        )
+        sys.exit(1)
     except (click.Abort, KeyboardInterrupt):
         _fail("stopped; what was committed is kept. Run the same command to go on.")
         sys.exit(130)

@@ -28,7 +28,7 @@ def runs_group() -> None:
 def list_command(root: Path, as_json: bool) -> int:
     """List the runs below a folder (default: runs)."""
     from sightline.core.text import printable
-    from sightline.store.listing import StoredRun, list_runs
+    from sightline.store.listing import DEPTH, StoredRun, list_runs
 
     runs = list_runs(root)
     if as_json:
@@ -46,7 +46,7 @@ def list_command(root: Path, as_json: bool) -> int:
             f"{size(run.bytes)}, {run.created}"
         )
     if not runs:
-        click.echo(f"No runs below {root}.", err=True)
+        click.echo(f"No runs below {root}, {DEPTH} levels deep.", err=True)
     return 0
 
 
@@ -141,8 +141,14 @@ def verify_command(runs: tuple[Path, ...], as_json: bool) -> int:
 )
 @click.option("--condition", help="Only records of this condition.")
 @click.option("--to-label", is_flag=True, help="A CSV sheet for people to fill in correctness.")
+@click.option("--overwrite", is_flag=True, help="Replace the file that is there.")
 def export_command(
-    run: Path, output: Path | None, form: str, condition: str | None, to_label: bool
+    run: Path,
+    output: Path | None,
+    form: str,
+    condition: str | None,
+    to_label: bool,
+    overwrite: bool,
 ) -> int:
     """Export rows for other tools, or a sheet for people to label."""
     from sightline.core.types import CLEAN
@@ -150,6 +156,8 @@ def export_command(
     from sightline.store.run import RunStore
 
     store = RunStore.open(run)
+    if output is not None:
+        _require_writable(output, overwrite=overwrite)
     try:
         opened: Any = (
             nullcontext(sys.stdout)
@@ -179,6 +187,25 @@ def export_command(
     if output is not None:
         click.echo(f"{count} rows in {output}", err=True)
     return 0
+
+
+def _require_writable(output: Path, *, overwrite: bool) -> None:
+    """Raises for a file inside a run, and for one that is there unless it may be replaced."""
+    from sightline.store.layout import is_run, looking_at
+
+    with looking_at(output):
+        inside = next((folder for folder in output.resolve().parents if is_run(folder)), None)
+        there = output.is_file()
+    if inside is not None:
+        raise UsageError(
+            f"{output} lies inside the run {inside}; a file outside of runs is required, since a "
+            "run holds its own files only. Choose another path."
+        )
+    if there and not overwrite:
+        raise UsageError(
+            f"{output} exists already; a new file is required, since a sheet may hold people's "
+            "labels. Choose another path, or replace it with --overwrite."
+        )
 
 
 @runs_group.command("merge")

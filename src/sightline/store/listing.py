@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sightline.core.errors import DataError, SightlineError
+from sightline.core.errors import DataError, SightlineError, StoreError
 from sightline.core.types import Feature
 from sightline.store.layout import is_run, looking_at
 from sightline.store.run import RunStore
+
+DEPTH = 4
+"""Levels of folders below a root in which runs are looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +113,15 @@ def _bytes(path: Path) -> int:
 
 
 def list_runs(root: Path) -> list[StoredRun | UnreadableRun]:
-    """Describes every run in a folder, or the folder itself if it is a run; sorted by path.
+    """Describes every run below a folder, or the folder itself if it is a run; sorted by path.
 
-    A damaged run is listed with its problem and hides no other.
+    Folders are searched down to `DEPTH` levels; never inside a run, a hidden folder or a link to a
+    folder. A damaged run, or a folder that may not be read, is listed with its problem and hides
+    no other.
 
     Raises:
         DataError: The folder does not exist.
+        StoreError: It may not be read.
     """
     root = Path(root)
     with looking_at(root):
@@ -123,12 +130,31 @@ def list_runs(root: Path) -> list[StoredRun | UnreadableRun]:
                 f"{root} is not a folder; a folder of runs is required. Collect or import a run "
                 "first."
             )
-        paths = [root] if is_run(root) else sorted(root.iterdir())
-    found: list[StoredRun | UnreadableRun] = []
-    for path in paths:
+        if is_run(root):
+            return [_described(root)]
+        entries = sorted(root.iterdir())
+    return list(_found(entries, DEPTH))
+
+
+def _found(entries: Sequence[Path], depth: int) -> Iterator[StoredRun | UnreadableRun]:
+    for path in entries:
         try:
-            if is_run(path):
-                found.append(describe_run(path))
-        except SightlineError as error:
-            found.append(UnreadableRun(path, str(error)))
-    return found
+            with looking_at(path):
+                found = is_run(path)
+                search = depth > 1 and not (
+                    found or path.name.startswith(".") or path.is_symlink() or not path.is_dir()
+                )
+                below = sorted(path.iterdir()) if search else []
+        except StoreError as error:
+            yield UnreadableRun(path, str(error))
+            continue
+        if found:
+            yield _described(path)
+        yield from _found(below, depth - 1)
+
+
+def _described(path: Path) -> StoredRun | UnreadableRun:
+    try:
+        return describe_run(path)
+    except SightlineError as error:
+        return UnreadableRun(path, str(error))

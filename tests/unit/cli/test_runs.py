@@ -88,3 +88,59 @@ def test_an_unknown_format_names_the_known(tmp_path: Path) -> None:
     code, _, errors = sightline("import", tmp_path / "x.jsonl", "--format", "lm-eval")
     assert code == 2
     assert "vlmevalkit" in errors
+
+
+def test_an_export_never_lands_inside_a_run(imported: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(imported / "x.a", tmp_path / "run"))
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    (tmp_path / "link").symlink_to(run)
+    for output in (run / "manifest.json", run / "shards" / "new.csv", tmp_path / "link" / "x.csv"):
+        code, _, errors = sightline("runs", "export", imported / "x.b", "-o", output)
+        assert code == 2
+        assert f"lies inside the run {run}" in errors
+        assert len(errors.splitlines()) == 1
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_an_export_replaces_a_file_only_when_told_to(imported: Path, tmp_path: Path) -> None:
+    sheet = tmp_path / "sheet.csv"
+    sheet.write_text("weeks of labelling")
+    command = ["runs", "export", imported / "x.a", "--to-label", "-o", sheet]
+    code, _, errors = sightline(*command)
+    assert (code, sheet.read_text()) == (2, "weeks of labelling")
+    assert "exists already" in errors
+    assert sightline(*command, "--overwrite")[0] == 0
+    assert sheet.read_text().startswith("id,condition,")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("command", [["doctor"], ["models"], ["--help"], ["runs", "show"]])
+def test_printing_to_a_full_disk_is_one_line(imported: Path, command: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        run = [imported / "x.a"] if command[-1] == "show" else []
+        code, _, errors = sightline(*command, *run, stdout=full.fileno())
+    assert code == 1
+    assert "Writing standard output failed: No space left on device" in errors
+    assert len(errors.splitlines()) == 1
+
+
+def test_runs_further_down_are_listed_but_not_what_lies_inside_them(
+    imported: Path, tmp_path: Path
+) -> None:
+    for place in ("a/b/c/deep", "a/near", "a/.hidden/run", "a/b/c/d/too-deep", "a/near/images/in"):
+        shutil.copytree(imported / "x.a", tmp_path / place)
+    (tmp_path / "a" / "loop").symlink_to(tmp_path)
+    code, out, _ = sightline("runs", "ls", tmp_path)
+    assert code == 0
+    paths = [line.partition("  ")[0] for line in out.splitlines()]
+    assert paths == [str(tmp_path / "a/b/c/deep"), str(tmp_path / "a/near")]
+    (tmp_path / "none").mkdir()
+    assert sightline("runs", "ls", tmp_path / "none")[2].startswith("No runs below ")
+
+
+@pytest.mark.parametrize("command", [[], ["runs"]])
+def test_a_group_without_a_command_prints_its_help(command: list[str]) -> None:
+    code, out, errors = sightline(*command)
+    assert (code, out) == (2, "")
+    assert errors == sightline(*command, "--help")[1]
+    assert len(errors.splitlines()) > 8
