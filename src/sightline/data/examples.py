@@ -78,7 +78,7 @@ def load_dataset(
         source: What to load.
         images: Folder that image paths start from and must stay in; the source's own if None.
         columns: Column to use for a field, instead of the recognised names.
-        limit: The first examples only: a count, or a share below 1.
+        limit: The first examples only: a count, or a share as a float up to 1.0 (all).
         sample_ids: Only these examples.
         store_image: Writes an embedded image and returns its reference, such as
             `sightline.store.images.image_writer`; without it such rows are rejected.
@@ -95,6 +95,8 @@ def load_dataset(
     columns = dict(columns or {})
     check_columns(columns)
     _check_limit(limit)
+    if isinstance(limit, float) and limit == 1:
+        limit = None
     text = str(source)
     if text.startswith(SCENES):
         examples, whole = _scenes(text, None if sample_ids else limit, store_image)

@@ -283,7 +283,8 @@ def test_limits_take_the_first_and_say_so(photos):
         dataset = load_dataset(path, limit=limit)
         assert [e.id for e in dataset.examples] == [str(i) for i in range(count)]
         assert dataset.partial == f"--limit {limit:g}: the first {count}"
-    for limit in (10, 11, None):
+    for limit in (10, 11, 1.0, None):
+        assert len(load_dataset(path, limit=limit).examples) == 10
         assert load_dataset(path, limit=limit).partial is None
     for limit in (0, -1, 1.5, float("nan"), float("inf")):
         with pytest.raises(UsageError, match="--limit"):
