@@ -92,7 +92,7 @@ def collect(
     from sightline.store.images import image_writer
     from sightline.store.layout import is_run, require_free
     from sightline.workflow.collect import collect as run_collect
-    from sightline.workflow.collect import request_for
+    from sightline.workflow.requests import no_letters, request_for
 
     request = Request(
         max_new_tokens=max_new_tokens,
@@ -118,8 +118,12 @@ def collect(
         sample_ids=sample_ids,
         store_image=image_writer(Path(output)),
     )
+    loaded = load_model(model, style=style, **(model_options or {}))
+    unseen = no_letters(estimators or (), loaded)
+    if unseen is not None:
+        announce(unseen)
     return run_collect(
-        load_model(model, style=style, **(model_options or {})),
+        loaded,
         dataset,
         Path(output),
         request=request,

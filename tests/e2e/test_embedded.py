@@ -37,7 +37,9 @@ def test_every_signal_is_stored(records):
         assert record.has(Feature.BLANK_LOGPROBS)
         assert record.has(Feature.TOP_LOGPROBS)
         if record.example.choices is not None:
-            assert record.array(Feature.LETTER_LOGPROBS).shape == (len(record.example.choices),)
+            # Its prompt asks for the option's text, so letters say nothing and are not scored.
+            assert not record.has(Feature.LETTER_LOGPROBS)
+            assert not record.has(Feature.BLANK_LETTER_LOGPROBS)
             assert record.array(Feature.OPTION_LOGPROBS).shape == (len(record.example.choices),)
 
 
@@ -69,6 +71,8 @@ def test_evaluate_and_report(run):
     names = {e.name for e in evaluation.estimators}
     assert {"sequence_probability", "sample_agreement", "visual_information", "random"} <= names
     assert {"question_type", "answer_length"} <= names
+    by_letter = {"choice_max_probability", "choice_margin", "choice_entropy"}
+    assert names.isdisjoint(by_letter | {"choice_visual_information"})
     best = next(e for e in evaluation.estimators if not e.control)
     assert best.heldout["auroc"].value > 0.6
     page = sightline.write_report([run]).read_text(encoding="utf-8")

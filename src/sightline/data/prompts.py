@@ -6,6 +6,7 @@ text goes into the user's turn of the model's own chat template; see `sightline.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -27,6 +28,25 @@ class PromptStyle:
     option: str = "{letter}. {text}"
     choice_instruction: str = "Answer with the option's letter."
     short_instruction: str = "Answer with a single word or phrase."
+
+    @property
+    def asks_for_letters(self) -> bool:
+        """Whether multiple choice is to be answered by a letter, so that letters can be scored.
+
+        Not where the options carry no letters, nor where the instruction names the options' text
+        and no letter.
+
+        Example:
+            >>> PromptStyle().asks_for_letters
+            True
+            >>> PromptStyle(choice_instruction="Answer with the option's text.").asks_for_letters
+            False
+        """
+        words = set(re.findall(r"[a-z]+", self.choice_instruction.lower()))
+        by_text = not words.isdisjoint({"text", "texts"}) and words.isdisjoint(
+            {"letter", "letters"}
+        )
+        return "{letter}" in self.option and not by_text
 
     def to_dict(self) -> dict[str, str]:
         """The strings as they go into the manifest."""

@@ -42,12 +42,6 @@ class FakeModel:
         """What identifies this model."""
         return {"name": "fake", "revision": "1", "prompt_style": self.style.to_dict()}
 
-    def bytes_per_example(self, request: Request) -> int:
-        """Bytes one example can take in a run, roughly."""
-        tokens = request.max_new_tokens
-        hidden = 2 * _WIDTH * len(request.layers) * (tokens + 2)
-        return hidden + tokens * (4 + 8 * request.top_k_logprobs + 20 * (1 + request.n_samples))
-
     def observe(
         self,
         examples: Sequence[Example],
@@ -72,6 +66,8 @@ class FakeModel:
         seen = b"".join(image.tobytes() for image in images)
         clean = _Shown(text, seen, example, request)
         features = clean.features()
+        if not self.style.asks_for_letters:
+            features.pop(Feature.LETTER_LOGPROBS, None)
         if not request.blank or not images:
             return [clean.record(features)]
         white = b"".join(bytes([255]) * len(image.tobytes()) for image in images)
@@ -80,7 +76,8 @@ class FakeModel:
         if request.options and example.choices is not None:
             texts, letters = blank.options()
             features[Feature.BLANK_OPTION_LOGPROBS] = texts
-            features[Feature.BLANK_LETTER_LOGPROBS] = letters
+            if self.style.asks_for_letters:
+                features[Feature.BLANK_LETTER_LOGPROBS] = letters
         answer = blank.generation(blank.greedy_ids)
         return [clean.record(features), Record(example, condition=BLANK, greedy=answer)]
 

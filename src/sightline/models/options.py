@@ -23,7 +23,8 @@ BLANK_OF = {
 class OptionTexts:
     """The tokens of one row's options, end token included, and the spellings of each letter.
 
-    ``letters`` is None where a letter has no spelling of its own in the vocabulary.
+    ``letters`` is None where letters are not asked for, or one has no spelling of its own in the
+    vocabulary.
     """
 
     row: int
@@ -32,22 +33,29 @@ class OptionTexts:
 
 
 def option_texts(
-    inputs: InputBuilder, form: AnswerForm, examples: Sequence[Example], prompts: Sequence[str]
+    inputs: InputBuilder,
+    form: AnswerForm,
+    examples: Sequence[Example],
+    prompts: Sequence[str],
+    *,
+    letters: bool,
 ) -> list[OptionTexts]:
     """Tokenises options and letters of the rows that have choices, as they follow the prompt.
 
-    A letter's spellings are the letter as it follows the prompt, and by itself or after a space
-    where that is one token.
+    Letters only where the prompt asks for one; elsewhere their probabilities say nothing. A
+    letter's spellings are the letter as it follows the prompt, and by itself or after a space where
+    that is one token.
     """
     asked = []
     for row, (example, prompt) in enumerate(zip(examples, prompts, strict=True)):
         if example.choices is None:
             continue
-        letters = example.letters
-        texts = [*(choice.strip() for choice in example.choices), *letters]
+        asked_for = example.letters if letters else ()
+        texts = [*(choice.strip() for choice in example.choices), *asked_for]
         following = inputs.continuations(prompt, texts, form)
-        options = [(*ids, form.end_id) for ids in following[: len(letters)]]
-        spellings = _spellings(inputs, letters, following[len(letters) :])
+        count = len(example.choices)
+        options = [(*ids, form.end_id) for ids in following[:count]]
+        spellings = _spellings(inputs, asked_for, following[count:]) if letters else None
         asked.append(OptionTexts(row, options, spellings))
     return asked
 

@@ -130,20 +130,6 @@ class TransformersModel:
                 found.append(index)
         return tuple(found)
 
-    def bytes_per_example(self, request: Request) -> int:
-        """Bytes of arrays and tokens one example can take in a run, every answer at full length.
-
-        Counts what grows: hidden states, most likely tokens, entropies, token ids, texts and
-        log-probabilities of greedy answer and samples, and the blank answer.
-        """
-        width = int(self._model.config.get_text_config().hidden_size)
-        tokens = request.max_new_tokens
-        layers = len(self.layers(request))
-        hidden = 2 * width * layers * (tokens + 2)
-        per_token = 4 + 8 * request.top_k_logprobs + 8 * request.blank
-        answers = 1 + request.n_samples + request.blank
-        return hidden + tokens * per_token + answers * tokens * (4 + 8 + 8)
-
     def observe(
         self,
         examples: Sequence[Example],
@@ -199,7 +185,13 @@ class TransformersModel:
             top_k=request.top_k_logprobs,
         )
         asked = (
-            option_texts(self._inputs, self._form, batch.examples, batch.prompts)
+            option_texts(
+                self._inputs,
+                self._form,
+                batch.examples,
+                batch.prompts,
+                letters=self._style.asks_for_letters,
+            )
             if request.options
             else []
         )

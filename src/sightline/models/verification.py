@@ -68,7 +68,13 @@ def decoding_of(model: Any, inputs: InputBuilder, image_token_id: int | None) ->
             }
             start = prefill(model, tensors, image_token_id=image_token_id, recompute=recompute)
             return np.stack(score(start, range(len(rows)), [answer] * len(rows)))
-        except _FAILURES:
+        except _FAILURES as error:
+            if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+                raise UsageError(
+                    f"Memory ran out when {model.config.model_type} was tried on one small image; "
+                    "room for weights and an answer is required. Choose --dtype bfloat16, "
+                    "--device-map auto or a smaller model, or free the device."
+                ) from error
             # Not being able to is the answer this probe is for; it is recorded as such.
             return None
 

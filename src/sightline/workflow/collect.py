@@ -30,40 +30,20 @@ from sightline.core.protocols import Request, VisionLanguageModel
 from sightline.core.types import (
     BLANK,
     CLEAN,
-    LAYERED,
     Example,
-    Feature,
     Key,
     Quarantined,
     Record,
 )
 from sightline.data.examples import Dataset
 from sightline.data.images import DECODE_POLICY, ImageLimits, load_image
-from sightline.estimators import parse_estimator
 from sightline.store.run import Manifest, RunStore
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-SAMPLED = frozenset({Feature.SAMPLES, Feature.SAMPLE_LOGPROBS})
-TOP = frozenset({Feature.TOP_LOGPROBS, Feature.TOP_TOKEN_IDS})
-OPTIONS = frozenset(
-    {
-        Feature.OPTION_LOGPROBS,
-        Feature.OPTION_LENGTHS,
-        Feature.LETTER_LOGPROBS,
-        Feature.BLANK_OPTION_LOGPROBS,
-        Feature.BLANK_LETTER_LOGPROBS,
-    }
-)
-BLANKED = frozenset(
-    {
-        Feature.BLANK_ANSWER,
-        Feature.BLANK_LOGPROBS,
-        Feature.BLANK_OPTION_LOGPROBS,
-        Feature.BLANK_LETTER_LOGPROBS,
-    }
-)
+FASTEST = "shared prefill"
+"""What a model's fingerprint calls the fastest decoding."""
 
 Progress = Callable[["CollectProgress"], None]
 
@@ -173,6 +153,9 @@ def collect(
     path = Path(path)
     manifest = _manifest(model, dataset, request, batch_size, shard_size, notes)
     rejected = dataset.rejected
+    decoding = manifest.model.get("decoding", FASTEST)
+    if decoding != FASTEST:
+        announce(f"This model can only be decoded with {decoding}, which is slower.")
     store = _opened(path, manifest, dataset, overwrite=overwrite)
     examples = store.examples()
     shards = list(_shards(examples, shard_size))
@@ -394,23 +377,3 @@ def package_versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return versions
-
-
-def request_for(estimators: Sequence[str], defaults: Request) -> Request:
-    """Returns the request that observes just what the named estimators need.
-
-    Args:
-        estimators: Specs of estimators.
-        defaults: Settings for what is needed (number of samples, layers, …).
-    """
-    needs: set[Feature] = set()
-    for spec in estimators:
-        needs |= parse_estimator(spec).needs
-    return replace(
-        defaults,
-        n_samples=defaults.n_samples if needs & SAMPLED else 0,
-        top_k_logprobs=defaults.top_k_logprobs if needs & TOP else 0,
-        layers=defaults.layers if needs & LAYERED else (),
-        options=bool(needs & OPTIONS),
-        blank=bool(needs & BLANKED),
-    )

@@ -9,6 +9,7 @@ from PIL import Image
 from sightline.core.errors import ModelError
 from sightline.core.protocols import Request
 from sightline.core.types import Example, Feature, ImageRef
+from sightline.data.prompts import PromptStyle
 from sightline.models import load_model
 from sightline.models.fake import FakeModel
 
@@ -48,6 +49,14 @@ def test_every_observed_feature_is_there() -> None:
     assert not records["bare", "clean"].has(Feature.IMAGE_HIDDEN)
     best = record.array(Feature.TOP_TOKEN_IDS)[:, 0]
     np.testing.assert_array_equal(best, record.answer.token_ids)
+
+
+def test_letters_are_shown_only_where_the_prompt_asks_for_one() -> None:
+    style = PromptStyle(choice_instruction="Answer with the option's text.")
+    record = FakeModel(style).observe(EXAMPLES[1:2], IMAGES[1:2], REQUEST)[0]
+    assert record.has(Feature.BLANK_OPTION_LOGPROBS)
+    assert not record.has(Feature.LETTER_LOGPROBS)
+    assert not record.has(Feature.BLANK_LETTER_LOGPROBS)
 
 
 def test_batches_do_not_matter_and_images_do() -> None:

@@ -12,8 +12,9 @@ from tiny_models import Tiny, example, picture
 from sightline.core.errors import ModelError, OutOfMemoryError, UsageError
 from sightline.core.protocols import Request, VisionLanguageModel
 from sightline.core.types import Feature
-from sightline.models import fake
-from sightline.models.transformers import _compact
+from sightline.data.prompts import PromptStyle
+from sightline.models import verification
+from sightline.models.transformers import TransformersModel, _compact
 
 ASKED = [example("a", "What is it?")]
 IMAGES = [(picture(1, (30, 40)),)]
@@ -99,6 +100,22 @@ def test_failures_of_the_model_are_one_line_errors(
     assert "\n" not in str(caught.value)
 
 
+def test_memory_that_runs_out_at_loading_is_no_slow_decoding(
+    tiny_llava: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verification, "TESTED", frozenset())
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+
+    handle = tiny_llava.model.model.language_model.layers[1].register_forward_pre_hook(fail)
+    try:
+        with pytest.raises(UsageError, match="Memory ran out when llava was tried"):
+            tiny_llava.observer()
+    finally:
+        handle.remove()
+
+
 def test_a_question_with_an_image_marker_fails_by_its_id(tiny_llava: Tiny) -> None:
     asked = [*ASKED, example("bad", "Is <image> nice?")]
     with pytest.raises(ModelError, match="Example 'bad' holds '<image>'"):
@@ -118,15 +135,23 @@ def test_states_that_are_not_finite_are_an_error(value: float) -> None:
         _compact(torch.tensor([[1.0, value]]))
 
 
-def test_the_size_estimate_bounds_what_is_stored(tiny_llava: Tiny) -> None:
-    request = Request(
-        max_new_tokens=8, n_samples=3, layers=(0.5, 1.0), blank=True, top_k_logprobs=5
-    )
-    model = tiny_llava.observer()
-    records = model.observe(ASKED, IMAGES, request)
-    arrays = sum(array.nbytes for record in records for array in record.features.values())
-    assert arrays <= model.bytes_per_example(request) < 20 * arrays
-    assert fake.FakeModel().bytes_per_example(request) > 0
+def test_letters_are_scored_only_where_the_prompt_asks_for_one(tiny_llava: Tiny) -> None:
+    asked = [example("a", "Which?", choices=("cat", "dog"))]
+    letters = {Feature.LETTER_LOGPROBS, Feature.BLANK_LETTER_LOGPROBS}
+    options = {Feature.OPTION_LOGPROBS, Feature.BLANK_OPTION_LOGPROBS, Feature.OPTION_LENGTHS}
+    request = Request(max_new_tokens=2, options=True, blank=True)
+    for instruction, expected in (
+        (PromptStyle().choice_instruction, letters | options),
+        ("Answer with the option's text.", options),
+    ):
+        model = TransformersModel(
+            tiny_llava.model,
+            tiny_llava.processor,
+            identity={},
+            style=PromptStyle(choice_instruction=instruction),
+        )
+        record = model.observe(asked, IMAGES, request)[0]
+        assert record.features.keys() & (letters | options) == expected
 
 
 def test_identical_examples_get_identical_records(tiny_llava: Tiny) -> None:

@@ -13,9 +13,11 @@ from sightline.core.errors import ModelError, OutOfMemoryError, StoreError, Usag
 from sightline.core.protocols import Request
 from sightline.core.types import BLANK, CLEAN, Feature
 from sightline.data.examples import load_dataset
+from sightline.data.prompts import PromptStyle
 from sightline.models.fake import FakeModel
 from sightline.store.run import RunStore
-from sightline.workflow.collect import collect, observe_shard, request_for
+from sightline.workflow.collect import collect, observe_shard
+from sightline.workflow.requests import no_letters, request_for
 
 REQUEST = Request(max_new_tokens=4, n_samples=2, layers=(0.5, 1.0), options=True, blank=True)
 
@@ -189,6 +191,30 @@ def test_progress_counts_what_is_committed(dataset, tmp_path):
 def test_only_what_the_estimators_need_is_asked_for(estimator, expected):
     everything = Request(n_samples=5, layers=(0.5,), options=True, blank=True)
     assert request_for([estimator], everything) == expected
+
+
+def test_why_there_are_no_letters_is_said_where_they_were_asked_for():
+    by_text = FakeModel(PromptStyle(choice_instruction="Answer with the option's text."))
+    said = no_letters(["choice_margin", "sequence_probability"], by_text)
+    assert said is not None
+    assert said.startswith("No letter probabilities for choice_margin: the prompt asks for the op")
+    assert len(said.splitlines()) == 1
+    assert no_letters(["choice_margin:scores=options"], by_text) is None
+    assert no_letters(["sequence_probability"], by_text) is None
+    assert no_letters(["choice_margin"], FakeModel()) is None
+
+
+def test_slow_decoding_is_announced(dataset, tmp_path):
+    class Slow(FakeModel):
+        def fingerprint(self):
+            return {**super().fingerprint(), "decoding": "everything read again for every token"}
+
+    said = []
+    collect(Slow(), dataset, tmp_path / "slow", request=REQUEST, announce=said.append)
+    assert "everything read again for every token, which is slower" in said[0]
+    said.clear()
+    collect(FakeModel(), dataset, tmp_path / "fast", request=REQUEST, announce=said.append)
+    assert not said
 
 
 def test_what_is_asked_for_is_enough(dataset, tmp_path):
