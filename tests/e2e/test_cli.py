@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -178,6 +179,8 @@ def test_too_many_bad_rows_exit_1_and_keep_the_others(tmp_path):
         (["runs", "verify", "nowhere"], ["nowhere"]),
         (["import", "nowhere.jsonl"], ["nowhere.jsonl"]),
         (["import"], ["--labels"]),
+        (["collect", "-m", "fake", "-d", "x", "-o", "r", "--column", "bad"], ["question=prompt"]),
+        (["collect", "-m", "fake", "-d", "x", "-o", "r", "--model-args", "b"], ["revision=main"]),
         (["nonsense"], ["nonsense"]),
         (["evaluate", "x", "--fractions", "1,2"], ["--fractions"]),
     ],
@@ -212,6 +215,20 @@ def test_flag_beats_environment_beats_file_beats_default(tmp_path):
     assert settings["temperature"] == {"value": 0.5, "source": "config file"}
     assert settings["top_k"] == {"value": 20, "source": "default"}
     assert not (tmp_path / "y").exists()
+
+
+def test_lists_in_a_config_file_are_what_the_flags_say(tmp_path):
+    config = tmp_path / "run.yaml"
+    config.write_text("layers: [0.5, 1.0]\nestimator: perplexity\nsample-id: [a, b]\nlimit: 1.0\n")
+    command = ("collect", "-m", "fake", "-d", "x", "-o", "y", "--config", config, "--show-config")
+    settings = json.loads(sightline(*command).stdout)
+    assert settings["layers"]["value"] == "0.5,1.0"
+    assert settings["estimators"]["value"] == ["perplexity"]
+    assert settings["sample_ids"]["value"] == ["a", "b"]
+    assert settings["limit"]["value"] == "1.0"
+    assert json.loads(sightline(*command, "-e", "random").stdout)["estimators"]["value"] == [
+        "random"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -282,7 +299,11 @@ def test_doctor_says_what_a_model_shows():
     assert "recorded_confidence" in missing
     assert "sequence_probability" not in missing
     text = sightline("doctor").stdout
-    assert "extra models" in text
+    pyproject = Path(__file__).parents[2] / "pyproject.toml"
+    extras = tomllib.loads(pyproject.read_text())["project"]["optional-dependencies"]
+    assert re.findall(r"^extra (\S+) ", text, re.MULTILINE) == [
+        extra for extra in extras if extra not in ("all", "dev")
+    ]
 
 
 def test_version():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sightline.cli.display import size
-from sightline.cli.options import shared_options, show_config
+from sightline.cli.options import option, shared_options, show_config
 from sightline.core.errors import GateFailedError
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _show_types(figures: SplitFigures) -> None:
 
 
 @click.command("doctor")
-@click.option("--model", "-m", envvar="SIGHTLINE_MODEL", help="Also ask what this model shows.")
+@option("--model", "-m", help="Also ask what this model shows.")
 @shared_options
 @click.pass_context
 def doctor_command(ctx: click.Context, /, **flags: Any) -> int:

@@ -9,10 +9,13 @@ import click
 
 from sightline.cli.display import ProgressLine, duration, stop_on_signal
 from sightline.cli.options import (
+    estimator_option,
     estimator_specs,
     key_values,
+    option,
     parse_layers,
     parse_limit,
+    seed_option,
     shared_options,
     show_config,
 )
@@ -27,32 +30,28 @@ _MODEL_ARGS = ("device_map", "dtype", "revision", "blank_colour")
 
 
 @click.command("collect")
-@click.option(
+@option(
     "--model",
     "-m",
     required=True,
-    envvar="SIGHTLINE_MODEL",
     help="Directory or hub name that transformers loads, or embedded:vlm.",
 )
-@click.option(
+@option(
     "--data",
     "-d",
     required=True,
-    envvar="SIGHTLINE_DATA",
     help="JSONL, CSV, TSV, Parquet, image folder, hf://NAME or scenes:SPLIT.",
 )
-@click.option(
+@option(
     "--images",
-    envvar="SIGHTLINE_IMAGES",
     type=click.Path(file_okay=False),
     help="Folder that relative image paths start from.  [default: the dataset's folder]",
 )
-@click.option(
+@option(
     "--output-path",
     "-o",
     "output",
     required=True,
-    envvar="SIGHTLINE_OUTPUT_PATH",
     type=click.Path(file_okay=False),
     help="The run directory.",
 )
@@ -63,114 +62,83 @@ _MODEL_ARGS = ("device_map", "dtype", "revision", "blank_colour")
     metavar="FIELD=NAME",
     help="Read a field from a column of another name (repeatable).",
 )
-@click.option(
-    "--estimator",
-    "-e",
-    "estimators",
-    multiple=True,
-    envvar="SIGHTLINE_ESTIMATOR",
-    help="Collect only what these need (NAME or NAME:KEY=VALUE; repeatable).",
-)
-@click.option(
+@estimator_option("Collect only what these need (NAME or NAME:KEY=VALUE; repeatable).")
+@option(
     "--samples",
     default=10,
-    show_default=True,
-    envvar="SIGHTLINE_SAMPLES",
     type=click.IntRange(0),
     help="Sampled answers beside the greedy one.",
 )
-@click.option(
+@option(
     "--temperature",
     default=1.0,
-    show_default=True,
-    envvar="SIGHTLINE_TEMPERATURE",
     type=click.FloatRange(0, min_open=True),
     help="Sampling temperature.",
 )
-@click.option(
+@option(
     "--top-p",
     default=1.0,
-    show_default=True,
-    envvar="SIGHTLINE_TOP_P",
     type=click.FloatRange(0, 1, min_open=True),
     help="Nucleus for sampling.",
 )
-@click.option(
+@option(
     "--max-new-tokens",
     default=64,
-    show_default=True,
     type=click.IntRange(1),
-    envvar="SIGHTLINE_MAX_NEW_TOKENS",
     help="Limit on generated tokens per answer.",
 )
-@click.option(
+@option(
     "--top-k",
     default=20,
-    show_default=True,
     type=click.IntRange(0),
-    envvar="SIGHTLINE_TOP_K",
     help="Most likely tokens kept per position.",
 )
-@click.option(
+@option(
     "--layers",
     default="0.25,0.5,0.75,1.0",
-    show_default=True,
-    envvar="SIGHTLINE_LAYERS",
     help="Depths whose hidden states are kept: fractions, layer indices or none.",
 )
-@click.option(
+@option(
     "--options/--no-options",
     default=True,
-    show_default=True,
-    envvar="SIGHTLINE_OPTIONS",
     help="Score the options of multiple choice.",
 )
-@click.option(
+@option(
     "--blank/--no-blank",
     default=True,
-    show_default=True,
-    envvar="SIGHTLINE_BLANK",
     help="Also ask every question with a blank image.",
 )
-@click.option(
+@option(
     "--limit",
     "-L",
-    envvar="SIGHTLINE_LIMIT",
     help="First examples only: a count (100) or a share (0.1).",
 )
 @click.option("--sample-id", "sample_ids", multiple=True, help="Only this example (repeatable).")
-@click.option(
+@option(
     "--batch-size",
     default=8,
-    show_default=True,
     type=click.IntRange(1),
-    envvar="SIGHTLINE_BATCH_SIZE",
     help="Examples at once; halved when memory runs out.",
 )
-@click.option(
+@option(
     "--shard-size",
     default=32,
-    show_default=True,
     type=click.IntRange(1),
-    envvar="SIGHTLINE_SHARD_SIZE",
     help="Examples committed at once.",
 )
-@click.option("--seed", default=0, show_default=True, envvar="SIGHTLINE_SEED", help="Run seed.")
-@click.option("--device", envvar="SIGHTLINE_DEVICE", help="cpu, cuda, cuda:1, mps.")
-@click.option(
+@seed_option("Run seed.")
+@option("--device", help="cpu, cuda, cuda:1, mps.")
+@option(
     "--device-map",
-    envvar="SIGHTLINE_DEVICE_MAP",
     help="Passed to transformers: auto spreads a model over devices.",
 )
-@click.option(
+@option(
     "--dtype",
     default="auto",
-    show_default=True,
-    envvar="SIGHTLINE_DTYPE",
     type=click.Choice(["auto", "bfloat16", "float16", "float32"]),
     help="auto is the checkpoint's, float32 on a CPU.",
 )
-@click.option("--revision", envvar="SIGHTLINE_REVISION", help="Hub revision of the model.")
+@option("--revision", help="Hub revision of the model.")
 @click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the model.")
 @click.option(
     "--model-args",
@@ -180,22 +148,18 @@ _MODEL_ARGS = ("device_map", "dtype", "revision", "blank_colour")
     metavar="KEY=VALUE",
     help="More arguments for loading the model (repeatable).",
 )
-@click.option(
+@option(
     "--instruction",
-    envvar="SIGHTLINE_INSTRUCTION",
     help="Replaces the short-answer instruction; empty for none.",
 )
-@click.option(
+@option(
     "--choice-instruction",
-    envvar="SIGHTLINE_CHOICE_INSTRUCTION",
     help="Replaces the multiple-choice instruction; empty for none.",
 )
-@click.option(
+@option(
     "--fail-on-error",
     default=0.05,
-    show_default=True,
     type=click.FloatRange(0, 1),
-    envvar="SIGHTLINE_FAIL_ON_ERROR",
     help="Share of failed rows above which the exit code is 1.",
 )
 @click.option("--overwrite", is_flag=True, help="Remove an existing run first.")
@@ -231,7 +195,7 @@ def collect_command(ctx: click.Context, /, **flags: Any) -> int:
             flags["data"],
             flags["output"],
             images=flags["images"],
-            columns=key_values(flags["columns"], "--column") or None,
+            columns=key_values(flags["columns"], "--column", "question=prompt") or None,
             estimators=estimator_specs(flags["estimators"]),
             samples=flags["samples"],
             temperature=flags["temperature"],
@@ -321,7 +285,7 @@ def _model_options(flags: dict[str, Any]) -> dict[str, Any]:
             options[name] = flags[name]
     if flags["trust_remote_code"]:
         options["trust_remote_code"] = True
-    for key, value in key_values(flags["model_args"], "--model-args").items():
+    for key, value in key_values(flags["model_args"], "--model-args", "revision=main").items():
         if key not in _MODEL_ARGS:
             raise UsageError(
                 f"--model-args {key}={value}: unknown argument; one of {', '.join(_MODEL_ARGS)} "

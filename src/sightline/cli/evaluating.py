@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sightline.cli.display import ProgressLine
-from sightline.cli.options import estimator_specs, shared_options, show_config
+from sightline.cli.options import (
+    estimator_option,
+    estimator_specs,
+    option,
+    seed_option,
+    shared_options,
+    show_config,
+)
 from sightline.core.errors import GateFailedError, UsageError
 
 if TYPE_CHECKING:
@@ -19,61 +26,40 @@ if TYPE_CHECKING:
 
 @click.command("evaluate")
 @click.argument("runs", nargs=-1, required=True, type=click.Path(file_okay=False))
-@click.option(
-    "--estimator",
-    "-e",
-    "estimators",
-    multiple=True,
-    envvar="SIGHTLINE_ESTIMATOR",
-    help="NAME or NAME:KEY=VALUE (repeatable).  [default: all that can score any answer]",
-)
-@click.option(
+@estimator_option("NAME or NAME:KEY=VALUE (repeatable).  [default: all that can score any answer]")
+@option(
     "--grader",
     default="auto",
-    show_default=True,
-    envvar="SIGHTLINE_GRADER",
     help="auto, labels, recorded, exact, vqa, choice, yes_no, numeric, rouge_l, token_f1 or judge; "
     "settings as NAME:KEY=VALUE.",
 )
 @click.option("--judge", help="The model behind --grader judge: a directory, hub name or embedded.")
-@click.option(
+@option(
     "--calibrator",
     default="platt",
-    show_default=True,
-    envvar="SIGHTLINE_CALIBRATOR",
     help="temperature, platt, beta, isotonic or histogram.",
 )
-@click.option(
+@option(
     "--threshold",
     default=0.5,
-    show_default=True,
     type=click.FloatRange(0, 1, min_open=True),
-    envvar="SIGHTLINE_THRESHOLD",
     help="An answer is right when its correctness reaches this (graders may give part marks).",
 )
-@click.option(
+@option(
     "--condition",
     default="clean",
-    show_default=True,
-    envvar="SIGHTLINE_CONDITION",
     help="Which records are judged.",
 )
-@click.option(
+@option(
     "--seeds",
     default=5,
-    show_default=True,
     type=click.IntRange(1),
-    envvar="SIGHTLINE_SEEDS",
     help="Number of splits.",
 )
-@click.option(
-    "--seed", default=0, show_default=True, envvar="SIGHTLINE_SEED", help="First split seed."
-)
-@click.option(
+@seed_option("First split seed.")
+@option(
     "--fractions",
     default="0.4,0.2,0.4",
-    show_default=True,
-    envvar="SIGHTLINE_FRACTIONS",
     help="Shares for train, calibration and test.",
 )
 @click.option(
@@ -82,12 +68,10 @@ if TYPE_CHECKING:
     type=click.Path(dir_okay=False),
     help="JSON of {group: train|calibration|test}; replaces the seeds.",
 )
-@click.option(
+@option(
     "--resamples",
     default=1000,
-    show_default=True,
     type=click.IntRange(100),
-    envvar="SIGHTLINE_RESAMPLES",
     help="Bootstrap resamples.",
 )
 @click.option(
@@ -208,12 +192,11 @@ def _given_split(path: str | None) -> dict[str, str] | None:
 
 @click.command("report")
 @click.argument("runs", nargs=-1, required=True, type=click.Path(file_okay=False))
-@click.option(
+@option(
     "--output-path",
     "-o",
     "output",
     type=click.Path(dir_okay=False),
-    envvar="SIGHTLINE_OUTPUT_PATH",
     help="The HTML file.  [default: evaluation/report.html of the first run]",
 )
 @click.option("--title", help="Heading of the page.")

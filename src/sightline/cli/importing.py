@@ -8,20 +8,18 @@ from typing import Any
 
 import click
 
-from sightline.cli.options import shared_options, show_config
+from sightline.cli.options import option, shared_options, show_config
 from sightline.core.errors import UsageError
 
 
 @click.command("import")
 @click.argument("source", type=click.Path(dir_okay=False), required=False)
-@click.option(
+@option(
     "--output-path",
     "-o",
     "output",
     type=click.Path(file_okay=False),
-    envvar="SIGHTLINE_OUTPUT_PATH",
     default="runs",
-    show_default=True,
     help="Folder that receives one run directory per model.",
 )
 @click.option(

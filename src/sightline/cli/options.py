@@ -27,6 +27,29 @@ _SOURCES = {
 }
 
 
+def option(*flags: str, **settings: Any) -> Callable[[F], F]:
+    """A flag that the environment variable ``SIGHTLINE_FLAG`` sets too, and that shows its default.
+
+    Args:
+        flags: As `click.option` takes them; the first long one names the variable.
+        settings: As `click.option` takes them.
+    """
+    long = next(flag for flag in flags if flag.startswith("--")).partition("/")[0]
+    settings["envvar"] = "SIGHTLINE_" + long.removeprefix("--").replace("-", "_").upper()
+    settings["show_default"] = "default" in settings
+    return click.option(*flags, **settings)
+
+
+def estimator_option(purpose: str) -> Callable[[F], F]:
+    """Adds --estimator, read by `estimator_specs`."""
+    return option("--estimator", "-e", "estimators", multiple=True, help=purpose)
+
+
+def seed_option(purpose: str) -> Callable[[F], F]:
+    """Adds --seed."""
+    return option("--seed", default=0, help=purpose)
+
+
 def shared_options(command: F) -> F:
     """Adds --config, --show-config, --display and --json."""
     for decorate in (
@@ -84,6 +107,7 @@ def _read_config(ctx: click.Context, _param: click.Parameter, value: str | None)
         for option in (*param.opts, *param.secondary_opts)
         if option.startswith("--")
     }
+    params = {param.name: param for param in ctx.command.params}
     known |= {param.name: param.name for param in ctx.command.params if param.name}
     merged: dict[str, Any] = {}
     for key, setting in settings.items():
@@ -93,8 +117,15 @@ def _read_config(ctx: click.Context, _param: click.Parameter, value: str | None)
                 f"{value}: unknown setting {str(key)!r}; one of the flags of "
                 f"'sightline {ctx.info_name}' is required. See --help."
             )
-        merged[name] = setting
+        merged[name] = _as_flag(params[name], setting)
     ctx.default_map = {**(ctx.default_map or {}), **merged}
+
+
+def _as_flag(param: click.Parameter, setting: Any) -> Any:
+    """A setting of a file as its flag takes it: a list if it repeats, else joined by commas."""
+    if getattr(param, "multiple", False):
+        return setting if isinstance(setting, list) else [setting]
+    return ",".join(map(str, setting)) if isinstance(setting, list) else setting
 
 
 def show_config(ctx: click.Context) -> None:
@@ -110,14 +141,14 @@ def show_config(ctx: click.Context) -> None:
     click.echo(json.dumps(settings, indent=1, default=str))
 
 
-def key_values(values: tuple[str, ...], flag: str) -> dict[str, str]:
+def key_values(values: tuple[str, ...], flag: str, example: str) -> dict[str, str]:
     """Parses repeated ``key=value`` (or one comma-separated list of them)."""
     out: dict[str, str] = {}
     for part in (p for value in values for p in value.split(",") if p):
         key, sign, text = part.partition("=")
         if not sign or not key:
             raise UsageError(
-                f"{flag} {part!r}; key=value is required. For example: {flag} revision=main."
+                f"{flag} {part!r}; key=value is required. For example: {flag} {example}."
             )
         out[key.strip()] = text.strip()
     return out

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from sightline.core.errors import MissingExtraError
 from sightline.core.protocols import Request, VisionLanguageModel
 from sightline.core.records import link
 from sightline.core.types import CLEAN, Example, Feature, Record
@@ -22,6 +21,7 @@ EXTRAS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "models": (("torch", "transformers"), "collect from local models, embedded ones included"),
     "report": (("jinja2", "matplotlib"), "the HTML report"),
     "datasets": (("datasets",), "datasets by hub name (hf://…)"),
+    "xlsx": (("openpyxl",), "recorded answers in Excel workbooks"),
 }
 """Extra to the packages it brings and what they are for."""
 
@@ -140,10 +140,3 @@ def _devices() -> tuple[str, ...]:
     if torch.backends.mps.is_available():
         devices.append("mps")
     return tuple(devices)
-
-
-def require_models_extra() -> None:
-    """Raises MissingExtraError unless local models can be loaded."""
-    for package in EXTRAS["models"][0]:
-        if find_spec(package) is None:
-            raise MissingExtraError(package, "models", "collecting from a local model")
