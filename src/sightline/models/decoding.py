@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -87,7 +88,9 @@ def decode(
     device = start.log_probs.device
     decoded = [Decoded() for _ in range(prompts * width)]
     details = [Detail() for _ in range(prompts)]
-    draws = torch.as_tensor(uniforms.reshape(prompts * samples, uniforms.shape[2]), device=device)
+    draws = torch.as_tensor(
+        uniforms.reshape(prompts * samples, uniforms.shape[2]), device=_precise(device)
+    )
     eos = torch.as_tensor(list(eos_ids), device=device)
     # Row numbers of the batch; every prompt's first row is its greedy one.
     alive = torch.arange(prompts * width, device=device)
@@ -100,11 +103,10 @@ def decode(
         tokens = torch.empty_like(alive)
         tokens[greedy] = log_probs[greedy].argmax(-1)
         if samples:
-            own = alive[~greedy]
+            own = alive[~greedy].to(draws.device)
             draw = draws[own - own // width - 1, step]
             tokens[~greedy] = _drawn(log_probs[~greedy], draw, sampling)
         chosen = log_probs.gather(1, tokens[:, None])[:, 0]
-        _require_finite(chosen)
         _record(decoded, alive, tokens, chosen, ended)
         kept = (greedy & ~ended).nonzero()[:, 0]
         owners = [details[i] for i in (alive[kept] // width).tolist()]
@@ -146,7 +148,8 @@ def score(
     """
     device = start.log_probs.device
     index = torch.as_tensor(list(rows), device=device)
-    first = start.log_probs[index, [ids[0] for ids in continuations]].double().cpu().numpy()
+    begins = torch.as_tensor([ids[0] for ids in continuations], device=device)
+    first = start.log_probs[index, begins].cpu().double().numpy()
     longest = max(len(ids) for ids in continuations)
     if longest == 1:
         return [value.reshape(1) for value in first]
@@ -155,7 +158,7 @@ def score(
         padded[row, : len(ids)] = torch.as_tensor(ids)
     padded = padded.to(device)
     logits = start.continued(index, room=longest).feed(padded[:, :-1]).logits
-    rest = _chosen(logits, padded[:, 1:]).double().cpu().numpy()
+    rest = _chosen(logits, padded[:, 1:]).cpu().double().numpy()
     scored = [
         np.concatenate([first[row : row + 1], rest[row, : len(ids) - 1]])
         for row, ids in enumerate(continuations)
@@ -188,8 +191,13 @@ def _chosen(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     )
 
 
+def _precise(device: torch.device) -> torch.device:
+    """Where double precision is to be had: Apple's GPUs have none."""
+    return torch.device("cpu") if device.type == "mps" else device
+
+
 def _drawn(log_probs: torch.Tensor, uniform: torch.Tensor, sampling: Sampling) -> torch.Tensor:
-    probs = torch.softmax(log_probs.double() / sampling.temperature, -1)
+    probs = torch.softmax(log_probs.to(uniform.device).double() / sampling.temperature, -1)
     if sampling.top_p < 1:
         ranked, order = probs.sort(stable=True, dim=-1, descending=True)
         outside = ranked.cumsum(-1) - ranked >= sampling.top_p
@@ -199,12 +207,7 @@ def _drawn(log_probs: torch.Tensor, uniform: torch.Tensor, sampling: Sampling) -
     # Below the total, so that rounding never picks a token of probability zero behind the last.
     below = torch.nextafter(total, torch.zeros_like(total))
     target = torch.minimum(uniform[:, None] * total, below)
-    return torch.searchsorted(steps, target, right=True)[:, 0]
-
-
-def _require_finite(chosen: torch.Tensor) -> None:
-    if not bool(torch.isfinite(chosen).all()):
-        raise ModelError(_NOT_FINITE)
+    return torch.searchsorted(steps, target, right=True)[:, 0].to(log_probs.device)
 
 
 def _record(
@@ -214,8 +217,11 @@ def _record(
     chosen: torch.Tensor,
     ended: torch.Tensor,
 ) -> None:
-    values = zip(alive.tolist(), tokens.tolist(), chosen.tolist(), ended.tolist(), strict=True)
-    for row, token, logprob, done in values:
+    # A GPU is waited for once per transfer.
+    rows, ids, over = torch.stack([alive, tokens, ended.long()]).tolist()
+    for row, token, logprob, done in zip(rows, ids, chosen.tolist(), over, strict=True):
+        if not math.isfinite(logprob):
+            raise ModelError(_NOT_FINITE)
         if not done:
             decoded[row].ids.append(token)
             decoded[row].logprobs.append(min(logprob, 0.0))

@@ -39,6 +39,7 @@ _TOKENIZERS = (
 )
 _PROCESSORS = ("processor_config.json", "preprocessor_config.json")
 _OTHER_WEIGHTS = (".bin", ".pt", ".gguf")
+_FULL = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
 _AGAIN = "Download the model again."
 
 
@@ -176,6 +177,12 @@ def _shape(size: Iterable[int]) -> str:
     return " x ".join(map(str, size)) or "one number"
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out, as Python, PyTorch, CUDA or cuBLAS say it."""
+    said = isinstance(error, RuntimeError) and any(words in str(error) for words in _FULL)
+    return said or isinstance(error, MemoryError)
+
+
 @contextlib.contextmanager
 def refusals(spec: str, files: str, required: str) -> Iterator[None]:
     """Turns what the library raises over a model's files into one line.
@@ -190,7 +197,6 @@ def refusals(spec: str, files: str, required: str) -> Iterator[None]:
     Raises:
         UsageError: The library refused the files, or memory ran out.
     """
-    import torch
     from huggingface_hub.errors import StrictDataclassError
     from jinja2 import TemplateError
     from safetensors import SafetensorError
@@ -205,10 +211,7 @@ def refusals(spec: str, files: str, required: str) -> Iterator[None]:
     except UsageError:
         raise
     except Exception as error:
-        memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-            isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-        )
-        if memory:
+        if out_of_memory(error):
             raise UsageError(
                 f"{spec} does not fit into memory; room for all of its weights is required. "
                 "Choose --dtype bfloat16, --device-map auto or a smaller model."

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from sightline.core.errors import ModelError, OutOfMemoryError, UsageError
+from sightline.core.errors import ModelError, OutOfMemoryError, SightlineError, UsageError
 from sightline.core.protocols import Request
 from sightline.core.types import BLANK, CLEAN, Example, Feature, Record
 from sightline.data.prompts import PromptStyle, user_text
@@ -35,6 +35,7 @@ from sightline.models.decoding import (
 from sightline.models.inputs import InputBuilder, blank_images
 from sightline.models.options import BLANK_OF, OptionTexts, option_features, option_texts
 from sightline.models.prefill import Prefill, prefill
+from sightline.models.soundness import out_of_memory
 from sightline.models.verification import Decoding, decoding_of
 
 if TYPE_CHECKING:
@@ -376,11 +377,16 @@ def _model_errors() -> Iterator[None]:
     """Turns what a model's forward pass raises into errors the caller can act on."""
     try:
         yield
-    except (torch.cuda.OutOfMemoryError, MemoryError) as error:
-        raise OutOfMemoryError(_one_line(error, "memory ran out")) from error
-    except RuntimeError as error:
-        if "can't allocate memory" in str(error) or "out of memory" in str(error):
+    except (RuntimeError, MemoryError) as error:
+        if out_of_memory(error):
             raise OutOfMemoryError(_one_line(error, "memory ran out")) from error
+        if isinstance(error, torch.AcceleratorError):
+            # Whatever is asked of the device afterwards fails too: no example is to blame.
+            raise SightlineError(
+                f"The device failed ({' '.join(str(error).split())[:200]}); a working one is "
+                "required. What was committed is kept: run the same command again, on another "
+                "device if it fails again."
+            ) from error
         raise ModelError(_one_line(error, "the model failed")) from error
 
 

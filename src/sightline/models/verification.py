@@ -18,6 +18,7 @@ from sightline.core.errors import ModelError, UsageError
 from sightline.models.decoding import score
 from sightline.models.inputs import InputBuilder
 from sightline.models.prefill import prefill
+from sightline.models.soundness import out_of_memory
 
 TESTED = frozenset(
     {
@@ -69,7 +70,7 @@ def decoding_of(model: Any, inputs: InputBuilder, image_token_id: int | None) ->
             start = prefill(model, tensors, image_token_id=image_token_id, recompute=recompute)
             return np.stack(score(start, range(len(rows)), [answer] * len(rows)))
         except _FAILURES as error:
-            if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            if out_of_memory(error):
                 raise UsageError(
                     f"Memory ran out when {model.config.model_type} was tried on one small image; "
                     "room for weights and an answer is required. Choose --dtype bfloat16, "

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny_models import Tiny, example, picture
 
-from sightline.core.errors import ModelError, OutOfMemoryError, UsageError
+from sightline.core.errors import ModelError, OutOfMemoryError, SightlineError, UsageError
 from sightline.core.protocols import Request, VisionLanguageModel
 from sightline.core.types import Feature
 from sightline.data.prompts import PromptStyle
@@ -80,6 +80,7 @@ def test_sampling_settings_of_the_model_are_not_applied(tiny_llava: Tiny) -> Non
             "memory ran out",
         ),
         (torch.cuda.OutOfMemoryError("CUDA out of memory.\nTried 2 GiB"), OutOfMemoryError, "ran"),
+        (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling"), OutOfMemoryError, "ran out"),
         (RuntimeError("shape\n mismatch"), ModelError, "RuntimeError: shape mismatch; the model"),
         (ValueError("image tokens do not match"), ModelError, "refused its inputs"),
     ],
@@ -98,6 +99,19 @@ def test_failures_of_the_model_are_one_line_errors(
         handle.remove()
     assert type(caught.value) is expected
     assert "\n" not in str(caught.value)
+
+
+def test_a_failed_device_blames_no_example(tiny_llava: Tiny) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise torch.AcceleratorError("CUDA error: device-side assert triggered\n")
+
+    handle = tiny_llava.model.model.language_model.layers[1].register_forward_pre_hook(fail)
+    try:
+        with pytest.raises(SightlineError, match=r"The device failed .CUDA error") as caught:
+            tiny_llava.observer().observe(ASKED, IMAGES, Request(max_new_tokens=2))
+    finally:
+        handle.remove()
+    assert not isinstance(caught.value, ModelError)
 
 
 def test_memory_that_runs_out_at_loading_is_no_slow_decoding(
