@@ -20,6 +20,11 @@ WIDTH = 120
 
 METRICS = ("auroc", "within_type_auroc", "prr", "aurc", "ece", "brier")
 NARROW = ("auroc", "prr", "ece")
+"""Figures for a narrower terminal; the first of them where even these leave names no room."""
+
+NAME, FIGURE = 24, 15
+"""Columns for an estimator's name and n, and for a figure with its interval."""
+
 RAW = " Raw: the score as it is on all rows, where no held-out figure is defined."
 
 
@@ -52,7 +57,7 @@ def print_leaderboard(evaluation: Evaluation, *, top: int = 15, file: TextIO | N
     if not shown:
         console.print(Text("no estimator could score any answer"))
         return
-    console.print(_table(evaluation, shown, wide=console.width >= WIDTH))
+    console.print(_table(evaluation, shown, console.width))
     left_out = len(evaluation.estimators) - len(shown)
     if left_out:
         console.print(Text(f"{left_out} more in the report", style="dim"))
@@ -106,11 +111,12 @@ def _shown(evaluation: Evaluation, top: int) -> list[EstimatorResult]:
     return [e for e in evaluation.estimators if e.control or e.name in keep]
 
 
-def _table(evaluation: Evaluation, shown: list[EstimatorResult], *, wide: bool) -> Table:
-    metrics = METRICS if wide else NARROW
+def _table(evaluation: Evaluation, shown: list[EstimatorResult], width: int) -> Table:
+    fitting = max(1, (width - NAME) // FIGURE)
+    metrics = METRICS if width >= WIDTH else NARROW[:fitting]
     reasons = _reasons(shown, METRICS)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("estimator", overflow="fold")
+    table.add_column("estimator", overflow="fold", min_width=8)
     table.add_column("n", justify="right", no_wrap=True)
     for metric in metrics:
         table.add_column(numbers.STYLES[metric].label, justify="right", no_wrap=True)

@@ -155,7 +155,7 @@ def collect(
     rejected = dataset.rejected
     decoding = manifest.model.get("decoding", FASTEST)
     if decoding != FASTEST:
-        announce(f"This model can only be decoded with {decoding}, which is slower.")
+        announce(f"This model allows only: {decoding}. That is slower, with the same results.")
     store = _opened(path, manifest, dataset, overwrite=overwrite)
     examples = store.examples()
     shards = list(_shards(examples, shard_size))

@@ -93,3 +93,21 @@ def test_a_narrow_terminal_gets_fewer_columns(monkeypatch: pytest.MonkeyPatch) -
     assert "AUROC" in text
     assert "Brier" not in text
     assert max(len(line) for line in text.splitlines()) <= 80
+
+
+@pytest.mark.parametrize("width", [30, 40, 50, 60, 80, 100])
+def test_a_narrow_terminal_keeps_every_name(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("NO_COLOR", "1")
+    out = Terminal()
+    run = evaluation()
+    print_leaderboard(run, top=3, file=out)
+    plain = re.sub("\x1b\\[[0-9;]*m", "", out.getvalue())
+    assert max(len(line) for line in plain.splitlines()) <= width
+    rows = plain[plain.index("AUROC") :].splitlines()
+    first = "".join(row.split("  ")[0].split(" ")[0] for row in rows)
+    for result in run.estimators[:3]:
+        assert result.name in first
+    auroc = run.estimators[0].heldout["auroc"]
+    assert f"{auroc.value:.3f}" in plain
+    assert f"{auroc.low:.3f}–{auroc.high:.3f}" in plain

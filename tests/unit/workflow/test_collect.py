@@ -211,7 +211,7 @@ def test_slow_decoding_is_announced(dataset, tmp_path):
 
     said = []
     collect(Slow(), dataset, tmp_path / "slow", request=REQUEST, announce=said.append)
-    assert "everything read again for every token, which is slower" in said[0]
+    assert "everything read again for every token. That is slower, with the same" in said[0]
     said.clear()
     collect(FakeModel(), dataset, tmp_path / "fast", request=REQUEST, announce=said.append)
     assert not said
