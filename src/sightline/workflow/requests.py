@@ -67,6 +67,6 @@ def no_letters(estimators: Sequence[str], model: VisionLanguageModel) -> str | N
     if not needing or style.asks_for_letters:
         return None
     return (
-        f"No letter probabilities for {', '.join(needing)}: the prompt asks for the option's text "
+        f"No letter probabilities for {', '.join(needing)}: the prompt asks for no letter "
         f"({style.choice_instruction!r}). Use scores=options, or change --choice-instruction."
     )

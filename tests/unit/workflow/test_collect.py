@@ -197,7 +197,7 @@ def test_why_there_are_no_letters_is_said_where_they_were_asked_for():
     by_text = FakeModel(PromptStyle(choice_instruction="Answer with the option's text."))
     said = no_letters(["choice_margin", "sequence_probability"], by_text)
     assert said is not None
-    assert said.startswith("No letter probabilities for choice_margin: the prompt asks for the op")
+    assert said.startswith("No letter probabilities for choice_margin: the prompt asks for no let")
     assert len(said.splitlines()) == 1
     assert no_letters(["choice_margin:scores=options"], by_text) is None
     assert no_letters(["sequence_probability"], by_text) is None
