@@ -7,7 +7,7 @@ Prints one JSON document. Three ways alternate in one run, after one unmeasured 
 - ``generate``: the library's ``generate`` greedy and again with ``num_return_sequences=10``, on
   inputs prepared beforehand (their image decoding and processing is not counted).
 - ``bare``: prefill and decode loop of the same rows that keeps only the tokens, on the same
-  prepared inputs.
+  prepared inputs, with the library's own cache (which copies itself for every token).
 
 Gates: collect / generate at most 0.35, collect / bare at most 1.25 (wall time, medians of the
 per-round ratios).
