@@ -52,7 +52,7 @@ def collect(
     batch_size: int = 8,
     shard_size: int = 32,
     overwrite: bool = False,
-    style: PromptStyle | None = None,
+    style: PromptStyle | Mapping[str, str] | None = None,
     model_options: Mapping[str, Any] | None = None,
     announce: Callable[[str], None] = lambda _: None,
     progress: Callable[[CollectProgress], None] = lambda _: None,
@@ -81,7 +81,8 @@ def collect(
         batch_size: Examples observed at once.
         shard_size: Examples committed at once.
         overwrite: Remove an existing run first.
-        style: How questions are worded; the model's own or the default style if None.
+        style: How questions are worded; the model's own or the default style if None. A mapping
+            changes single fields of that.
         model_options: Passed to `sightline.models.load_model` (device_map, dtype, revision, …).
         announce: Called with one line on size and scope before the first example is observed.
         progress: Called after every shard.

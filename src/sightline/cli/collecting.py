@@ -22,7 +22,6 @@ from sightline.cli.options import (
 from sightline.core.errors import SightlineError, UsageError
 
 if TYPE_CHECKING:
-    from sightline.data.prompts import PromptStyle
     from sightline.workflow.collect import CollectProgress, CollectResult
 
 
@@ -261,11 +260,9 @@ def _printable(text: str) -> str:
     return printable(text)
 
 
-def _style(flags: dict[str, Any]) -> PromptStyle | None:
-    """The default style with the instructions that were given, or None to use the model's own."""
-    from sightline.data.prompts import PromptStyle
-
-    given = {
+def _style(flags: dict[str, Any]) -> dict[str, str]:
+    """The instructions that were given, which change the model's own style."""
+    return {
         name: flags[flag]
         for flag, name in (
             ("instruction", "short_instruction"),
@@ -273,7 +270,6 @@ def _style(flags: dict[str, Any]) -> PromptStyle | None:
         )
         if flags[flag] is not None
     }
-    return PromptStyle(**given) if given else None
 
 
 def _model_options(flags: dict[str, Any]) -> dict[str, Any]:

@@ -83,10 +83,6 @@ class ImageLimits:
     max_aspect: int | float = math.inf
 
 
-SERVER_LIMITS = ImageLimits(max_bytes=20_000_000, min_side=14, max_aspect=200)
-"""For images that strangers send: tiny and thread-like ones have crashed model servers."""
-
-
 def decode(
     source: bytes | Path,
     limits: ImageLimits = ImageLimits(),

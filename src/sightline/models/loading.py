@@ -37,7 +37,7 @@ def load_model(
     dtype: str = "auto",
     revision: str | None = None,
     trust_remote_code: bool = False,
-    style: PromptStyle | None = None,
+    style: PromptStyle | Mapping[str, str] | None = None,
     blank_colour: str = "white",
 ) -> VisionLanguageModel:
     """Loads a model that can be observed.
@@ -53,7 +53,7 @@ def load_model(
         revision: Branch, tag or commit of a hub model.
         trust_remote_code: Run Python code that comes with the model; never taken from data.
         style: How examples become text; None = the model directory's own style file, else the
-            default.
+            default. A mapping changes single fields of that.
         blank_colour: Colour of the image that stands for "no image".
 
     Raises:
@@ -65,7 +65,7 @@ def load_model(
     if spec == "fake":
         from sightline.models.fake import FakeModel
 
-        return FakeModel(style=style or PromptStyle())
+        return FakeModel(style=_chosen_style(PromptStyle(), style))
     found = find_checkpoint(
         spec,
         device_map=device_map,
@@ -80,7 +80,7 @@ def load_model(
 
     if found.is_local:
         require_readers(found.directory, text=True)
-    own_style = _own_style(found.directory) if style is None else style
+    own_style = _chosen_style(_own_style(found.directory), style)
     required = "an image-text-to-text model of transformers"
     settings: dict[str, Any] = _hub_settings(found, revision, trust_remote_code)
     with quiet(transformers), refusals(spec, _WEIGHTS, required):
@@ -259,6 +259,12 @@ def _weight_settings(found: Checkpoint) -> dict[str, Any]:
         "output_loading_info": True,
         "ignore_mismatched_sizes": True,  # they are in the report, with both shapes
     }
+
+
+def _chosen_style(own: PromptStyle, asked: PromptStyle | Mapping[str, str] | None) -> PromptStyle:
+    if isinstance(asked, PromptStyle):
+        return asked
+    return PromptStyle.from_dict({**own.to_dict(), **(asked or {})})
 
 
 def _own_style(directory: Path) -> PromptStyle:

@@ -18,7 +18,6 @@ from sightline.core.errors import ImageError
 from sightline.core.types import ImageRef
 from sightline.data.images import (
     DECODE_POLICY,
-    SERVER_LIMITS,
     ImageLimits,
     decode,
     hash_image_file,
@@ -174,13 +173,16 @@ def test_limits_are_checked_before_pixels_are_decoded():
         decode(encode(gradient(), "PNG"), ImageLimits(max_pixels=10))
 
 
-def test_server_limits_refuse_tiny_and_thread_like_images():
+STRICT = ImageLimits(max_bytes=20_000_000, min_side=14, max_aspect=200)
+
+
+def test_limits_refuse_tiny_and_thread_like_images():
     tiny = encode(Image.new("RGB", (1, 1)), "PNG")
     thread = encode(Image.new("RGB", (4_000, 15)), "PNG")
     with pytest.raises(ImageError, match="at least 14"):
-        decode(tiny, SERVER_LIMITS)
+        decode(tiny, STRICT)
     with pytest.raises(ImageError, match="200-fold"):
-        decode(thread, SERVER_LIMITS)
+        decode(thread, STRICT)
     assert decode(tiny).size == (1, 1)
     assert decode(thread).size == (4_000, 15)
 

@@ -152,3 +152,10 @@ def test_a_model_brings_its_own_prompt_style(copied: Path) -> None:
     (copied / "prompt_style.json").write_text('{"short_instruction": "One word."}')
     style = load_model(str(copied)).fingerprint()["prompt_style"]
     assert style["short_instruction"] == "One word."
+
+
+def test_a_changed_instruction_keeps_the_rest_of_the_models_own_style():
+    model = load_model("embedded:vlm", style={"short_instruction": "Be brief."})
+    style = model.fingerprint()["prompt_style"]
+    assert style["short_instruction"] == "Be brief."
+    assert style["choice_instruction"] == "Answer with the option's text."
