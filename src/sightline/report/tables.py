@@ -39,7 +39,7 @@ def raw(result: EstimatorResult, metric: str) -> Estimate:
 
 
 def leading(estimators: Sequence[EstimatorResult], metric: str) -> str | None:
-    """Best held-out value of a column as it is printed, controls aside; None where there is none.
+    """Best held-out value of a column as it is printed; None where there is none.
 
     As printed, so that of two figures that read the same none is set apart.
     """
@@ -47,12 +47,25 @@ def leading(estimators: Sequence[EstimatorResult], metric: str) -> str | None:
     values = [
         value
         for result in estimators
-        if not result.control and (value := heldout(result, metric).value) is not None
+        if may_lead(result, estimators, metric)
+        and (value := heldout(result, metric).value) is not None
     ]
     if not values:
         return None
     best = max(values) if rule.direction == "higher" else min(values)
     return numbers.number(best, numbers.STYLES[metric])
+
+
+def may_lead(result: EstimatorResult, estimators: Sequence[EstimatorResult], metric: str) -> bool:
+    """Whether a figure may be set apart as the best of its column.
+
+    Not of a control, nor of an estimator that sees fewer than half as many rows as another, nor,
+    in calibration, of the base rate.
+    """
+    most = max(other.scored for other in estimators)
+    probability = metric in ("ece", "brier")
+    base_rate = probability and result.calibration == "base rate"
+    return not result.control and 2 * result.scored >= most and not base_rate
 
 
 def marks(result: EstimatorResult, evaluation: Evaluation) -> tuple[str, ...]:
@@ -83,15 +96,11 @@ def leaderboard(evaluation: Evaluation) -> Table:
     rows = []
     for result in evaluation.estimators:
         auroc = heldout(result, "auroc")
-        figures = [
-            numbers.cell(heldout(result, metric), metric, notes, row_n=auroc.n)
-            for metric in LEADERBOARD
-        ]
-        if not result.control:
-            figures = [
-                replace(figure, best=figure.text == best[metric])
-                for figure, metric in zip(figures, LEADERBOARD, strict=True)
-            ]
+        figures = []
+        for metric in LEADERBOARD:
+            figure = numbers.cell(heldout(result, metric), metric, notes, row_n=auroc.n)
+            leads = may_lead(result, evaluation.estimators, metric)
+            figures.append(replace(figure, best=leads and figure.text == best[metric]))
         rows.append(
             Row(
                 inert(result.name),
@@ -110,7 +119,8 @@ def leaderboard(evaluation: Evaluation) -> Table:
     return Table(
         caption=(
             f"Held-out figures with {_level(evaluation)} intervals, ordered by AUROC. "
-            "The best value of each column, controls aside, is set in bold."
+            "The best value of each column is set in bold, controls, base rates and estimators "
+            "that see few of the rows aside."
         ),
         corner="Estimator",
         headings=(

@@ -251,14 +251,22 @@ def split_gates(figures: SplitFigures) -> tuple[Gate, ...]:
 
 
 def prior_gate(prior: SplitFigures, grounded: SplitFigures) -> Gate:
-    """Whether a language prior makes a model confidently wrong where the prior misleads."""
-    with_prior, without = prior.confident_wrong_conflict, grounded.confident_wrong_conflict
-    shown = ["not defined" if share is None else f"{share:.3f}" for share in (with_prior, without)]
+    """Whether a language prior makes a model confidently wrong more often, beyond chance.
+
+    Both models are asked the same questions; the interval is that of two independent shares, which
+    is the wider one.
+    """
+    shares = prior.confident_wrong, grounded.confident_wrong
+    variance = sum(
+        share * (1 - share) / figures.n
+        for share, figures in zip(shares, (prior, grounded), strict=True)
+    )
+    lowest = shares[0] - shares[1] - 1.96 * math.sqrt(variance)
     return Gate(
         f"misled by its prior on {prior.split}",
-        "confidently wrong on unusual colours at least twice as often as the grounded model",
-        f"{shown[0]} against {shown[1]}",
-        with_prior is not None and without is not None and with_prior >= 2 * without,
+        "confidently wrong more often than the grounded model, beyond chance",
+        f"{shares[0]:.3f} against {shares[1]:.3f}, at least {lowest:+.3f} with 95 % confidence",
+        lowest > 0,
     )
 
 

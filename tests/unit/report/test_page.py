@@ -173,3 +173,20 @@ def test_protocol_says_how_it_was_measured() -> None:
     assert facts["Intervals"].detail is not None
     assert "1,000 resamples" in facts["Intervals"].detail
     assert facts["Baseline"].text == BASELINE
+
+
+def test_no_control_base_rate_or_estimator_of_few_rows_is_set_apart() -> None:
+    run = evaluation()
+    first, second, third, *others = run.estimators
+    perfect = Estimate(0.999, 0.99, 1.0, n=20)
+    few = replace(first, scored=20, heldout={**first.heldout, "auroc": perfect})
+    flat = replace(
+        second,
+        calibration="base rate",
+        heldout={**second.heldout, "ece": Estimate(0.0001, 0.0, 0.01, n=300)},
+    )
+    table = page(replace(run, estimators=(few, flat, third, *others))).runs[0].leaderboard
+    texts = {cell.text for row in table.rows for cell in row.cells if cell.best}
+    assert "0.999" not in texts
+    assert "0.000" not in texts
+    assert texts
