@@ -76,7 +76,7 @@ def _responses(row: Mapping[str, Any]) -> dict[str, Any]:
         return {"answer": found}
     if isinstance(found, list) and found:
         if all(isinstance(item, str) for item in found):
-            return {"answer": found[0], "samples": found}
+            return {"answer": found[0], "samples": found[1:]}
         if all(isinstance(item, list) and len(item) == 2 for item in found):
             return {"option_logprobs": [item[0] for item in found]}
     raise DataError(f"filtered_resps is {shown(found)}, neither an answer nor log-likelihoods")
