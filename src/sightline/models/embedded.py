@@ -71,6 +71,15 @@ EMBEDDED: Mapping[str, EmbeddedModel] = MappingProxyType(
             checkpoint="seed 0, step 4100, balanced mixture without a language prior",
             gates="passed with one training seed; not for option letters; the card has the numbers",
         ),
+        "vlm-prior": EmbeddedModel(
+            name="vlm-prior",
+            path=_weights("vlm-prior"),
+            architecture="LlavaForConditionalGeneration",
+            description="the same with a language prior, so that its probabilities are biased",
+            checkpoint="from vlm, 1500 steps of the language model on a mixture with a prior",
+            gates="passed with one training seed; not for option letters; the card has the numbers",
+            has_prior=True,
+        ),
         "clip": EmbeddedModel(
             name="clip",
             path=_weights("clip"),
