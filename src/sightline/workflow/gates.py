@@ -214,7 +214,12 @@ def split_gates(figures: SplitFigures) -> tuple[Gate, ...]:
     """What a model must show on one split."""
     weakest = min(figures.types, key=lambda row: row.gain)
     quartiles = figures.quartiles
-    falls = all(a >= b for a, b in pairwise(quartiles))
+    quarter = figures.n / 4
+    falls = all(
+        harder - easier
+        <= 1.96 * math.sqrt((easier * (1 - easier) + harder * (1 - harder)) / quarter)
+        for easier, harder in pairwise(quartiles)
+    )
     within = figures.auroc_within
     return (
         Gate(
@@ -231,7 +236,7 @@ def split_gates(figures: SplitFigures) -> tuple[Gate, ...]:
         ),
         Gate(
             f"harder is worse on {figures.split}",
-            "falls over difficulty quartiles, by at least 0.15",
+            "no rise over difficulty quartiles beyond chance, fall by at least 0.15",
             " > ".join(f"{value:.3f}" for value in quartiles),
             falls and quartiles[0] - quartiles[-1] >= 0.15,
         ),

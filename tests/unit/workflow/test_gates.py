@@ -1,5 +1,7 @@
 """The gates tell a model that reads its picture from one that does not."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -89,3 +91,17 @@ def test_confident_errors_are_counted_where_the_usual_colour_misleads():
 @pytest.mark.parametrize(("size", "passed"), [(5_999_999, True), (6_000_001, False)])
 def test_a_model_must_be_small_enough(size, passed):
     assert size_gate(size, 6_000_000).passed is passed
+
+
+@pytest.mark.parametrize(
+    ("quartiles", "passed"),
+    [
+        ((0.90, 0.85, 0.80, 0.70), True),
+        ((0.906, 0.908, 0.798, 0.688), True),  # a rise that 500 questions a quarter cannot tell
+        ((0.80, 0.90, 0.80, 0.60), False),  # one that they can
+        ((0.90, 0.88, 0.85, 0.80), False),  # too small a fall
+    ],
+)
+def test_accuracy_must_fall_with_difficulty(quartiles, passed):
+    report = replace(measure_split(_Reader(), n=N, seed=SEED), n=2000, quartiles=quartiles)
+    assert _gate(report, "harder is worse").passed is passed
