@@ -386,7 +386,7 @@ class Estimate:
         low: Lower end of the interval, or None where there is none.
         high: Upper end of the interval.
         n: Rows it was measured on.
-        reason: Why ``value`` is None, in words; None otherwise.
+        reason: Why ``value`` is None, or which splits it leaves out, in words; None otherwise.
     """
 
     value: float | None

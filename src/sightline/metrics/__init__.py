@@ -35,6 +35,7 @@ class Metric:
             needs; see `sightline.metrics.intervals.cluster_bootstrap`.
         bounds: Smallest and largest possible value.
         undefined: Why it can lack a value where rows are enough.
+        undefined_by_scores: Whether scores, not only correctness, can be why.
     """
 
     function: Callable[..., float]
@@ -47,6 +48,7 @@ class Metric:
     bin_gaps: BinGaps | None = None
     bounds: tuple[float, float] = (0.0, 1.0)
     undefined: str = "there are no rows"
+    undefined_by_scores: bool = False
 
 
 _INFINITY = float("inf")
@@ -103,6 +105,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
             binary=True,
             bounds=(-_INFINITY, _INFINITY),
             undefined=discrimination.NO_CLASS_SPREAD,
+            undefined_by_scores=True,
         ),
         "prr": Metric(
             selective.prr,
@@ -242,6 +245,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
             "Good 1952, nats",
             bounds=(0.0, _INFINITY),
             undefined=proper_scores.INFINITE_LOSS,
+            undefined_by_scores=True,
         ),
     }
 )

@@ -14,7 +14,6 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from sightline.core.errors import UsageError
-from sightline.metrics.operating_points import level_reaching
 from sightline.metrics.ranked import (
     Ranked,
     rank,
@@ -158,13 +157,24 @@ def ece_mass(
 def ece_mass_levels(ranked: Ranked, n_bins: int = 10) -> Float[np.ndarray, " b"]:
     """`ece_mass` under every weighting."""
     cuts = ranked.total[:, None] * np.arange(1, n_bins + 1) / n_bins
-    level = level_reaching(ranked, cuts)
+    level = ranked.reaching(cuts)
     at = np.arange(len(cuts))[:, None]
     surplus = ranked.rows_above[at, level] - cuts
-    gap_above = ranked.gap_above[at, level]
-    gap_above -= surplus * ratio(ranked.gap[at, level], ranked.rows[at, level], empty=0.0)
-    gaps = np.diff(gap_above, axis=1, prepend=0.0)
+    beyond = surplus * ratio(ranked.gap[at, level], ranked.rows[at, level], empty=0.0)
+    gaps = _between(ranked.gap, level) - np.diff(beyond, axis=1, prepend=0.0)
     return ratio(np.abs(gaps).sum(axis=1), ranked.total)
+
+
+def _between(
+    values: Float[np.ndarray, "b g"], last: Int[np.ndarray, "b k"]
+) -> Float[np.ndarray, "b k"]:
+    """Sum of the levels after one ``last`` level to the next; the final sum goes to the end."""
+    rows, levels = values.shape
+    starts = np.pad(last[:, :-1] + 1, ((0, 0), (1, 0)))
+    flat = np.arange(rows)[:, None] * levels + starts
+    # A part may begin behind the final level, where one more value makes room for it.
+    sums = np.add.reduceat(np.append(values, 0.0), flat.ravel()).reshape(starts.shape)
+    return np.where(starts <= last, sums, 0.0)
 
 
 def ace(

@@ -7,65 +7,39 @@ metrics and split seeds, which makes differences between estimators paired.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
-from sightline.core.errors import DataError, UsageError
+from sightline.core.errors import UsageError
 from sightline.core.types import Estimate
-from sightline.metrics import METRICS, BinGaps, Metric
+from sightline.metrics import METRICS, Metric
 from sightline.metrics.closed_form import NORMAL, auroc_estimate, proportion, student
-from sightline.metrics.discrimination import auroc_levels
-from sightline.metrics.ranked import (
-    Ranked,
-    Ranking,
-    is_binary,
-    rank,
-    ratio,
-    require_probability,
-    rows_of,
+from sightline.metrics.ranked import is_binary, require_probability, rows_of
+from sightline.metrics.resampling import (
+    CALIBRATED,
+    TYPE_SMALLEST_N,
+    WITHIN_TYPE,
+    Prepared,
+    Sample,
+    block_size,
+    drawn,
+    left_out,
+    measure,
+    measure_in_blocks,
+    rule_of,
 )
 
-__all__ = ["Bootstrap", "Sample", "auroc_estimate", "cluster_bootstrap", "proportion"]
-
-WITHIN_TYPE = "within_type_auroc"
-TYPE_SMALLEST_N = 10
-_JACKKNIFE_BLOCKS = 100
-_BLOCK_CELLS = 1 << 19
-_CALIBRATED = " if calibrated"
-
-
-@dataclass(frozen=True)
-class Sample:
-    """The rows measured under one split seed.
-
-    Attributes:
-        scores: One row per estimator, higher = more trustworthy; raw for ranking metrics,
-            calibrated confidence for probability metrics.
-        correct: In [0, 1].
-        groups: Group of each row; the same number means the same group in every sample.
-        types: Question type of each row, or None.
-    """
-
-    scores: Float[np.ndarray, "e n"]
-    correct: Float[np.ndarray, " n"]
-    groups: Int[np.ndarray, " n"]
-    types: Int[np.ndarray, " n"] | None = None
-
-    def __post_init__(self) -> None:
-        lengths = {
-            "scores": np.shape(self.scores)[-1] if np.ndim(self.scores) == 2 else -1,
-            "correct": len(self.correct),
-            "groups": len(self.groups),
-            "types": len(self.correct) if self.types is None else len(self.types),
-        }
-        if len(set(lengths.values())) > 1:
-            raise DataError(
-                f"Sample has lengths {lengths}; scores (estimators, n) and one correctness, group "
-                "and type per row are required. Align them by key first."
-            )
+__all__ = [
+    "WITHIN_TYPE",
+    "Bootstrap",
+    "Sample",
+    "auroc_estimate",
+    "cluster_bootstrap",
+    "proportion",
+]
 
 
 @dataclass(frozen=True)
@@ -76,7 +50,9 @@ class Bootstrap:
         level: Coverage of the intervals.
         tail: Share of the resamples beyond each end; (1 - level) / 2 widened for few groups.
         n: Rows, rounded mean over the samples.
+        samples: Samples.
         values: Figure by metric, one per estimator; to be read only where there is no reason.
+        defined: How many samples define it, by metric, one per estimator.
         reasons: Why a figure is not defined, by (estimator, metric).
         draws: Resampled figures by metric; NaN where a resample leaves it undefined.
         jackknife: Figures by metric with one block of groups left out at a time.
@@ -86,7 +62,9 @@ class Bootstrap:
     level: float
     tail: float
     n: int
+    samples: int
     values: Mapping[str, Float[np.ndarray, " e"]]
+    defined: Mapping[str, Float[np.ndarray, " e"]]
     reasons: Mapping[tuple[int, str], str]
     draws: Mapping[str, Float[np.ndarray, "e b"]]
     jackknife: Mapping[str, Float[np.ndarray, "e j"]]
@@ -102,7 +80,7 @@ class Bootstrap:
         if (estimator, metric) in self.reasons:
             return Estimate(None, n=self.n, reason=self.reasons[estimator, metric])
         value = float(self.values[metric][estimator])
-        rule = _rule(metric)
+        rule = rule_of(metric)
         interval = _interval(
             value,
             self.draws[metric][estimator],
@@ -110,37 +88,44 @@ class Bootstrap:
             self.tail,
             rule,
         )
+        reason = self._left_out(estimator, metric)
         if interval is None:
-            return Estimate(value, n=self.n)
+            return Estimate(value, n=self.n, reason=reason)
         low, high = np.clip(interval, *rule.bounds)
         if metric in self.calibrated:
             chance = np.quantile(self.calibrated[metric][estimator], self.level)
             low = min(low, 0.0) if value <= chance else low
-        return Estimate(value, float(low), float(high), n=self.n)
+        return Estimate(value, float(low), float(high), n=self.n, reason=reason)
 
     def difference(self, first: int, second: int, metric: str) -> Estimate:
         """Figure of the first less that of the second estimator, on the same resamples.
 
         An interval that leaves out 0 is a difference beyond chance. Identical scores give 0 with
-        the interval [0, 0].
+        the interval [0, 0]. Both figures are means over the same splits, or there is none.
         """
         for estimator in (first, second):
             if (estimator, metric) in self.reasons:
                 return Estimate(None, n=self.n, reason=self.reasons[estimator, metric])
+        if self.defined[metric][first] != self.defined[metric][second]:
+            return Estimate(None, n=self.n, reason="the two are defined in different splits")
+        reason = self._left_out(first, metric)
         values, draws, left_out = (
             table[metric][first] - table[metric][second]
             for table in (self.values, self.draws, self.jackknife)
         )
         if not values and not np.any(np.nan_to_num(draws)):
-            return Estimate(0.0, 0.0, 0.0, n=self.n)
-        interval = _interval(float(values), draws, left_out, self.tail, _rule(metric))
+            return Estimate(0.0, 0.0, 0.0, n=self.n, reason=reason)
+        interval = _interval(float(values), draws, left_out, self.tail, rule_of(metric))
         if interval is None:
-            return Estimate(float(values), n=self.n)
-        return Estimate(float(values), *interval, n=self.n)
+            return Estimate(float(values), n=self.n, reason=reason)
+        return Estimate(float(values), *interval, n=self.n, reason=reason)
 
-
-def _rule(metric: str) -> Metric:
-    return METRICS["auroc" if metric == WITHIN_TYPE else metric]
+    def _left_out(self, estimator: int, metric: str) -> str | None:
+        """Which splits a figure is the mean over, where it is not all."""
+        defined = int(self.defined[metric][estimator])
+        if defined == self.samples:
+            return None
+        return f"mean over {defined} of {self.samples} splits; the others leave it undefined"
 
 
 def cluster_bootstrap(
@@ -156,6 +141,12 @@ def cluster_bootstrap(
     A figure is the mean over the samples (one per split seed) of the metric on that sample. A
     resample draws as many groups as there are, with replacement, over all samples at once; a group
     drawn twice counts twice in every sample it is in.
+
+    A sample whose answers leave the metric undefined (all right, or all wrong) is left out of the
+    mean, and the figure says of how many samples it is the mean; resamples are averaged in the same
+    way. Since correctness alone decides, this favours no score: AUROC, whose expectation does not
+    depend on the share of right answers, stays unbiased, and the others describe samples that hold
+    both. Where the scores can decide (Cohen's d, an infinite NLL), every sample must define it.
 
     Intervals are BCa (bias-corrected and accelerated; acceleration from a jackknife over at most
     100 random blocks of groups, which has the same limit as one over single groups), with tails
@@ -190,25 +181,23 @@ def cluster_bootstrap(
     """
     estimators = _check(samples, metrics)
     group_ids = np.unique(np.concatenate([s.groups for s in samples]))
-    prepared = [_Prepared.of(sample, group_ids, metrics) for sample in samples]
-    n_groups = max(1, len(group_ids))
-    once = np.ones((1, n_groups))
-    values = _measure(prepared, once, metrics, estimators, {})
+    prepared = [Prepared.of(sample, group_ids, metrics) for sample in samples]
+    n_groups, size = max(1, len(group_ids)), block_size(samples)
+    once = measure(prepared, np.ones((1, n_groups)), metrics, estimators, {})
     reasons = {
         (e, metric): reason
         for metric in metrics
         for e in range(estimators)
-        if (reason := _reason(samples, metric, float(values[metric][e, 0]))) is not None
+        if (reason := _reason(samples, metric, float(once.values[metric][e, 0]))) is not None
     }
-    left_out = _jackknife_weights(n_groups, rng)
-    jackknife = _in_blocks(
-        prepared, _blocks(left_out, _block_size(samples)), metrics, estimators, reasons
+    errors = [m for m in metrics if rule_of(m).bin_gaps is not None]
+    jackknife = measure_in_blocks(
+        prepared, left_out(n_groups, size, rng), metrics, estimators, reasons
     )
-    errors = [m for m in metrics if _rule(m).bin_gaps is not None]
-    drawn = _in_blocks(
+    draws = measure_in_blocks(
         prepared,
-        _drawn(n_groups, n_resamples, _block_size(samples), rng),
-        (*metrics, *(m + _CALIBRATED for m in errors)),
+        drawn(n_groups, n_resamples, size, rng),
+        (*metrics, *(m + CALIBRATED for m in errors)),
         estimators,
         reasons,
     )
@@ -216,11 +205,13 @@ def cluster_bootstrap(
         level=level,
         tail=_tail(level, min(len(np.unique(s.groups)) for s in samples)),
         n=round(float(np.mean([len(s.correct) for s in samples]))),
-        values={m: values[m][:, 0] for m in metrics},
+        samples=len(samples),
+        values={m: once.values[m][:, 0] for m in metrics},
+        defined={m: once.samples[m][:, 0] for m in metrics},
         reasons=reasons,
-        draws={m: drawn[m] for m in metrics},
+        draws={m: draws[m] for m in metrics},
         jackknife=jackknife,
-        calibrated={m: drawn[m + _CALIBRATED] for m in errors},
+        calibrated={m: draws[m + CALIBRATED] for m in errors},
     )
 
 
@@ -255,7 +246,7 @@ def _check(samples: Sequence[Sample], metrics: Sequence[str]) -> int:
 
 def _reason(samples: Sequence[Sample], metric: str, value: float) -> str | None:
     smallest = min(len(s.correct) for s in samples)
-    rule = _rule(metric)
+    rule = rule_of(metric)
     if smallest < rule.smallest_n:
         return f"{smallest} rows; {metric} requires at least {rule.smallest_n}"
     if rule.binary and not all(is_binary(s.correct) for s in samples):
@@ -263,140 +254,11 @@ def _reason(samples: Sequence[Sample], metric: str, value: float) -> str | None:
     if np.isnan(value):
         if metric == WITHIN_TYPE:
             return f"no question type has {TYPE_SMALLEST_N} rows with both right and wrong answers"
+        one_class = sum(len(np.unique(s.correct)) == 1 for s in samples)
+        if 0 < one_class < len(samples):
+            return f"in {one_class} of {len(samples)} splits: {rule.undefined}"
         return rule.undefined
     return None
-
-
-@dataclass(frozen=True)
-class _OfType:
-    """The rows of one question type, sorted."""
-
-    rows: Int[np.ndarray, " t"]
-    ranking: Ranking
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """One sample, sorted once for all weightings."""
-
-    group_index: Int[np.ndarray, " n"]
-    rankings: tuple[Ranking, ...]
-    within: tuple[tuple[_OfType, ...], ...]
-    bin_gaps: tuple[Mapping[BinGaps | None, np.ndarray], ...]  # (levels,) per estimator
-
-    @staticmethod
-    def of(sample: Sample, group_ids: Int[np.ndarray, " g"], metrics: Sequence[str]) -> _Prepared:
-        if not len(sample.correct):
-            return _Prepared(np.zeros(0, dtype=np.intp), (), (), ())
-        correct = np.asarray(sample.correct, dtype=np.float64)
-        scores = np.asarray(sample.scores, dtype=np.float64)
-        within = []
-        if WITHIN_TYPE in metrics and sample.types is not None:
-            chosen = [np.flatnonzero(sample.types == t) for t in np.unique(sample.types)]
-            chosen = [
-                rows
-                for rows in chosen
-                if len(rows) >= TYPE_SMALLEST_N and 0 < correct[rows].sum() < len(rows)
-            ]
-            within = [
-                tuple(_OfType(rows, rank(s[rows], correct[rows])) for rows in chosen)
-                for s in scores
-            ]
-        rankings = tuple(rank(s, correct) for s in scores)
-        kinds = {f for m in metrics if (f := _rule(m).bin_gaps) is not None}
-        return _Prepared(
-            group_index=np.searchsorted(group_ids, sample.groups),
-            rankings=rankings,
-            within=tuple(within),
-            bin_gaps=tuple({f: f(r.ranked()) for f in kinds} for r in rankings),
-        )
-
-
-def _measure(
-    prepared: Sequence[_Prepared],
-    group_weights: Float[np.ndarray, "b g"],
-    metrics: Sequence[str],
-    estimators: int,
-    skip: Mapping[tuple[int, str], str],
-) -> dict[str, Float[np.ndarray, "e b"]]:
-    """Mean over the samples of every metric under every weighting of the groups."""
-    out = {m: np.zeros((estimators, len(group_weights))) for m in metrics}
-    for sample in prepared:
-        if not len(sample.group_index):
-            for m in metrics:
-                out[m][:] = np.nan
-            continue
-        weights = np.take(group_weights, sample.group_index, axis=1)
-        for e in range(estimators):
-            wanted = [m for m in metrics if (e, m.removesuffix(_CALIBRATED)) not in skip]
-            if not wanted:
-                continue
-            ranked = sample.rankings[e].ranked(weights)
-            without_gaps: dict[BinGaps | None, Ranked] = {}
-            for m in wanted:
-                if m == WITHIN_TYPE:
-                    out[m][e] += _within_type(sample.within[e], weights)
-                elif m in METRICS:
-                    out[m][e] += METRICS[m].weighted(ranked)
-                else:
-                    rule = METRICS[m.removesuffix(_CALIBRATED)]
-                    if rule.bin_gaps not in without_gaps:
-                        shift = sample.bin_gaps[e][rule.bin_gaps]
-                        without_gaps[rule.bin_gaps] = replace(ranked, shift=shift)
-                    out[m][e] += rule.weighted(without_gaps[rule.bin_gaps])
-    return {m: table / len(prepared) for m, table in out.items()}
-
-
-def _within_type(
-    by_type: Sequence[_OfType], weights: Float[np.ndarray, "b n"]
-) -> Float[np.ndarray, " b"]:
-    """Mean AUROC over the types that have both classes in the resample."""
-    total, counted = np.zeros(len(weights)), np.zeros(len(weights))
-    for one in by_type:
-        value = auroc_levels(one.ranking.ranked(weights[:, one.rows]))
-        total += np.nan_to_num(value)
-        counted += ~np.isnan(value)
-    return ratio(total, counted)
-
-
-def _block_size(samples: Sequence[Sample]) -> int:
-    return max(1, min(256, _BLOCK_CELLS // max(1, *(len(s.correct) for s in samples))))
-
-
-def _in_blocks(
-    prepared: Sequence[_Prepared],
-    blocks: Iterator[Float[np.ndarray, "b g"]],
-    metrics: Sequence[str],
-    estimators: int,
-    skip: Mapping[tuple[int, str], str],
-) -> dict[str, Float[np.ndarray, "e b"]]:
-    parts = [_measure(prepared, block, metrics, estimators, skip) for block in blocks]
-    return {m: np.concatenate([part[m] for part in parts], axis=1) for m in metrics}
-
-
-def _blocks(weights: Float[np.ndarray, "b g"], size: int) -> Iterator[Float[np.ndarray, "block g"]]:
-    for start in range(0, len(weights), size):
-        yield weights[start : start + size]
-
-
-def _drawn(
-    n_groups: int, n_resamples: int, size: int, rng: np.random.Generator
-) -> Iterator[Float[np.ndarray, "block g"]]:
-    for start in range(0, n_resamples, size):
-        b = min(size, n_resamples - start)
-        drawn = rng.integers(0, n_groups, size=(b, n_groups))
-        drawn += np.arange(b)[:, None] * n_groups
-        yield (
-            np.bincount(drawn.ravel(), minlength=b * n_groups)
-            .reshape(b, n_groups)
-            .astype(np.float64)
-        )
-
-
-def _jackknife_weights(n_groups: int, rng: np.random.Generator) -> Float[np.ndarray, "j g"]:
-    blocks = min(n_groups, _JACKKNIFE_BLOCKS)
-    block_of = rng.permutation(n_groups) % blocks
-    return np.not_equal(block_of[None, :], np.arange(blocks)[:, None]).astype(np.float64)
 
 
 def _interval(

@@ -8,7 +8,7 @@ All functions take ``confidence`` (any real number, higher = more trustworthy) a
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from sightline.core.errors import UsageError
 from sightline.metrics.ranked import Ranked, ratio
@@ -57,7 +57,7 @@ def risk_at_coverage_levels(ranked: Ranked, coverage: float = 0.8) -> Float[np.n
 
 def accuracy_among(ranked: Ranked, kept: Float[np.ndarray, "b k"]) -> Float[np.ndarray, "b k"]:
     """Accuracy among the ``kept`` most confident rows, ties averaged; 1 <= kept <= n."""
-    level = level_reaching(ranked, kept)
+    level = ranked.reaching(kept)
     at = np.arange(len(kept))[:, None]
     rows, right = ranked.rows[at, level], ranked.right[at, level]
     surplus = ranked.rows_above[at, level] - kept
@@ -65,18 +65,6 @@ def accuracy_among(ranked: Ranked, kept: Float[np.ndarray, "b k"]) -> Float[np.n
         ranked.right_above[at, level] - surplus * ratio(right, rows)
     ) / kept
     return accuracy
-
-
-def level_reaching(ranked: Ranked, kept: Float[np.ndarray, "b k"]) -> Int[np.ndarray, "b k"]:
-    """Index of the first level at which at least ``kept`` rows are covered, or the last level."""
-    # One search over all weightings: each gets its own range of numbers.
-    offset = (np.arange(len(kept)) * (ranked.total.max() + 1))[:, None]
-    found = np.searchsorted((ranked.rows_above + offset).ravel(), (kept + offset).ravel())
-    levels = ranked.rows.shape[1]
-    level: Int[np.ndarray, "b k"] = np.clip(
-        found.reshape(kept.shape) - np.arange(len(kept))[:, None] * levels, 0, levels - 1
-    )
-    return level
 
 
 def coverage_at_risk(

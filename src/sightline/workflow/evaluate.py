@@ -9,10 +9,8 @@ Ranking figures use the raw score, probability figures the calibrated confidence
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,16 +140,9 @@ def evaluate(
     progress("measuring", 0, len(scored))
     figures = heldout_figures(heldout, baseline, rows, bootstrap)
     results = []
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        measured = threads.map(
-            lambda index: estimator_result(
-                scored[index], heldout[index], figures[index], rows, bootstrap
-            ),
-            range(len(scored)),
-        )
-        for result in measured:
-            results.append(result)
-            progress("measuring", len(results), len(scored))
+    for item, per_seed, measured in zip(scored, heldout, figures, strict=True):
+        results.append(estimator_result(item, per_seed, measured, rows, bootstrap))
+        progress("measuring", len(results), len(scored))
     few = len(rows.records) / 2
     results.sort(key=lambda r: (r.scored < few, -(r.heldout["auroc"].value or 0.0), r.name))
     test = rows.splits[0].test

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,28 +111,20 @@ def heldout_figures(
         settings: How to bootstrap.
 
     Every bootstrap draws the same groups, so differences are paired. Estimators that see the same
-    rows are measured together, in one thread per processor (NumPy releases the interpreter).
+    rows are measured together.
     """
     together: dict[bytes, list[int]] = defaultdict(list)
     for index, per_seed in enumerate(heldout):
         together[b"|".join(h.rows.tobytes() for h in per_seed)].append(index)
-    workers = os.cpu_count() or 1
-    chunks = [members[i::workers] for members in together.values() for i in range(workers)]
-
-    def measure(members: Sequence[int]) -> dict[int, Figures]:
+    figures: dict[int, Figures] = {}
+    for members in together.values():
         shared = baseline is not None and _covers(heldout[baseline], heldout[members[0]])
-        figures = _together(heldout, members, baseline if shared else None, rows, settings)
+        figures |= _together(heldout, members, baseline if shared else None, rows, settings)
         if baseline is not None and not shared:
             for index in members:
                 figures[index].vs_baseline.update(
                     _pair(heldout[index], heldout[baseline], rows, settings)
                 )
-        return figures
-
-    figures: dict[int, Figures] = {}
-    with ThreadPoolExecutor(workers) as threads:
-        for part in threads.map(measure, filter(None, chunks)):
-            figures |= part
     return [figures[index] for index in range(len(heldout))]
 
 
@@ -196,8 +186,9 @@ def _together(
 ) -> dict[int, Figures]:
     """Figures of estimators that see the same rows, the baseline restricted to those rows."""
     views = [heldout[i] for i in members]
-    if baseline is not None:
-        views = [*views, _restricted(heldout[baseline], [h.rows for h in views[0]])]
+    if baseline is not None and baseline not in members:
+        views.append(_restricted(heldout[baseline], [h.rows for h in views[0]]))
+    reference = members.index(baseline) if baseline in members else len(views) - 1
     calibrated = [i for i, view in enumerate(views) if all(h.confidence is not None for h in view)]
     position = {view: at for at, view in enumerate(calibrated)}
     ranked = _bootstrap(views, (*RANKING, *_within(rows)), rows, settings, probability=False)
@@ -207,20 +198,19 @@ def _together(
         else None
     )
     by_type = _by_type(views, calibrated, rows, settings)
-    last = len(views) - 1
     figures = {}
     for view, index in enumerate(members):
         values = {metric: ranked.estimate(view, metric) for metric in RANKING}
         against: dict[str, Estimate] = {}
         compare = baseline is not None and index != baseline
         if compare:
-            against = {m: ranked.difference(view, last, m) for m in COMPARED_RANKING}
+            against = {m: ranked.difference(view, reference, m) for m in COMPARED_RANKING}
         if measured is not None and view in position:
             at = position[view]
             values |= {metric: measured.estimate(at, metric) for metric in PROBABILITY}
-            if compare and last in position:
+            if compare and reference in position:
                 against |= {
-                    m: measured.difference(at, position[last], m) for m in COMPARED_PROBABILITY
+                    m: measured.difference(at, position[reference], m) for m in COMPARED_PROBABILITY
                 }
         else:
             values |= _undefined(PROBABILITY, heldout[index])

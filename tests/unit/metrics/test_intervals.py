@@ -164,6 +164,40 @@ def test_the_smallest_seed_decides_whether_rows_suffice():
     assert estimate.reason == "8 rows; auroc requires at least 10"
 
 
+def seeds_of_which_one_is_all_right():
+    """Three split seeds; the answers of the last are all right."""
+    seeds = [sample(seed) for seed in range(3)]
+    return [*seeds[:2], Sample(seeds[2].scores, np.ones(120), seeds[2].groups)]
+
+
+def test_a_seed_of_one_class_is_left_out_of_the_mean_and_counted():
+    seeds = seeds_of_which_one_is_all_right()
+    drawn = bootstrap(*seeds, metrics=("auroc", "prr", "brier_skill", "aurc"))
+    for name in ("auroc", "prr", "brier_skill"):
+        defined = [METRICS[name].function(s.scores[0], s.correct) for s in seeds[:2]]
+        estimate = drawn.estimate(0, name)
+        assert estimate.value == pytest.approx(np.mean(defined), abs=1e-14), name
+        assert estimate.low < estimate.value < estimate.high, name
+        assert estimate.reason == "mean over 2 of 3 splits; the others leave it undefined", name
+        assert drawn.difference(0, 1, name).reason == estimate.reason
+    everywhere = drawn.estimate(0, "aurc")
+    expected = np.mean([METRICS["aurc"].function(s.scores[0], s.correct) for s in seeds])
+    assert everywhere.value == pytest.approx(expected, abs=1e-14)
+    assert everywhere.reason is None
+
+
+def test_no_seed_is_left_out_for_its_scores():
+    seeds = seeds_of_which_one_is_all_right()[:2]
+    certain = seeds[1].scores.copy()
+    certain[0, np.argmin(seeds[1].correct)] = 1.0  # an infinite loss
+    drawn = bootstrap(
+        seeds[0], Sample(certain, seeds[1].correct, seeds[1].groups), metrics=("nll",)
+    )
+    assert drawn.estimate(0, "nll").value is None
+    assert "exactly 0 on a right or 1 on a wrong" in drawn.estimate(0, "nll").reason
+    assert drawn.estimate(1, "nll").value > 0
+
+
 def test_one_class_gives_the_reason_of_the_metric():
     one = sample()
     drawn = bootstrap(
@@ -245,7 +279,7 @@ def test_refusals():
 
 
 def test_a_sample_checks_its_lengths(unchecked):
-    module = unchecked("sightline.metrics.intervals")
+    module = unchecked("sightline.metrics.resampling")
     with pytest.raises(DataError, match="Sample has lengths"):
         module.Sample(np.zeros((2, 3)), np.zeros(3), np.zeros(4, dtype=int))
     with pytest.raises(DataError, match="'scores': -1"):
@@ -255,7 +289,7 @@ def test_a_sample_checks_its_lengths(unchecked):
 def test_blocks_do_not_show(monkeypatch):
     one = sample()
     whole = bootstrap(one, metrics=("auroc", "ece"), n_resamples=64)
-    monkeypatch.setattr("sightline.metrics.intervals._BLOCK_CELLS", 120 * 5)
+    monkeypatch.setattr("sightline.metrics.resampling._BLOCK_CELLS", 120 * 5)
     parts = bootstrap(one, metrics=("auroc", "ece"), n_resamples=64)
     for metric in ("auroc", "ece"):
         np.testing.assert_allclose(parts.draws[metric], whole.draws[metric], rtol=1e-12)
