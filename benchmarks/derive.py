@@ -26,7 +26,8 @@ import transformers as tf
 from hardware import hardware
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from sightline.core.types import Example, Feature, Generation, Record
+from sightline.core.features import Feature
+from sightline.core.types import Example, Generation, Record
 from sightline.models import load_entailment_model, load_text_encoder
 from sightline.models.encoders import EntailmentModel
 from sightline.store.run import Manifest, RunStore

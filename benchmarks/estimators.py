@@ -25,8 +25,9 @@ import numpy as np
 from hardware import hardware
 from rouge_score import rouge_scorer
 
+from sightline.core.features import Feature
 from sightline.core.protocols import LearnedEstimator
-from sightline.core.types import Example, Feature, Generation, Record, Related
+from sightline.core.types import Example, Generation, Record, Related
 from sightline.estimators import ESTIMATORS
 from sightline.estimators.lexical import LexicalSimilarity
 from sightline.estimators.signals import require

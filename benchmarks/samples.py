@@ -30,7 +30,8 @@ import scipy.linalg
 from hardware import hardware
 from rouge_score import rouge_scorer
 
-from sightline.core.types import Example, Feature, Generation, Record
+from sightline.core.features import Feature
+from sightline.core.types import Example, Generation, Record
 from sightline.estimators import ESTIMATORS
 from sightline.estimators.graph import (
     Degree,

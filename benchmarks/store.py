@@ -28,7 +28,8 @@ from typing import Any
 import numpy as np
 from hardware import hardware
 
-from sightline.core.types import Example, Feature, Generation, Record
+from sightline.core.features import Feature
+from sightline.core.types import Example, Generation, Record
 from sightline.store.run import Manifest, RunStore
 
 TOKENS, LAYERS, WIDTH, SHARD = 20, (8, 16, 24, 32), 4096, 50

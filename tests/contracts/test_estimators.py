@@ -13,18 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sightline.core.errors import MissingFeatureError, UsageError
+from sightline.core.features import ARRAY_AXES, FIXED_REPLIES, FOLLOW_UPS, Feature
 from sightline.core.protocols import Cost, Estimator, LearnedEstimator
-from sightline.core.types import (
-    ARRAY_AXES,
-    FIXED_REPLIES,
-    FOLLOW_UPS,
-    Example,
-    Feature,
-    Generation,
-    Record,
-    Related,
-    asked_condition,
-)
+from sightline.core.types import Example, Generation, Record, Related, asked_condition
 from sightline.estimators import ESTIMATORS, from_spec, parse_estimator, spec_of
 
 NAMES = tuple(ESTIMATORS)

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sightline.core.types import Example, Feature, Generation, Record
+from sightline.core.features import Feature
+from sightline.core.types import Example, Generation, Record
 from sightline.estimators import ESTIMATORS
 from sightline.estimators.agreement import SampleAgreement
 from sightline.estimators.lexical import LexicalSimilarity

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from sightline.core.features import Feature
 from sightline.core.records import link
-from sightline.core.types import Example, Feature, Generation, Record
+from sightline.core.types import Example, Generation, Record
 from sightline.estimators import ESTIMATORS
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"

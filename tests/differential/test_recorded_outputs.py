@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from sightline.core.column import ColumnKind
+from sightline.core.features import Feature
 from sightline.core.records import link
 from sightline.core.results import Evaluation
-from sightline.core.types import CLEAN, Feature, Record
+from sightline.core.types import CLEAN, Record
 from sightline.estimators import ESTIMATORS
 from sightline.grading import GRADERS, grade_records
 from sightline.metrics import METRICS

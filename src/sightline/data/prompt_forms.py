@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from sightline.core.errors import UsageError
-from sightline.core.types import FIXED_REPLIES, FOLLOW_UPS, Feature
+from sightline.core.features import FIXED_REPLIES, FOLLOW_UPS, Feature
 
 PROMPT_FORMS: Mapping[str, str] = MappingProxyType(
     {

@@ -13,9 +13,10 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float
 
+from sightline.core.features import Feature
 from sightline.core.protocols import Cost
 from sightline.core.text import canonical_answer, normalise_answer, parse_choice
-from sightline.core.types import Example, Feature, Record
+from sightline.core.types import Example, Record
 from sightline.estimators.signals import mean_count, require
 
 

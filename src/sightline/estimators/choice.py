@@ -17,9 +17,10 @@ from typing import ClassVar, Literal
 import numpy as np
 from jaxtyping import Float
 
+from sightline.core.features import Feature
 from sightline.core.protocols import Cost
 from sightline.core.text import parse_choice
-from sightline.core.types import Feature, Record
+from sightline.core.types import Record
 from sightline.estimators.signals import FREE, Ragged, per_choice, require
 
 Scores = Literal["letters", "options", "options_per_token"]

@@ -13,8 +13,9 @@ from typing import ClassVar, Literal
 import numpy as np
 from jaxtyping import Float
 
+from sightline.core.features import Feature
 from sightline.core.protocols import Cost
-from sightline.core.types import Feature, Record
+from sightline.core.types import Record
 from sightline.estimators.agreement import canonical_forms
 from sightline.estimators.signals import (
     ONE_MORE_PREFILL,

@@ -11,8 +11,9 @@ import xxhash
 from jaxtyping import Float
 
 from sightline.core.errors import DataError, UsageError
+from sightline.core.features import Feature
 from sightline.core.protocols import Cost
-from sightline.core.types import Feature, Record
+from sightline.core.types import Record
 from sightline.estimators.signals import FREE, answer_start, require
 
 

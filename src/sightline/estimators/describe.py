@@ -7,16 +7,9 @@ from dataclasses import fields
 from itertools import groupby
 from typing import Any
 
+from sightline.core.features import FOLLOW_UPS, Feature
 from sightline.core.protocols import Cost, LearnedEstimator
-from sightline.core.types import (
-    FOLLOW_UPS,
-    Example,
-    Feature,
-    Generation,
-    Record,
-    Related,
-    asked_condition,
-)
+from sightline.core.types import Example, Generation, Record, Related, asked_condition
 from sightline.estimators import ESTIMATORS, AnyEstimator
 
 _HEAD = """\

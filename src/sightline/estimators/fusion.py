@@ -12,8 +12,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from sightline.core.errors import UnscorableError, UsageError
+from sightline.core.features import FOLLOW_UPS, Feature
 from sightline.core.protocols import Cost, Estimator, FittedEstimator, LearnedEstimator
-from sightline.core.types import FOLLOW_UPS, Feature, Record
+from sightline.core.types import Record
 from sightline.estimators.learning import (
     Labelled,
     fit_logistic,

@@ -13,8 +13,9 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float
 
+from sightline.core.features import Feature
 from sightline.core.protocols import Cost
-from sightline.core.types import Feature, Record
+from sightline.core.types import Record
 from sightline.estimators.signals import cost_of_samples, require
 from sightline.estimators.similarity import Similarity, score_similarities, similarity_needs
 

@@ -37,8 +37,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from sightline.core.errors import MissingExtraError, UnscorableError, UsageError
+from sightline.core.features import Feature
 from sightline.core.protocols import Cost
-from sightline.core.types import Feature, Record
+from sightline.core.types import Record
 from sightline.estimators.learning import common_layers, grouped_folds, labelled, wrong_probability
 from sightline.estimators.signals import FREE, require
 from sightline.estimators.states import check_layer

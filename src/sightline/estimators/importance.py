@@ -14,8 +14,9 @@ import numpy as np
 from jaxtyping import Float
 
 from sightline.core.errors import UnscorableError, UsageError
+from sightline.core.features import Feature
 from sightline.core.protocols import Cost
-from sightline.core.types import Feature, Generation, Record
+from sightline.core.types import Generation, Record
 from sightline.estimators.encoders import ContentWords
 from sightline.estimators.signals import (
     FREE,

@@ -15,7 +15,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from sightline.core.errors import DataError, MissingExtraError
-from sightline.core.types import Feature, Record
+from sightline.core.features import Feature
+from sightline.core.types import Record
 from sightline.estimators.signals import require
 
 FOLDS = 3

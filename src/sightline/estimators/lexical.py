@@ -10,8 +10,9 @@ from typing import ClassVar, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from sightline.core.features import Feature
 from sightline.core.protocols import Cost
-from sightline.core.types import Feature, Record
+from sightline.core.types import Record
 from sightline.estimators.signals import Ragged, cost_of_samples, require, run_begins
 
 Metric = Literal["rouge1", "rouge2", "rougeL", "jaccard"]

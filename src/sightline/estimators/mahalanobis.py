@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from sightline.core.errors import DataError
+from sightline.core.features import Feature
 from sightline.core.protocols import Cost
-from sightline.core.types import Feature, Record
+from sightline.core.types import Record
 from sightline.estimators.learning import (
     FOLDS,
     Labelled,

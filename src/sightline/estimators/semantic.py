@@ -16,8 +16,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from sightline.core.errors import UsageError
+from sightline.core.features import Feature
 from sightline.core.protocols import Cost
-from sightline.core.types import Feature, Record
+from sightline.core.types import Record
 from sightline.estimators.agreement import canonical_forms
 from sightline.estimators.signals import (
     Ragged,

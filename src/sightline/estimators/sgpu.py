@@ -14,8 +14,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from sightline.core.errors import UsageError
+from sightline.core.features import Feature
 from sightline.core.protocols import Cost
-from sightline.core.types import Feature, Record
+from sightline.core.types import Record
 from sightline.estimators.gaussian_process import (
     GaussianProcess,
     average_logistic,

@@ -14,8 +14,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from sightline.core.errors import MissingFeatureError, UnscorableError
+from sightline.core.features import Feature, how_to_observe
 from sightline.core.protocols import Cost
-from sightline.core.types import Feature, Generation, Record, how_to_observe
+from sightline.core.types import Generation, Record
 
 FREE = Cost()
 """Read off the greedy answer and its prefill, the scores of the options included."""

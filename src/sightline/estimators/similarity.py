@@ -17,7 +17,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from sightline.core.types import Feature, Record
+from sightline.core.features import Feature
+from sightline.core.types import Record
 from sightline.estimators.encoders import ContentWords
 from sightline.estimators.lexical import Metric, pairwise_similarity
 

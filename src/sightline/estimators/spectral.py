@@ -15,8 +15,9 @@ import numpy as np
 from jaxtyping import Float
 
 from sightline.core.errors import UnscorableError, UsageError
+from sightline.core.features import Feature
 from sightline.core.protocols import Cost
-from sightline.core.types import Feature, Record
+from sightline.core.types import Record
 from sightline.estimators.signals import Ragged, answer_logprobs, cost_of_samples, require
 from sightline.estimators.similarity import (
     Group,

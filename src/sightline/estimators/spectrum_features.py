@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from sightline.core.errors import DataError, UnscorableError
-from sightline.core.types import Feature, Record
+from sightline.core.features import Feature
+from sightline.core.types import Record
 from sightline.estimators.spectral import Vectors, gram_spectra, vector_needs
 
 Spectrum = Literal["cumulative", "eigenvalues", "log"]

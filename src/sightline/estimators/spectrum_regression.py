@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Float
 
+from sightline.core.features import Feature
 from sightline.core.protocols import Cost
-from sightline.core.types import Feature, Record
+from sightline.core.types import Record
 from sightline.estimators.learning import fit_logistic, labelled, wrong_probability
 from sightline.estimators.signals import cost_of_samples, require
 from sightline.estimators.spectral import Vectors

@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Float
 
 from sightline.core.errors import UnscorableError, UsageError
-from sightline.core.types import Feature, Record
+from sightline.core.features import Feature
+from sightline.core.types import Record
 from sightline.estimators.signals import answer_start
 
 Position = Literal["answer_end", "answer_mean", "answer_end_and_mean", "prompt_end"]

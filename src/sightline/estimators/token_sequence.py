@@ -16,7 +16,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from sightline.core.errors import UnscorableError
-from sightline.core.types import Feature, Record
+from sightline.core.features import Feature
+from sightline.core.types import Record
 from sightline.estimators.signals import answer_start
 from sightline.estimators.token_codes import bin_of
 from sightline.estimators.token_text import TextCode, words

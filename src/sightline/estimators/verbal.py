@@ -1,9 +1,9 @@
 """What the model says of its own answer when it is asked about it.
 
-The questions are those of `sightline.core.types.FOLLOW_UPS`, asked behind the answer under the same
-image. Where one was asked in several wordings, the scores of those that can be read are averaged;
-a record none of whose replies can be read is not scored. A model that reasons before it replies
-shows no probability of its reply at its first token; read the reply itself there.
+The questions are those of `sightline.core.features.FOLLOW_UPS`, asked behind the answer under the
+same image. Where one was asked in several wordings, the scores of those that can be read are
+averaged; a record none of whose replies can be read is not scored. A model that reasons before it
+replies shows no probability of its reply at its first token; read the reply itself there.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ import numpy as np
 from jaxtyping import Float
 
 from sightline.core.errors import UnscorableError, UsageError
+from sightline.core.features import FIXED_REPLIES, Feature
 from sightline.core.protocols import Cost
 from sightline.core.text import parse_yes_no
-from sightline.core.types import FIXED_REPLIES, Feature, Record
+from sightline.core.types import Record
 from sightline.estimators.agreement import canonical_forms
 from sightline.estimators.replies import (
     Guess,

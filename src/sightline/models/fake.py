@@ -14,16 +14,9 @@ import numpy as np
 import xxhash
 
 from sightline.core.errors import ModelError
+from sightline.core.features import FIXED_REPLIES, Feature
 from sightline.core.protocols import Request
-from sightline.core.types import (
-    BLANK,
-    FIXED_REPLIES,
-    Example,
-    Feature,
-    Generation,
-    Record,
-    asked_condition,
-)
+from sightline.core.types import BLANK, Example, Generation, Record, asked_condition
 from sightline.data.prompt_forms import follow_up_of
 from sightline.data.prompts import PromptStyle, follow_up_text, user_text
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sightline.core.types import Example, Feature
+from sightline.core.features import Feature
+from sightline.core.types import Example
 from sightline.models.decoding import score
 from sightline.models.inputs import AnswerForm, InputBuilder, as_int32
 from sightline.models.prefill import Prefill

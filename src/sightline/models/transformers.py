@@ -20,8 +20,9 @@ import numpy as np
 import torch
 
 from sightline.core.errors import ModelError, OutOfMemoryError, SightlineError, UsageError
+from sightline.core.features import Feature
 from sightline.core.protocols import Request
-from sightline.core.types import BLANK, CLEAN, Example, Feature, Record
+from sightline.core.types import BLANK, CLEAN, Example, Record
 from sightline.data.prompts import PromptStyle, user_text
 from sightline.models.answers import AnswerReader
 from sightline.models.asking import Asker

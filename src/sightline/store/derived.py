@@ -19,7 +19,8 @@ import numpy as np
 import pyarrow as pa
 
 from sightline.core.errors import StoreError
-from sightline.core.types import Feature, Key, Record
+from sightline.core.features import Feature
+from sightline.core.types import Key, Record
 from sightline.store.disk import RunLock, append_line, make_directory, remove_file
 from sightline.store.layout import DERIVED, LOCK, LOG, SHARDS, committed_shards
 from sightline.store.rows import (

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sightline.core.errors import DataError, SightlineError, StoreError
-from sightline.core.types import Feature
+from sightline.core.features import Feature
 from sightline.store.layout import is_run, looking_at
 from sightline.store.run import RunStore
 

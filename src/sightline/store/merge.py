@@ -12,7 +12,8 @@ import numpy as np
 
 from sightline.core.column import Column, ColumnKind
 from sightline.core.errors import StoreError
-from sightline.core.types import ARRAY_AXES, Example, Feature, Key, Quarantined, Record
+from sightline.core.features import ARRAY_AXES, Feature
+from sightline.core.types import Example, Key, Quarantined, Record
 from sightline.store.derived import DERIVED_FEATURES, Derivation
 from sightline.store.run import RunStore
 from sightline.store.schema import Manifest, canonical_json

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sightline.core.errors import DataError, MissingFeatureError
-from sightline.core.types import ARRAY_AXES, LAYERED, Example, Feature, Key, Quarantined, Record
+from sightline.core.features import ARRAY_AXES, LAYERED, Feature
+from sightline.core.types import Example, Key, Quarantined, Record
 from sightline.store.schema import ROWS, decode_generations, encode_generation, storable
 from sightline.store.sealed import (
     SEAL_KEY,

@@ -14,7 +14,8 @@ from typing import Any
 
 from sightline.core.column import Column, ColumnKind
 from sightline.core.errors import DataError, SettingsDifferError, StoreError
-from sightline.core.types import ARRAY_AXES, Example, Feature, Key, Quarantined, Record
+from sightline.core.features import ARRAY_AXES, Feature
+from sightline.core.types import Example, Key, Quarantined, Record
 from sightline.data.collected import Rejected
 from sightline.store import columns as column_files
 from sightline.store.derived import (

@@ -20,7 +20,8 @@ import numpy as np
 import xxhash
 
 from sightline.core.errors import DataError
-from sightline.core.types import ARRAY_AXES, LAYERED, Feature, Record
+from sightline.core.features import ARRAY_AXES, LAYERED, Feature
+from sightline.core.types import Record
 from sightline.store.disk import DamagedFileError, PendingFile, disk_errors, rename_file
 
 MAX_HEADER = 100_000_000

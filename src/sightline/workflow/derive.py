@@ -16,7 +16,8 @@ import numpy as np
 from jaxtyping import Float
 
 from sightline.core.errors import MissingFeatureError, UsageError
-from sightline.core.types import ASKED, BLANK, Feature, Generation, Record
+from sightline.core.features import Feature
+from sightline.core.types import ASKED, BLANK, Generation, Record
 from sightline.estimators.encoders import ENCODERS, ContentWords, SentenceEncoder
 from sightline.store.derived import Derivation
 from sightline.store.run import RunStore

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from sightline.core.features import Feature
 from sightline.core.protocols import Request, VisionLanguageModel
 from sightline.core.records import link
-from sightline.core.types import CLEAN, Example, Feature, Record
+from sightline.core.types import CLEAN, Example, Record
 from sightline.estimators import ESTIMATORS
 
 EXTRAS: Mapping[str, tuple[tuple[str, ...], str]] = {

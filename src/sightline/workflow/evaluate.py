@@ -22,10 +22,11 @@ import sightline
 from sightline.calibration import CALIBRATORS
 from sightline.core.column import Column, ColumnKind
 from sightline.core.errors import DataError, UsageError
+from sightline.core.features import Feature
 from sightline.core.protocols import Calibrator
 from sightline.core.records import link
 from sightline.core.results import Curve, Evaluation, NotApplicable, Protocol, Skipped
-from sightline.core.types import CLEAN, Feature, Record
+from sightline.core.types import CLEAN, Record
 from sightline.data.splits import assert_no_leakage, split_groups
 from sightline.grading import JudgeModel, grade_records, parse_grader
 from sightline.metrics import curves

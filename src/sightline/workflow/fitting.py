@@ -11,9 +11,9 @@ import numpy as np
 
 import sightline
 from sightline.core.errors import DiskError, MissingFeatureError, UsageError
+from sightline.core.features import ARRAY_AXES
 from sightline.core.protocols import LearnedEstimator
 from sightline.core.results import Skipped
-from sightline.core.types import ARRAY_AXES
 from sightline.estimators import ESTIMATORS, parse_estimator, spec_of
 from sightline.estimators.saved import Saved, require_free, save_fitted
 from sightline.grading import JudgeModel

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from sightline.core.features import FOLLOW_UPS, LAYERED, Feature
 from sightline.core.protocols import Request, VisionLanguageModel
-from sightline.core.types import FOLLOW_UPS, LAYERED, Feature
 from sightline.data.prompt_forms import follow_up_names
 from sightline.data.prompts import PromptStyle
 from sightline.estimators import parse_estimator

@@ -12,9 +12,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from sightline.core.errors import MissingFeatureError, UnscorableError
+from sightline.core.features import ARRAY_AXES, FOLLOW_UPS, Feature, how_to_observe
 from sightline.core.protocols import Estimator, FittedEstimator, LearnedEstimator
 from sightline.core.results import NotApplicable, Skipped
-from sightline.core.types import ARRAY_AXES, FOLLOW_UPS, Feature, Record, how_to_observe
+from sightline.core.types import Record
 from sightline.estimators import ESTIMATORS, AnyEstimator, parse_estimator, spec_of
 from sightline.store.run import RunStore
 from sightline.workflow.fitted import Fitted

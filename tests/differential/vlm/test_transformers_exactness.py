@@ -16,8 +16,9 @@ from PIL import Image
 from tiny_models import Tiny, example, picture
 
 from sightline.core.errors import ModelError
+from sightline.core.features import Feature
 from sightline.core.protocols import Request
-from sightline.core.types import Example, Feature, Record
+from sightline.core.types import Example, Record
 from sightline.data.prompts import PromptStyle, user_text
 from sightline.models import verification
 from sightline.models.prefill import Continuation, Prefill

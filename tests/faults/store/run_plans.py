@@ -12,17 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sightline.core.types import (
-    ARRAY_AXES,
-    INTEGER_FEATURES,
-    LAYERED,
-    Example,
-    Generation,
-    ImageRef,
-    Key,
-    Quarantined,
-    Record,
-)
+from sightline.core.features import ARRAY_AXES, INTEGER_FEATURES, LAYERED
+from sightline.core.types import Example, Generation, ImageRef, Key, Quarantined, Record
 from sightline.store.run import Manifest, RunStore
 
 N, SHARD = 10, 3

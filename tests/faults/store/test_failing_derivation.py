@@ -12,7 +12,7 @@ from failing_disk import Died, FailingDisk, PowerLoss
 from run_plans import assert_same_record, compared_bytes, make_examples, make_manifest, make_record
 
 from sightline.core.errors import DiskError
-from sightline.core.types import Feature
+from sightline.core.features import Feature
 from sightline.store import disk
 from sightline.store.derived import DERIVED_FEATURES, Derivation
 from sightline.store.run import RunStore

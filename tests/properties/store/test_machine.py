@@ -22,7 +22,8 @@ from run_plans import assert_same_record, compared_bytes, make_examples, make_ma
 
 from sightline.core.column import Column, ColumnKind
 from sightline.core.errors import CorruptStoreError, StoreError
-from sightline.core.types import Feature, Quarantined, Record
+from sightline.core.features import Feature
+from sightline.core.types import Quarantined, Record
 from sightline.store import disk
 from sightline.store.run import RunStore
 

@@ -15,18 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from run_plans import assert_same_record, compared_bytes, make_manifest
 
-from sightline.core.types import (
-    ARRAY_AXES,
-    INTEGER_FEATURES,
-    LAYERED,
-    Example,
-    Feature,
-    Generation,
-    ImageRef,
-    Key,
-    Quarantined,
-    Record,
-)
+from sightline.core.features import ARRAY_AXES, INTEGER_FEATURES, LAYERED, Feature
+from sightline.core.types import Example, Generation, ImageRef, Key, Quarantined, Record
 from sightline.store.run import RunStore
 
 # The run-time type checker draws from `random` when it looks into a container.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sightline.core.errors import UsageError
-from sightline.core.types import FIXED_REPLIES, FOLLOW_UPS, Example, Feature
+from sightline.core.features import FIXED_REPLIES, FOLLOW_UPS, Feature
+from sightline.core.types import Example
 from sightline.data.prompt_forms import (
     FOLLOW_UP_FORMS,
     PROMPT_FORMS,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from sightline.core.types import Example, Feature, Generation, Record
+from sightline.core.features import Feature
+from sightline.core.types import Example, Generation, Record
 
 
 def record(name, hidden, *, group=None, layers=None, answer_start=0, prompt=None, **example):

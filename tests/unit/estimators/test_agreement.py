@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from sightline.core.errors import MissingFeatureError
+from sightline.core.features import Feature
 from sightline.core.protocols import Cost
 from sightline.core.records import link
-from sightline.core.types import Example, Feature, Generation, Record
+from sightline.core.types import Example, Generation, Record
 from sightline.estimators.agreement import (
     ConditionAgreement,
     ModelAgreement,

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from sightline.core.features import Feature
 from sightline.core.records import link
-from sightline.core.types import Example, Feature, Generation, Record
+from sightline.core.types import Example, Generation, Record
 from sightline.estimators.contrast import (
     BlankUnchanged,
     ChoiceVisualInformation,

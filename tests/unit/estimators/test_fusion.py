@@ -7,8 +7,9 @@ import pytest
 from hidden_records import planted, record
 
 from sightline.core.errors import DataError, MissingFeatureError, UnscorableError, UsageError
+from sightline.core.features import Feature
 from sightline.core.protocols import Cost
-from sightline.core.types import Feature, Generation
+from sightline.core.types import Generation
 from sightline.estimators import ESTIMATORS, from_spec, parse_estimator, spec_of
 from sightline.estimators.fusion import FittedFusion, Fusion
 from sightline.estimators.recorded import RecordedConfidence

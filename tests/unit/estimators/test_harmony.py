@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from sightline.core.errors import DataError, UnscorableError, UsageError
-from sightline.core.types import Example, Feature, Generation, Record
+from sightline.core.features import Feature
+from sightline.core.types import Example, Generation, Record
 from sightline.estimators.harmony import Harmony
 from sightline.estimators.token_codes import BINS, few_hot
 

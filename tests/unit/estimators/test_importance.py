@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sightline.core.errors import UnscorableError, UsageError
-from sightline.core.types import Example, Feature, Generation, Record
+from sightline.core.features import Feature
+from sightline.core.types import Example, Generation, Record
 from sightline.estimators import parse_estimator
 from sightline.estimators.encoders import ContentWords
 from sightline.estimators.importance import MARS, TokenSAR, token_importance

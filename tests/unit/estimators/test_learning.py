@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sightline.core.errors import DataError, MissingExtraError, MissingFeatureError
-from sightline.core.types import Feature
+from sightline.core.features import Feature
 from sightline.estimators.learning import (
     by_row,
     common_layers,

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from sightline.core.errors import UnscorableError
-from sightline.core.types import Example, Feature, Generation, Record
+from sightline.core.features import Feature
+from sightline.core.types import Example, Generation, Record
 from sightline.estimators import ESTIMATORS
 from sightline.estimators.likelihood import TokenEntropy, TokenMargin, TokenProbability
 

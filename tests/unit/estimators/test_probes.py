@@ -9,7 +9,7 @@ from hidden_records import planted, record
 from sklearn.linear_model import LogisticRegression
 
 from sightline.core.errors import DataError, MissingExtraError, UnscorableError, UsageError
-from sightline.core.types import Feature
+from sightline.core.features import Feature
 from sightline.estimators import ESTIMATORS, parse_estimator
 from sightline.estimators.probes import FittedProbe, LinearProbe, NeuralProbe, _rotated
 from sightline.metrics.discrimination import auroc

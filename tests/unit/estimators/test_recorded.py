@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from sightline.core.types import Example, Feature, Generation, Record
+from sightline.core.features import Feature
+from sightline.core.types import Example, Generation, Record
 from sightline.estimators.recorded import RecordedConfidence
 
 

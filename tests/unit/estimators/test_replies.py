@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sightline.core.types import FIXED_REPLIES, Feature
+from sightline.core.features import FIXED_REPLIES, Feature
 from sightline.estimators.replies import (
     Guess,
     answer_with_confidence,

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sightline.core.errors import UsageError
+from sightline.core.features import Feature
 from sightline.core.text import canonical_answer
-from sightline.core.types import Example, Feature, Generation, Record
+from sightline.core.types import Example, Generation, Record
 from sightline.estimators import parse_estimator
 from sightline.estimators.semantic import (
     DiscreteSemanticEntropy,

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from sightline.calibration import CALIBRATORS
 from sightline.core.errors import DataError, MissingFeatureError, UnscorableError, UsageError
-from sightline.core.types import Example, Feature, Generation, Record
+from sightline.core.features import Feature
+from sightline.core.types import Example, Generation, Record
 from sightline.estimators import FITTED
 from sightline.estimators.saved import Saved, load_fitted, save_fitted
 from sightline.estimators.sgpu import SGPU, FittedSGPU

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sightline.core.types import Example, Feature, Generation, Record
+from sightline.core.features import Feature
+from sightline.core.types import Example, Generation, Record
 from sightline.estimators.density import SemanticDensity, SentenceSAR
 from sightline.estimators.encoders import ContentWords
 from sightline.estimators.graph import Degree, Eccentricity, LaplacianEigenvalues

@@ -5,7 +5,7 @@ import pytest
 from hidden_records import record
 
 from sightline.core.errors import UnscorableError, UsageError
-from sightline.core.types import Feature
+from sightline.core.features import Feature
 from sightline.estimators.states import check_layer, state_needs, states
 
 HIDDEN = np.arange(12.0).reshape(

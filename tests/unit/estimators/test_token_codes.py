@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from sightline.core.types import Example, Feature, Generation, Record
+from sightline.core.features import Feature
+from sightline.core.types import Example, Generation, Record
 from sightline.estimators.token_codes import BINS, bin_of, few_hot, interior_quantiles
 from sightline.estimators.token_sequence import (
     ANSWER,

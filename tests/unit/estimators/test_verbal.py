@@ -9,17 +9,10 @@ import numpy as np
 import pytest
 
 from sightline.core.errors import MissingFeatureError, UnscorableError, UsageError
+from sightline.core.features import FIXED_REPLIES, Feature
 from sightline.core.protocols import Cost
 from sightline.core.records import link
-from sightline.core.types import (
-    FIXED_REPLIES,
-    Example,
-    Feature,
-    Generation,
-    Record,
-    Related,
-    asked_condition,
-)
+from sightline.core.types import Example, Generation, Record, Related, asked_condition
 from sightline.estimators import parse_estimator
 from sightline.estimators.verbal import MEANING, StatedGuesses
 

@@ -10,8 +10,8 @@ import torch
 from tiny_models import Tiny, example, picture
 
 from sightline.core.errors import UsageError
+from sightline.core.features import Feature
 from sightline.core.protocols import Request
-from sightline.core.types import Feature
 from sightline.data.prompts import PromptStyle
 from sightline.models import load_model
 from sightline.models.asking import reply_spellings

@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 
 from sightline.core.errors import ModelError
+from sightline.core.features import FOLLOW_UPS, Feature
 from sightline.core.protocols import Request
 from sightline.core.records import link
-from sightline.core.types import FOLLOW_UPS, Example, Feature, ImageRef, asked_condition
+from sightline.core.types import Example, ImageRef, asked_condition
 from sightline.data.prompt_forms import FOLLOW_UP_FORMS
 from sightline.data.prompts import PromptStyle
 from sightline.estimators import ESTIMATORS

@@ -10,8 +10,8 @@ import torch
 from tiny_models import Tiny, example, picture
 
 from sightline.core.errors import ModelError, OutOfMemoryError, SightlineError, UsageError
+from sightline.core.features import Feature
 from sightline.core.protocols import Request, VisionLanguageModel
-from sightline.core.types import Feature
 from sightline.data.prompts import PromptStyle
 from sightline.models import verification
 from sightline.models.transformers import TransformersModel, _compact

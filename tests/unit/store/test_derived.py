@@ -18,7 +18,8 @@ from run_plans import (
 )
 
 from sightline.core.errors import CorruptStoreError, StoreError
-from sightline.core.types import Feature, Record
+from sightline.core.features import Feature
+from sightline.core.types import Record
 from sightline.store.derived import DERIVED_FEATURES, Derivation
 from sightline.store.listing import describe_run
 from sightline.store.merge import merge_runs

@@ -14,7 +14,8 @@ from run_plans import N, make_manifest, write_run
 
 from sightline.core.column import Column, ColumnKind
 from sightline.core.errors import DataError
-from sightline.core.types import Example, Feature, Generation, Key, Record
+from sightline.core.features import Feature
+from sightline.core.types import Example, Generation, Key, Record
 from sightline.store.export import (
     CSV_FIELDS,
     exported_rows,

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sightline.core.errors import DataError
-from sightline.core.types import Feature
+from sightline.core.features import Feature
 from sightline.store.import_rows import PROBABILITY_FLOOR, interpret
 
 FREE = {"id": "1", "question": "What is it?", "answer": "dog"}

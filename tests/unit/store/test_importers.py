@@ -19,7 +19,8 @@ from PIL import Image
 
 from sightline.core.column import ColumnKind
 from sightline.core.errors import DataError, DiskError, MissingExtraError, StoreError, UsageError
-from sightline.core.types import Feature, Key
+from sightline.core.features import Feature
+from sightline.core.types import Key
 from sightline.grading import GRADERS, grade_records
 from sightline.store import import_spool
 from sightline.store.import_formats import detect

@@ -11,7 +11,8 @@ from run_plans import N, make_examples, make_manifest, shard_rows, write_run
 
 from sightline.core.column import Column, ColumnKind
 from sightline.core.errors import DataError, StoreError
-from sightline.core.types import ARRAY_AXES, Key
+from sightline.core.features import ARRAY_AXES
+from sightline.core.types import Key
 from sightline.store.inspection import verify_run
 from sightline.store.layout import remove_run, run_path
 from sightline.store.listing import StoredRun, UnreadableRun, list_runs

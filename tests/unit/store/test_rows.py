@@ -16,7 +16,8 @@ from safetensors.numpy import load_file
 
 from sightline.core.column import ColumnKind
 from sightline.core.errors import CorruptStoreError
-from sightline.core.types import Feature, Generation, Record
+from sightline.core.features import Feature
+from sightline.core.types import Generation, Record
 from sightline.store.run import RunStore
 from sightline.store.schema import COLUMN, ROWS
 from sightline.store.sealed import metadata_of, open_table, write_table

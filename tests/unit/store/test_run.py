@@ -31,16 +31,8 @@ from sightline.core.errors import (
     MissingFeatureError,
     StoreError,
 )
-from sightline.core.types import (
-    ARRAY_AXES,
-    LAYERED,
-    Example,
-    Feature,
-    Generation,
-    Key,
-    Quarantined,
-    Record,
-)
+from sightline.core.features import ARRAY_AXES, LAYERED, Feature
+from sightline.core.types import Example, Generation, Key, Quarantined, Record
 from sightline.data.collected import Rejected
 from sightline.store.run import RunStore
 

@@ -13,7 +13,8 @@ import xxhash
 from run_plans import make_examples, make_record
 
 from sightline.core.errors import CorruptStoreError
-from sightline.core.types import Example, Feature, Generation, Record
+from sightline.core.features import Feature
+from sightline.core.types import Example, Generation, Record
 from sightline.store.shards import (
     Place,
     plan_arrays,

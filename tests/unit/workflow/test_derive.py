@@ -17,7 +17,8 @@ from tiny_texts import save_encoder, save_entailment
 from sightline.api import derive
 from sightline.cli import cli
 from sightline.core.errors import MissingFeatureError, StoreError, UsageError
-from sightline.core.types import Example, Feature, Generation, Record
+from sightline.core.features import Feature
+from sightline.core.types import Example, Generation, Record
 from sightline.estimators.encoders import ContentWords
 from sightline.store.derived import Derivation
 from sightline.store.run import Manifest, RunStore

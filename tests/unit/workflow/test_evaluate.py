@@ -13,9 +13,10 @@ import sightline
 from sightline.calibration import load_calibration
 from sightline.core.column import Column, ColumnKind
 from sightline.core.errors import DataError, LeakageError, MissingFeatureError, UsageError
+from sightline.core.features import Feature
 from sightline.core.protocols import LearnedEstimator
 from sightline.core.results import Skipped, load_evaluation
-from sightline.core.types import Example, Feature, Generation, ImageRef, Key, Quarantined, Record
+from sightline.core.types import Example, Generation, ImageRef, Key, Quarantined, Record
 from sightline.estimators import ESTIMATORS
 from sightline.metrics.discrimination import auroc
 from sightline.store.run import Manifest, RunStore

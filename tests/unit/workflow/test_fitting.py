@@ -16,7 +16,8 @@ from sightline.core.errors import (
     MissingFeatureError,
     UsageError,
 )
-from sightline.core.types import Example, Feature, Generation, ImageRef, Record
+from sightline.core.features import Feature
+from sightline.core.types import Example, Generation, ImageRef, Record
 from sightline.estimators import ESTIMATORS
 from sightline.estimators.saved import SETTINGS, load_fitted
 from sightline.store.run import Manifest, RunStore

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from sightline.core.features import ARRAY_AXES
 from sightline.core.protocols import LearnedEstimator, Request
 from sightline.core.results import EstimatorResult, Evaluation
-from sightline.core.types import ARRAY_AXES, Estimate
+from sightline.core.types import Estimate
 from sightline.data.examples import load_dataset
 from sightline.estimators import ESTIMATORS, parse_estimator
 from sightline.estimators.likelihood import SequenceProbability

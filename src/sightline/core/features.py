@@ -1,0 +1,158 @@
+"""The closed list of signals a record can show, with the axes of those that are arrays.
+
+Axes: ``m`` samples, ``a`` answers (greedy, then samples), ``t`` generated tokens, ``k`` most likely
+tokens, ``l`` layers, ``d`` width, ``c`` choices, ``r`` fixed replies to a follow-up question.
+Logarithms are natural (nats).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from types import MappingProxyType
+
+
+class Feature(StrEnum):
+    """The closed list of signals a record can show; an estimator names those it needs.
+
+    The first block is read off the generations and the example; the second block is linked from
+    other records (see `sightline.core.records.link`); the third block is arrays in
+    `Record.features`, whose axes `ARRAY_AXES` gives.
+    """
+
+    ANSWER = "answer"
+    LOGPROBS = "logprobs"
+    SAMPLES = "samples"
+    SAMPLE_LOGPROBS = "sample_logprobs"
+    CHOICES = "choices"
+    QUESTION_TYPE = "question_type"
+
+    CONDITIONS = "conditions"
+    BLANK_ANSWER = "blank_answer"
+    NEGATIONS = "negations"
+    ROTATIONS = "rotations"
+    MODELS = "models"
+    P_TRUE = "p_true"
+    SELF_CHECK = "self_check"
+    CONFIDENCE_WORD = "confidence_word"
+    CONFIDENCE_SCALE = "confidence_scale"
+    CONFIDENCE_NUMBER = "confidence_number"
+    CONFIDENCE_REASONED = "confidence_reasoned"
+    ANSWER_CONFIDENCE = "answer_confidence"
+    ANSWER_CONFIDENCE_REASONED = "answer_confidence_reasoned"
+    TOP_GUESSES = "top_guesses"
+    GUESS_PROBABILITIES = "guess_probabilities"
+
+    TOKEN_ENTROPY = "token_entropy"  # noqa: S105
+    TOP_LOGPROBS = "top_logprobs"
+    TOP_TOKEN_IDS = "top_token_ids"  # noqa: S105
+    HIDDEN = "hidden"
+    PROMPT_HIDDEN = "prompt_hidden"
+    IMAGE_HIDDEN = "image_hidden"
+    SAMPLE_HIDDEN = "sample_hidden"
+    EMBEDDINGS = "embeddings"
+    ENTAILMENT = "entailment"
+    CONTRADICTION = "contradiction"
+    TOKEN_IMPORTANCE = "token_importance"  # noqa: S105
+    OPTION_LOGPROBS = "option_logprobs"
+    OPTION_LENGTHS = "option_lengths"
+    LETTER_LOGPROBS = "letter_logprobs"
+    BLANK_LOGPROBS = "blank_logprobs"
+    BLANK_OPTION_LOGPROBS = "blank_option_logprobs"
+    BLANK_LETTER_LOGPROBS = "blank_letter_logprobs"
+    REPLY_LOGPROBS = "reply_logprobs"
+    RECORDED_CONFIDENCE = "recorded_confidence"
+
+
+ARRAY_AXES: Mapping[Feature, tuple[str, ...]] = MappingProxyType(
+    {
+        Feature.TOKEN_ENTROPY: ("t",),  # nats, full vocabulary, raw distribution
+        Feature.TOP_LOGPROBS: ("t", "k"),  # nats, raw, descending along k
+        Feature.TOP_TOKEN_IDS: ("t", "k"),  # token ids beside TOP_LOGPROBS
+        Feature.HIDDEN: ("l", "t", "d"),  # state at the position that emitted token t
+        Feature.PROMPT_HIDDEN: ("l", "d"),  # state at the last prompt position
+        Feature.IMAGE_HIDDEN: ("l", "d"),  # mean state over the image tokens
+        Feature.SAMPLE_HIDDEN: ("l", "m", "d"),  # state that emitted the last token of each sample
+        Feature.EMBEDDINGS: ("a", "d"),  # unit sentence vectors of the answers' texts
+        Feature.ENTAILMENT: ("a", "a"),  # p(answer i entails answer j), diagonal 1
+        Feature.CONTRADICTION: ("a", "a"),  # p(answer i contradicts answer j), diagonal 0
+        Feature.TOKEN_IMPORTANCE: ("t",),  # 1 − cosine of the answer with and without the token
+        Feature.OPTION_LOGPROBS: ("c",),  # log p(option text + end | prompt), summed over tokens
+        Feature.OPTION_LENGTHS: ("c",),  # tokens summed over in OPTION_LOGPROBS
+        Feature.LETTER_LOGPROBS: ("c",),  # log p(option letter | prompt)
+        Feature.BLANK_LOGPROBS: ("t",),  # greedy tokens, teacher-forced under the blank image
+        Feature.BLANK_OPTION_LOGPROBS: ("c",),
+        Feature.BLANK_LETTER_LOGPROBS: ("c",),
+        Feature.REPLY_LOGPROBS: ("r",),  # log p of each of the FIXED_REPLIES of a follow-up
+        Feature.RECORDED_CONFIDENCE: (),  # whatever confidence another tool recorded
+    }
+)
+"""Axes of every array feature, in order."""
+
+
+LAYERED = frozenset(
+    {Feature.HIDDEN, Feature.PROMPT_HIDDEN, Feature.IMAGE_HIDDEN, Feature.SAMPLE_HIDDEN}
+)
+"""Features with a leading layer axis, described by `Record.layers`."""
+
+
+FIXED_REPLIES: Mapping[Feature, tuple[str, ...]] = MappingProxyType(
+    {
+        Feature.P_TRUE: ("true", "false"),
+        Feature.SELF_CHECK: ("yes", "no"),
+        Feature.CONFIDENCE_WORD: ("low", "medium", "high"),
+        Feature.CONFIDENCE_SCALE: (
+            "almost certain",
+            "likely",
+            "about even",
+            "unlikely",
+            "highly doubtful",
+        ),
+    }
+)
+"""Follow-up questions that are to be answered by one of a few replies, in declared order."""
+
+
+FOLLOW_UPS = frozenset(
+    {
+        *FIXED_REPLIES,
+        Feature.CONFIDENCE_NUMBER,
+        Feature.CONFIDENCE_REASONED,
+        Feature.ANSWER_CONFIDENCE,
+        Feature.ANSWER_CONFIDENCE_REASONED,
+        Feature.TOP_GUESSES,
+        Feature.GUESS_PROBABILITIES,
+    }
+)
+"""Questions the model is asked after its answer; each names a record of condition ``asked:NAME``.
+
+The reply is that record's greedy answer. Further wordings of a question are ``asked:NAME.2`` and so
+on; under another condition than clean, its name and ``+`` come first.
+"""
+
+
+DERIVED = frozenset(
+    {Feature.EMBEDDINGS, Feature.ENTAILMENT, Feature.CONTRADICTION, Feature.TOKEN_IMPORTANCE}
+)
+"""Array features computed from stored answers, by models of their own."""
+
+
+INTEGER_FEATURES = frozenset({Feature.TOP_TOKEN_IDS, Feature.OPTION_LENGTHS})
+"""Array features that hold integers; all others hold floats."""
+
+
+def how_to_observe(missing: Iterable[Feature]) -> str:
+    """Returns what brings missing signals into a run, as the start of a sentence.
+
+    Example:
+        >>> how_to_observe([Feature.ENTAILMENT]), how_to_observe([Feature.SAMPLE_HIDDEN])
+        ('Run sightline derive', 'Collect the run with --sample-states')
+    """
+    wanted = set(missing)
+    if wanted & DERIVED:
+        return "Run sightline derive"
+    if Feature.SAMPLE_HIDDEN in wanted:
+        return "Collect the run with --sample-states"
+    if wanted & FOLLOW_UPS:
+        return "Collect the run with --ask"
+    return "Collect or import the run with this signal"
