@@ -6,8 +6,8 @@ training rows only. Beside every pooled figure stands the one within question ty
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sightline.core.features import ARRAY_AXES
@@ -27,7 +27,7 @@ from sightline.workflow.evaluate import Settings, evaluate, read_judged
 from sightline.workflow.measure import JudgedRows
 from sightline.workflow.studies.ablations import RANKING, harmony_grid, label_curve
 from sightline.workflow.studies.protocol import compare, on_test
-from sightline.workflow.studies.tables import Cell, StudyTable
+from sightline.workflow.studies.tables import Cell, StudyTable, kept_table
 from sightline.workflow.studies.transfer import transfer_table
 
 Progress = Callable[[str], None]
@@ -38,6 +38,12 @@ RUNS = {
     "vlm-small": ("vlm-small", "test"),
 }
 """Runs of the main tables: model and scene split."""
+
+SHIFTED = {
+    "vlm-shifted": ("vlm", "shifted"),
+    "vlm-prior-shifted": ("vlm-prior", "shifted"),
+}
+"""Runs over new backgrounds, fonts and textures."""
 
 SIGNALS = {
     "probability": "sequence_probability",
@@ -105,55 +111,108 @@ def study_estimators(
         recorded: Directory with recorded outputs of real models, or None.
         progress: Called before every long step.
     """
+    study = _Study(out, size, progress)
     tables: list[StudyTable] = []
-    judged: dict[str, JudgedRows] = {}
     for run, (model, split) in RUNS.items():
-        path = _collected(out / "runs" / run, model, split, size.examples, size, progress)
-        progress(f"{run}: all estimators")
-        evaluation = _evaluated(path, size)
-        tables.append(table_of_all(run, evaluation))
-        judged[run] = _rows(path, size)
+        study.collect(run, model, split, size.examples)
+        tables.append(study.all_estimators(run))
         if model != "vlm-small":
-            rivals = (best_single(evaluation, WITHIN_TYPE), best_single(evaluation, "prr"))
-            tables.append(signal_table(run, judged[run], size, progress))
-            tables.append(
-                harmony_grid(
-                    run,
-                    judged[run],
-                    rivals,
-                    seeds=size.grid_seeds,
-                    train_sizes=size.train_sizes,
-                    resamples=size.resamples,
-                    progress=progress,
-                )
-            )
-        tables.append(
-            label_curve(run, judged[run], size.labels, resamples=size.resamples, progress=progress)
-        )
-    for model in ("vlm", "vlm-prior"):
-        run = f"{model}-shifted"
-        path = _collected(out / "runs" / run, model, "shifted", size.shifted, size, progress)
-        progress(f"{run}: all estimators")
-        tables.append(table_of_all(run, _evaluated(path, size)))
-        judged[run] = _rows(path, size)
-    tables.append(
-        transfer_table(
-            judged,
-            ("harmony", "lars", "linear_probe", "sgpu", "spectrum_logistic_regression"),
-            SequenceProbability(),
-            resamples=size.resamples,
-            progress=progress,
-        )
-    )
+            tables += [study.signals(run), study.harmony(run)]
+        tables.append(study.labels(run))
+    for run, (model, split) in SHIFTED.items():
+        study.collect(run, model, split, size.shifted)
+        tables.append(study.all_estimators(run))
+    tables.append(study.transfer())
     if recorded is not None:
         tables += recorded_tables(out / "recorded", recorded, size, progress)
     return tables
 
 
-def _collected(
-    path: Path, model: str, split: str, n: int, size: StudySize, progress: Progress
-) -> Path:
-    progress(f"{path.name}: collecting")
+class _Study:
+    """The runs of a study, collected once, and its tables, each kept when it is measured."""
+
+    def __init__(self, out: Path, size: StudySize, progress: Progress) -> None:
+        self._out = out
+        self._size = size
+        self._progress = progress
+        self._rows: dict[str, JudgedRows] = {}
+
+    def collect(self, run: str, model: str, split: str, examples: int) -> None:
+        self._progress(f"{run}: collecting")
+        _collect(self._out / "runs" / run, model, split, examples, self._size)
+
+    def all_estimators(self, run: str) -> StudyTable:
+        def measured() -> StudyTable:
+            self._progress(f"{run}: all estimators")
+            return table_of_all(run, _evaluated(self._out / "runs" / run, self._size))
+
+        return self._kept(f"all-{run}", (run,), measured)
+
+    def signals(self, run: str) -> StudyTable:
+        return self._kept(
+            f"signals-{run}",
+            (run,),
+            lambda: signal_table(run, self._judged(run), self._size, self._progress),
+        )
+
+    def harmony(self, run: str) -> StudyTable:
+        shown = self.all_estimators(run)
+        return self._kept(
+            f"harmony-{run}",
+            (run,),
+            lambda: harmony_grid(
+                run,
+                self._judged(run),
+                (best_single(shown, "AUROC within type"), best_single(shown, "PRR")),
+                seeds=self._size.grid_seeds,
+                train_sizes=self._size.train_sizes,
+                resamples=self._size.resamples,
+                progress=self._progress,
+            ),
+        )
+
+    def labels(self, run: str) -> StudyTable:
+        return self._kept(
+            f"labels-{run}",
+            (run,),
+            lambda: label_curve(
+                run,
+                self._judged(run),
+                self._size.labels,
+                resamples=self._size.resamples,
+                progress=self._progress,
+            ),
+        )
+
+    def transfer(self) -> StudyTable:
+        runs = (*RUNS, *SHIFTED)
+        return self._kept(
+            "transfer",
+            runs,
+            lambda: transfer_table(
+                {run: self._judged(run) for run in runs},
+                ("harmony", "lars", "linear_probe", "sgpu", "spectrum_logistic_regression"),
+                SequenceProbability(),
+                resamples=self._size.resamples,
+                progress=self._progress,
+            ),
+        )
+
+    def _judged(self, run: str) -> JudgedRows:
+        if run not in self._rows:
+            self._rows[run] = _rows(self._out / "runs" / run, self._size)
+        return self._rows[run]
+
+    def _kept(self, key: str, runs: Sequence[str], measure: Callable[[], StudyTable]) -> StudyTable:
+        models = [RunStore.open(self._out / "runs" / run).manifest.model for run in runs]
+        settings = {
+            "size": asdict(self._size),
+            "models": [model["files_xxh3"] for model in models],
+        }
+        return kept_table(self._out / "tables", key, settings, measure)
+
+
+def _collect(path: Path, model: str, split: str, n: int, size: StudySize) -> None:
     loaded = load_model(f"embedded:{model}")
     collect(
         loaded,
@@ -171,7 +230,6 @@ def _collected(
         batch_size=32,
         shard_size=256,
     )
-    return path
 
 
 def _evaluated(path: Path, size: StudySize) -> Evaluation:
@@ -222,24 +280,26 @@ def _row(result: EstimatorResult) -> tuple[Cell, ...]:
     )
 
 
-def best_single(evaluation: Evaluation, metric: str) -> str:
-    """The estimator of one signal with the best held-out figure, among those that score all rows.
+def best_single(shown: StudyTable, column: str) -> str:
+    """The estimator of one signal with the best figure, among those that score all rows.
 
     Chosen on the test rows, which favours it over what is compared with it.
     """
+    at, scored = shown.columns.index(column), shown.columns.index("Scored")
+    most = max(_number(row[scored]) for row in shown.rows)
+    candidates = {
+        name: _number(row[at])
+        for row in shown.rows
+        if (name := str(row[0])) in ESTIMATORS  # a control's name says that it is one
+        and name not in NOT_SINGLE
+        and _number(row[scored]) == most
+    }
+    return max(candidates, key=lambda name: candidates[name])
 
-    def value(result: EstimatorResult) -> float:
-        figure = result.within_type if metric == WITHIN_TYPE else result.heldout[metric]
-        return -1.0 if figure.value is None else figure.value
 
-    candidates = [
-        result
-        for result in evaluation.estimators
-        if result.scored == evaluation.protocol.graded
-        and not result.control
-        and result.name not in NOT_SINGLE
-    ]
-    return max(candidates, key=value).name
+def _number(cell: Cell) -> float:
+    value = cell.value if isinstance(cell, Estimate) else cell
+    return -1.0 if value is None else float(value)
 
 
 def signal_table(run: str, rows: JudgedRows, size: StudySize, progress: Progress) -> StudyTable:

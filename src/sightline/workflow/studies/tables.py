@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import sightline
 from sightline.core.types import Estimate
+from sightline.store.disk import PendingFile, make_directory, write_file
 
 Cell = Estimate | str | int | None
 
@@ -32,6 +33,21 @@ class StudyTable:
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
 
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> StudyTable:
+        """Rebuilds what `to_dict` wrote."""
+        rows = (
+            tuple(Estimate(**cell) if isinstance(cell, dict) else cell for cell in row)
+            for row in document["rows"]
+        )
+        return cls(
+            key=document["key"],
+            title=document["title"],
+            note=document["note"],
+            columns=tuple(document["columns"]),
+            rows=tuple(rows),
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-serialisable form; estimates are objects with value, low, high, n and reason."""
         return {
@@ -44,6 +60,35 @@ class StudyTable:
                 for row in self.rows
             ],
         }
+
+
+def kept_table(
+    folder: Path, key: str, settings: Mapping[str, Any], measure: Callable[[], StudyTable]
+) -> StudyTable:
+    """Returns a table that an earlier try measured with the same settings, or measures it now.
+
+    Args:
+        folder: Where tables are kept, one file each.
+        key: The table's key.
+        settings: JSON-serialisable; whatever else decides the figures.
+        measure: Computes the table.
+    """
+    path = folder / f"{key}.json"
+    wanted = {"sightline_version": sightline.__version__, **settings}
+    wanted = json.loads(json.dumps(wanted))
+    if path.exists():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["settings"] == wanted:
+            return StudyTable.from_dict(found["table"])
+    table = measure()
+    document = json.dumps({"settings": wanted, "table": table.to_dict()}, allow_nan=False)
+
+    def fill(file: PendingFile) -> None:
+        file.write(document.encode())
+
+    make_directory(folder)
+    write_file(path, fill)
+    return table
 
 
 def write_study(folder: Path, name: str, title: str, tables: Sequence[StudyTable]) -> Path:
