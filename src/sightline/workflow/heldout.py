@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from jaxtyping import Int
@@ -82,6 +83,7 @@ def _heldout(
     calibrator_name: str,
     seed: int,
 ) -> Heldout:
+    refused: dict[str, frozenset[int]] = {}
     train, calibration, test = (
         np.intersect1d(part, item.rows, assume_unique=True)
         for part in (split.train, split.calibration, split.test)
@@ -92,24 +94,29 @@ def _heldout(
         if not len(train):
             return Heldout(test[:0], NOTHING, None, "none of its rows is in the train split")
         fitted = _fitted(item.estimator, rows, train, seed)
-        calibration, on_calibration = score_rows(fitted, rows.records, calibration, Counter())
-        test, on_test = score_rows(fitted, rows.records, test, Counter())
+        asked, reasons = np.union1d(calibration, test), Counter[str]()
+        calibration, on_calibration = score_rows(fitted, rows.records, calibration, reasons)
+        test, on_test = score_rows(fitted, rows.records, test, reasons)
+        left_out = frozenset(np.setdiff1d(asked, np.union1d(calibration, test)).tolist())
+        refused = {"; ".join(reasons): left_out} if left_out else {}
     else:
         on_calibration = item.uncertainty[np.searchsorted(item.rows, calibration)]
         on_test = item.uncertainty[np.searchsorted(item.rows, test)]
+    held = partial(Heldout, test, on_test, refused=refused)
     if not len(calibration):
-        return Heldout(test, on_test, None, "none of its rows is in the calibration split")
+        return held(None, "none of its rows is in the calibration split")
     if calibrator.needs_probability and not is_probability(item):
-        note = f"{calibrator_name} calibrates probabilities only, and this score is none"
-        return Heldout(test, on_test, None, note)
+        return held(
+            None, f"{calibrator_name} calibrates probabilities only, and this score is none"
+        )
     try:
         fit = calibrator.fit(
             on_calibration, rows.correct[calibration], groups=rows.groups[calibration]
         )
     except AntiInformativeError as error:
-        return Heldout(test, on_test, None, str(error))
+        return held(None, str(error))
     note = "fitted" if fit.informative else "base rate"
-    return Heldout(test, on_test, fit.confidence(on_test), note, fit)
+    return held(fit.confidence(on_test), note, fit)
 
 
 def _fitted(

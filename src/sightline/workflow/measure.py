@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -67,6 +67,7 @@ class Heldout:
         confidence: Its calibrated confidence there, or None where there is no calibration.
         calibration: ``fitted``, ``base rate``, or why there is none.
         fit: The calibration, or None.
+        refused: Held-out rows that it could not score once it was fitted, by reason.
     """
 
     rows: Int[np.ndarray, " rows"]
@@ -74,6 +75,7 @@ class Heldout:
     confidence: Float[np.ndarray, " rows"] | None
     calibration: str
     fit: Calibration | None = None
+    refused: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,7 +325,7 @@ def estimator_result(
         spec=dict(item.spec),
         control=item.estimator.control,
         scored=len(item.rows),
-        skipped=tuple(Skipped(reason, n) for reason, n in sorted(item.skipped.items())),
+        skipped=_skipped(item, per_seed),
         forward_passes=cost.forward_passes,
         generations=cost.generations,
         generated_tokens=_sampled_tokens(seen) if cost.generations else 0.0,
@@ -338,6 +340,17 @@ def estimator_result(
         confident_wrong=_answers(first, rows, wanted=0.0),
         unsure_right=_answers(first, rows, wanted=1.0),
     )
+
+
+def _skipped(item: Scored, per_seed: Sequence[Heldout]) -> tuple[Skipped, ...]:
+    """Rows left out before any fit, and held-out rows refused after one; each row counts once."""
+    counts = Counter(item.skipped)
+    refused: dict[str, set[int]] = {}
+    for held in per_seed:
+        for reason, rows in held.refused.items():
+            refused.setdefault(reason, set()).update(rows)
+    counts.update({reason: len(rows) for reason, rows in refused.items()})
+    return tuple(Skipped(reason, n) for reason, n in sorted(counts.items()))
 
 
 def _calibration_note(per_seed: Sequence[Heldout]) -> str:

@@ -20,7 +20,7 @@ from sightline.core.types import Example, Generation, ImageRef, Key, Quarantined
 from sightline.estimators import ESTIMATORS
 from sightline.metrics.discrimination import auroc
 from sightline.store.run import Manifest, RunStore
-from sightline.workflow.evaluate import Settings, evaluate
+from sightline.workflow.evaluate import Settings, evaluate, read_judged
 from sightline.workflow.scoring import score, settled
 
 FAST = Settings(resamples=100, seeds=2)
@@ -337,6 +337,29 @@ def test_rows_with_too_few_tokens_are_counted_and_the_others_scored(tmp_path):
     result = by_name(evaluation)["min_token_margin"]
     assert result.scored == 150
     assert [(s.n, "fewer than 2 tokens" in s.reason) for s in result.skipped] == [(50, True)]
+
+
+def test_held_out_rows_that_a_fitted_estimator_refuses_are_counted_once(tmp_path):
+    tokens = [1 if i % 4 == 0 else 2 for i in range(200)]
+    records = [
+        replace(
+            r,
+            features={**r.features, Feature.TOP_LOGPROBS: np.log([[0.5, 0.3][: tokens[i]]])},
+        )
+        for i, r in enumerate(known_records(200))
+    ]
+    path = write_run(tmp_path / "run", records)
+    name = "fusion:members=recorded_confidence+min_token_margin"
+    settings = replace(FAST, estimators=(name,), seeds=3)
+    result = by_name(evaluate(path, settings).evaluation)[name]
+    ((reason, n),) = [(s.reason, s.n) for s in result.skipped]
+    assert "fewer than 2 tokens" in reason
+    held_out = {
+        i
+        for split in read_judged(RunStore.open(path), settings, set()).rows.splits
+        for i in (*split.calibration, *split.test)
+    }
+    assert n == sum(tokens[i] == 1 for i in held_out)
 
 
 def test_an_estimator_that_refuses_every_row_is_left_out_or_named(tmp_path):
