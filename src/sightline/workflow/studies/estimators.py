@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sightline.core.features import ARRAY_AXES
-from sightline.core.protocols import LearnedEstimator, Request
+from sightline.core.protocols import Request
 from sightline.core.results import EstimatorResult, Evaluation
 from sightline.core.types import Estimate
 from sightline.data.examples import load_dataset
@@ -28,6 +28,7 @@ from sightline.workflow.measure import JudgedRows
 from sightline.workflow.studies.ablations import RANKING, harmony_grid, label_curve
 from sightline.workflow.studies.protocol import compare, on_test
 from sightline.workflow.studies.tables import Cell, StudyTable, kept_table
+from sightline.workflow.studies.targets import targets_table
 from sightline.workflow.studies.transfer import transfer_table
 
 Progress = Callable[[str], None]
@@ -45,13 +46,14 @@ SHIFTED = {
 }
 """Runs over new backgrounds, fonts and textures."""
 
+ALL = "all"
 SIGNALS = {
     "probability": "sequence_probability",
     "+ samples": "sequence_probability+discrete_semantic_entropy+sgpu",
     "+ hidden": "sequence_probability+linear_probe+relative_mahalanobis",
     "+ text (HARMONY)": "sequence_probability+harmony",
     "+ blank image": "sequence_probability+visual_information",
-    "all": (
+    ALL: (
         "sequence_probability+discrete_semantic_entropy+sgpu+linear_probe+relative_mahalanobis"
         "+harmony+visual_information"
     ),
@@ -123,6 +125,7 @@ def study_estimators(
         study.collect(run, model, split, size.shifted)
         tables.append(study.all_estimators(run))
     tables.append(study.transfer())
+    tables.insert(0, targets_table(tables))
     if recorded is not None:
         tables += recorded_tables(out / "recorded", recorded, size, progress)
     return tables
@@ -149,21 +152,21 @@ class _Study:
         return self._kept(f"all-{run}", (run,), measured)
 
     def signals(self, run: str) -> StudyTable:
+        rivals = (*self._best(run), "harmony")
         return self._kept(
             f"signals-{run}",
             (run,),
-            lambda: signal_table(run, self._judged(run), self._size, self._progress),
+            lambda: signal_table(run, self._judged(run), rivals, self._size, self._progress),
         )
 
     def harmony(self, run: str) -> StudyTable:
-        shown = self.all_estimators(run)
         return self._kept(
             f"harmony-{run}",
             (run,),
             lambda: harmony_grid(
                 run,
                 self._judged(run),
-                (best_single(shown, "AUROC within type"), best_single(shown, "PRR")),
+                self._best(run),
                 seeds=self._size.grid_seeds,
                 train_sizes=self._size.train_sizes,
                 resamples=self._size.resamples,
@@ -197,6 +200,11 @@ class _Study:
                 progress=self._progress,
             ),
         )
+
+    def _best(self, run: str) -> tuple[str, str]:
+        """The best estimators of one signal: in AUROC within type, and in PRR."""
+        shown = self.all_estimators(run)
+        return best_single(shown, "AUROC within type"), best_single(shown, "PRR")
 
     def _judged(self, run: str) -> JudgedRows:
         if run not in self._rows:
@@ -302,13 +310,24 @@ def _number(cell: Cell) -> float:
     return -1.0 if value is None else float(value)
 
 
-def signal_table(run: str, rows: JudgedRows, size: StudySize, progress: Progress) -> StudyTable:
-    """What each signal adds to the probability of the answer, as stacks, and what it costs."""
+def signal_table(
+    run: str, rows: JudgedRows, rivals: Sequence[str], size: StudySize, progress: Progress
+) -> StudyTable:
+    """What each signal adds to the probability of the answer, as stacks, and what it costs.
+
+    Args:
+        run: Name of the run.
+        rows: Its judged rows.
+        rivals: Estimators shown beside the stacks.
+        size: How much is measured.
+        progress: Called before every row.
+    """
     splits = rows.splits[: size.grid_seeds]
     estimators = {
         name: parse_estimator(members if "+" not in members else f"fusion:members={members}")
         for name, members in SIGNALS.items()
     }
+    estimators |= {name: parse_estimator(name) for name in dict.fromkeys(rivals)}
     scores = {}
     for name, estimator in estimators.items():
         progress(f"{run}: signals, {name}")
@@ -327,11 +346,12 @@ def signal_table(run: str, rows: JudgedRows, size: StudySize, progress: Progress
         table.append(
             (
                 name,
-                "stack" if isinstance(estimator, LearnedEstimator) else "score",
+                "stack" if name in SIGNALS and "+" in SIGNALS[name] else "score",
                 figures.figure(name, "auroc"),
                 figures.figure(name, WITHIN_TYPE),
                 figures.figure(name, "prr"),
                 *gain,
+                None if name == ALL else figures.difference(ALL, name, WITHIN_TYPE),
                 cost.forward_passes,
                 cost.generations,
             )
@@ -347,7 +367,7 @@ def signal_table(run: str, rows: JudgedRows, size: StudySize, progress: Progress
         ),
         columns=(
             "Signals", "Kind", "AUROC", "AUROC within type", "PRR", "Δ within type", "Δ PRR",
-            "Passes", "Generations",
+            "All less this, within type", "Passes", "Generations",
         ),
         rows=tuple(table),
     )  # fmt: skip
