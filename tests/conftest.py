@@ -16,6 +16,7 @@ install_import_hook(
         "sightline.calibration",
         "sightline.estimators",
         "sightline.zeroshot",
+        "sightline.audit",
     ],
     "beartype.beartype",
 )

@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from sightline.core.errors import UsageError
 from sightline.core.types import Estimate
-from sightline.metrics import METRICS, Metric
+from sightline.metrics import METRICS
 from sightline.metrics.closed_form import NORMAL, auroc_estimate, proportion, student
 from sightline.metrics.ranked import is_binary, require_probability, rows_of
 from sightline.metrics.resampling import (
@@ -39,6 +39,8 @@ __all__ = [
     "auroc_estimate",
     "cluster_bootstrap",
     "proportion",
+    "resampled_interval",
+    "student_tail",
 ]
 
 
@@ -81,12 +83,12 @@ class Bootstrap:
             return Estimate(None, n=self.n, reason=self.reasons[estimator, metric])
         value = float(self.values[metric][estimator])
         rule = rule_of(metric)
-        interval = _interval(
+        interval = resampled_interval(
             value,
             self.draws[metric][estimator],
             self.jackknife[metric][estimator],
             self.tail,
-            rule,
+            basic=rule.bin_gaps is not None,
         )
         reason = self._left_out(estimator, metric)
         if interval is None:
@@ -115,7 +117,13 @@ class Bootstrap:
         )
         if not values and not np.any(np.nan_to_num(draws)):
             return Estimate(0.0, 0.0, 0.0, n=self.n, reason=reason)
-        interval = _interval(float(values), draws, left_out, self.tail, rule_of(metric))
+        interval = resampled_interval(
+            float(values),
+            draws,
+            left_out,
+            self.tail,
+            basic=rule_of(metric).bin_gaps is not None,
+        )
         if interval is None:
             return Estimate(float(values), n=self.n, reason=reason)
         return Estimate(float(values), *interval, n=self.n, reason=reason)
@@ -203,7 +211,7 @@ def cluster_bootstrap(
     )
     return Bootstrap(
         level=level,
-        tail=_tail(level, min(len(np.unique(s.groups)) for s in samples)),
+        tail=student_tail(level, min(len(np.unique(s.groups)) for s in samples)),
         n=round(float(np.mean([len(s.correct) for s in samples]))),
         samples=len(samples),
         values={m: once.values[m][:, 0] for m in metrics},
@@ -261,13 +269,26 @@ def _reason(samples: Sequence[Sample], metric: str, value: float) -> str | None:
     return None
 
 
-def _interval(
+def resampled_interval(
     value: float,
     draws: Float[np.ndarray, " b"],
     left_out: Float[np.ndarray, " j"],
     tail: float,
-    rule: Metric,
+    *,
+    basic: bool = False,
 ) -> tuple[float, float] | None:
+    """Ends of the interval of one figure, from its resamples; see `cluster_bootstrap`.
+
+    Args:
+        value: The figure.
+        draws: Resampled figures; NaN where a resample leaves it undefined.
+        left_out: Figures with one block of groups left out at a time.
+        tail: Share of the resamples beyond each end, from `student_tail`.
+        basic: The basic interval instead of BCa, also used where all resamples lie on one side.
+
+    Returns:
+        None where more than a tenth of the resamples are undefined or all agree with the figure.
+    """
     defined = draws[~np.isnan(draws)]
     if len(defined) < 0.9 * len(draws):
         return None
@@ -276,7 +297,7 @@ def _interval(
         return None
     below = (np.sum((defined < value) & ~same) + np.sum(same) / 2) / len(defined)
     tails = tail, 1 - tail
-    if rule.bin_gaps is not None or not 0 < below < 1:
+    if basic or not 0 < below < 1:
         q_low, q_high = np.quantile(defined, tails)
         return min(2 * value - float(q_high), value), max(2 * value - float(q_low), value)
     bias = NORMAL.inv_cdf(float(below))
@@ -289,12 +310,16 @@ def _interval(
     return float(low), float(high)
 
 
-def _tail(level: float, n_groups: int) -> float:
-    """The tail of the normal that is as far out as Student's with n - 1 in place of n below."""
+def student_tail(level: float, n_groups: int) -> float:
+    """Share of resamples beyond each end of an interval, widened for few groups.
+
+    The tail of the normal that is as far out as Student's with n - 1 in place of n below.
+    """
     if n_groups < 2:
         return (1 - level) / 2
     quantile = student(NORMAL.inv_cdf((1 + level) / 2), n_groups - 1)
-    return NORMAL.cdf(-quantile * (n_groups / (n_groups - 1)) ** 0.5)
+    # Two groups: far beyond the outermost resample, and still a probability.
+    return max(1e-12, NORMAL.cdf(-quantile * (n_groups / (n_groups - 1)) ** 0.5))
 
 
 def _acceleration(left_out: Float[np.ndarray, " j"]) -> float:

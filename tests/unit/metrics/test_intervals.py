@@ -101,6 +101,11 @@ def test_identical_scores_differ_by_exactly_nothing():
     assert (difference.value, difference.low, difference.high) == (0.0, 0.0, 0.0)
 
 
+def test_two_groups_have_an_interval():
+    estimate = bootstrap(sample(groups=np.repeat([0, 1], 60))).estimate(0, "auroc")
+    assert estimate.low <= estimate.value <= estimate.high
+
+
 def test_a_difference_of_perfect_and_constant_scores_has_no_interval():
     correct = np.tile([1.0, 0.0], 30)
     drawn = bootstrap(Sample(np.stack([correct, np.ones(60)]), correct, np.arange(60)))
