@@ -13,7 +13,7 @@ from sightline.estimators import parse_estimator
 from sightline.estimators.recorded import RecordedConfidence
 from sightline.workflow.measure import JudgedRows
 from sightline.workflow.studies.protocol import compare, first_groups, on_test
-from sightline.workflow.studies.tables import StudyTable, kept_table, markdown, write_study
+from sightline.workflow.studies.tables import StudyTable, kept_tables, markdown, write_study
 from sightline.workflow.studies.transfer import transfer_table
 
 
@@ -147,17 +147,17 @@ def test_tables_are_written_as_json_and_as_a_page(tmp_path):
     assert document["study"] == "it"
 
 
-def test_a_table_is_measured_once_for_the_same_settings(tmp_path):
+def test_tables_are_measured_once_for_the_same_settings(tmp_path):
     calls = []
 
     def measure():
         calls.append(1)
         rows = (("a", Estimate(0.5, 0.4, 0.6, n=9), None), ("b", Estimate(None, reason="?"), 3))
-        return StudyTable("k", "Title", "How.", ("Name", "AUROC", "n"), rows)
+        return [StudyTable("k", "Title", "How.", ("Name", "AUROC", "n"), rows)]
 
-    first = kept_table(tmp_path / "tables", "k", {"n": 2, "sizes": (1, 2)}, measure)
-    again = kept_table(tmp_path / "tables", "k", {"n": 2, "sizes": (1, 2)}, measure)
+    first = kept_tables(tmp_path / "tables", "k", {"n": 2, "sizes": (1, 2)}, measure)
+    again = kept_tables(tmp_path / "tables", "k", {"n": 2, "sizes": (1, 2)}, measure)
     assert again == first
     assert len(calls) == 1
-    kept_table(tmp_path / "tables", "k", {"n": 3, "sizes": (1, 2)}, measure)
+    kept_tables(tmp_path / "tables", "k", {"n": 3, "sizes": (1, 2)}, measure)
     assert len(calls) == 2

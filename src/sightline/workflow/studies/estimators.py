@@ -27,7 +27,7 @@ from sightline.workflow.evaluate import Settings, evaluate, read_judged
 from sightline.workflow.measure import JudgedRows
 from sightline.workflow.studies.ablations import RANKING, harmony_grid, label_curve
 from sightline.workflow.studies.protocol import compare, on_test
-from sightline.workflow.studies.tables import Cell, StudyTable, kept_table
+from sightline.workflow.studies.tables import Cell, StudyTable, kept_tables
 from sightline.workflow.studies.targets import targets_table
 from sightline.workflow.studies.transfer import transfer_table
 
@@ -217,7 +217,8 @@ class _Study:
             "size": asdict(self._size),
             "models": [model["files_xxh3"] for model in models],
         }
-        return kept_table(self._out / "tables", key, settings, measure)
+        (table,) = kept_tables(self._out / "tables", key, settings, lambda: [measure()])
+        return table
 
 
 def _collect(path: Path, model: str, split: str, n: int, size: StudySize) -> None:

@@ -62,33 +62,36 @@ class StudyTable:
         }
 
 
-def kept_table(
-    folder: Path, key: str, settings: Mapping[str, Any], measure: Callable[[], StudyTable]
-) -> StudyTable:
-    """Returns a table that an earlier try measured with the same settings, or measures it now.
+def kept_tables(
+    folder: Path,
+    key: str,
+    settings: Mapping[str, Any],
+    measure: Callable[[], Sequence[StudyTable]],
+) -> list[StudyTable]:
+    """Returns tables that an earlier try measured with the same settings, or measures them now.
 
     Args:
-        folder: Where tables are kept, one file each.
-        key: The table's key.
-        settings: JSON-serialisable; whatever else decides the figures.
-        measure: Computes the table.
+        folder: Where tables are kept.
+        key: Names the file; unique within the study.
+        settings: JSON-serialisable; whatever decides the figures beside Sightline's version.
+        measure: Computes the tables.
     """
     path = folder / f"{key}.json"
-    wanted = {"sightline_version": sightline.__version__, **settings}
-    wanted = json.loads(json.dumps(wanted))
+    wanted = json.loads(json.dumps({"sightline_version": sightline.__version__, **settings}))
     if path.exists():
         found = json.loads(path.read_text(encoding="utf-8"))
         if found["settings"] == wanted:
-            return StudyTable.from_dict(found["table"])
-    table = measure()
-    document = json.dumps({"settings": wanted, "table": table.to_dict()}, allow_nan=False)
+            return [StudyTable.from_dict(table) for table in found["tables"]]
+    tables = list(measure())
+    kept = {"settings": wanted, "tables": [table.to_dict() for table in tables]}
+    document = json.dumps(kept, allow_nan=False)
 
     def fill(file: PendingFile) -> None:
         file.write(document.encode())
 
     make_directory(folder)
     write_file(path, fill)
-    return table
+    return tables
 
 
 def write_study(folder: Path, name: str, title: str, tables: Sequence[StudyTable]) -> Path:

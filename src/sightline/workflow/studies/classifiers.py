@@ -1,0 +1,319 @@
+"""The study of zero-shot classifiers: TrustVLM and its rivals on the embedded models.
+
+Pictures are embedded once; every score is computed from the vectors. Scores that learn do so from
+labelled support pictures of the training split, drawn anew ten times. Calibration uses labelled
+pictures of the calibration split, the same for every score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+from PIL import Image
+
+from sightline.core.types import Estimate
+from sightline.data.objects import (
+    CLASSES,
+    DIGIT_CLASSES,
+    TEMPLATES,
+    ObjectSet,
+    draw_objects,
+    generate_objects,
+)
+from sightline.models import load_classifier, load_image_encoder
+from sightline.models.classifiers import ImageEncoder, ZeroShotClassifier
+from sightline.workflow.studies.classifier_scores import (
+    Labelled,
+    Result,
+    draw_supports,
+    measure,
+    relative,
+)
+from sightline.workflow.studies.tables import Cell, StudyTable, kept_tables
+from sightline.zeroshot import ZERO_SHOT_SCORES, ClassifierOutputs, ClassTexts
+
+Progress = Callable[[str], None]
+
+MODELS = ("clip", "siglip")
+PICTURES: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "scenes": ("test", CLASSES),
+    "digits": ("test", DIGIT_CLASSES),
+    "shifted": ("shifted", CLASSES),
+}
+"""Test pictures by name: their split, and the classes that are told apart."""
+
+METHOD = "trustvlm_aux"
+RIVAL = "logistic_aux"
+"""Learns from the same support pictures."""
+
+LOWER = "AURC lower than msp's by"
+FOLLOWED = (
+    "msp",
+    "trustvlm",
+    "trustvlm_aux",
+    "trustvlm_aux_rescored",
+    "trustvlm_aux_compat",
+    "prototype_aux",
+    "trust_score_aux",
+    "knn_labels_aux",
+    "logistic_aux",
+)
+"""Scores of the tables by number of shots."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifierSize:
+    """How much is measured.
+
+    Attributes:
+        pictures: Test pictures of each kind.
+        calibration: Labelled pictures that the scores are calibrated on.
+        shots: Support pictures of each class.
+        draws: Support sets of each size; of scores whose fit takes longer than seconds, two.
+        resamples: Bootstrap resamples.
+    """
+
+    pictures: int = 2500
+    calibration: int = 1000
+    shots: tuple[int, ...] = (1, 2, 4, 8, 16)
+    draws: int = 10
+    resamples: int = 1000
+
+
+QUICK = ClassifierSize(pictures=300, calibration=200, shots=(2,), draws=2, resamples=100)
+"""Shows that every table can be computed; too small for its figures to say anything."""
+
+
+def study_classifiers(out: Path, size: ClassifierSize, *, progress: Progress) -> list[StudyTable]:
+    """Measures every table of the study.
+
+    Args:
+        out: Receives the tables as they are measured; what is there is resumed.
+        size: How much is measured.
+        progress: Called before every long step.
+    """
+    encoder = load_image_encoder("embedded:encoder")
+    tables: list[StudyTable] = []
+    for name in MODELS:
+        model = load_classifier(f"embedded:{name}")
+        prints = [dict(model.fingerprint()), dict(encoder.fingerprint())]
+        settings = {"size": asdict(size), "models": prints}
+        for kind in PICTURES:
+            setting = _Setting(name, kind, model, encoder, size, progress)
+            tables += kept_tables(
+                out / "tables", f"classifiers-{name}-{kind}", settings, setting.tables
+            )
+    return [targets_table(tables), *tables]
+
+
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    """One classifier on one kind of pictures."""
+
+    name: str
+    kind: str
+    model: ZeroShotClassifier
+    encoder: ImageEncoder
+    size: ClassifierSize
+    progress: Progress
+
+    def tables(self) -> list[StudyTable]:
+        """All scores at the most shots, and the followed ones by number of shots."""
+        split, classes = PICTURES[self.kind]
+        texts = self._texts(classes)
+        pool_labels = np.repeat(np.arange(len(classes)), max(self.size.shots) * 3 // 2)
+        pool = Labelled(self._seen(texts, self._drawn("train", classes, pool_labels)), pool_labels)
+        test = self._labelled(texts, split, classes, self.size.pictures, seed=0)
+        calibration = self._labelled(texts, "calibration", classes, self.size.calibration, seed=1)
+        most = max(self.size.shots)
+        by_shots: dict[int, dict[str, Result]] = {}
+        for shots in self.size.shots:
+            self.progress(f"{self.name} on {self.kind}: {shots} support pictures a class")
+            supports = draw_supports(pool, shots, self.size.draws)
+            names = ZERO_SHOT_SCORES if shots == most else FOLLOWED
+            by_shots[shots] = {
+                name: measure(
+                    name, texts, supports, calibration, test, resamples=self.size.resamples
+                )
+                for name in names
+            }
+        return [
+            all_scores(self.name, self.kind, most, by_shots[most], self.size),
+            by_number(self.name, self.kind, by_shots, self.size),
+        ]
+
+    def _texts(self, classes: Sequence[str]) -> ClassTexts:
+        templates = np.stack(
+            [
+                self.model.text_vectors([template.format(c) for c in classes])
+                for template in TEMPLATES
+            ]
+        )
+        templates /= np.linalg.norm(templates, axis=-1, keepdims=True)
+        return ClassTexts(
+            tuple(classes),
+            templates[0],
+            logit_scale=self.model.scale,
+            logit_bias=self.model.bias,
+            link="sigmoid" if self.model.sigmoid else "softmax",
+            templates=templates,
+        )
+
+    def _labelled(
+        self, texts: ClassTexts, split: str, classes: Sequence[str], n: int, *, seed: int
+    ) -> Labelled:
+        wanted = None if classes is CLASSES else classes
+        batch = generate_objects(split, n, seed, classes=wanted)
+        return Labelled(self._seen(texts, batch), batch.labels - CLASSES.index(classes[0]))
+
+    def _drawn(
+        self, split: str, classes: Sequence[str], labels: Int[np.ndarray, " n"]
+    ) -> ObjectSet:
+        return draw_objects(split, labels + CLASSES.index(classes[0]), np.random.default_rng(16))
+
+    def _seen(self, texts: ClassTexts, batch: ObjectSet) -> ClassifierOutputs:
+        pictures = [Image.fromarray(pixels) for pixels in batch.images]
+        mirrored = [picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for picture in pictures]
+        gray = [picture.convert("L").convert("RGB") for picture in pictures]
+        views = np.stack([self.model.image_vectors(mirrored), self.model.image_vectors(gray)])
+        own = self.model.image_vectors(pictures)
+        return ClassifierOutputs(texts, own, self.encoder.vectors(pictures), views)
+
+
+def all_scores(
+    model: str, kind: str, shots: int, results: Mapping[str, Result], size: ClassifierSize
+) -> StudyTable:
+    """One row per score, lowest AURC first."""
+    rows: list[tuple[Cell, ...]] = []
+    for name in sorted(results, key=lambda n: _number(results[n].figure("aurc"))):
+        result = results[name]
+        rows.append(
+            (
+                name,
+                "support labels" if ZERO_SHOT_SCORES[name].traits.uses_support else "zero-shot",
+                result.draws,
+                result.figure("aurc", 1000),
+                f"{1000 * result.spread:.1f}",
+                result.figure("auroc"),
+                result.figure("fpr95"),
+                result.figure("accuracy"),
+                result.figure("ece"),
+                None if name == "msp" else relative(result, results["msp"]),
+                None if name == RIVAL else relative(result, results[RIVAL]),
+            )
+        )
+    return StudyTable(
+        key=f"all-{model}-{kind}",
+        title=f"All scores of {model} on {kind}",
+        note=(
+            f"{size.pictures:,} test pictures, {len(PICTURES[kind][1])} classes, {shots} support "
+            "pictures a class from the training split; figures are means over the support sets, "
+            "intervals resample the test pictures, the spread is the standard deviation of AURC "
+            "over the sets. ECE is of confidences calibrated (Platt) on "
+            f"{size.calibration:,} labelled pictures of the calibration split. Lower AURC is "
+            f"relative, paired: against msp, and against {RIVAL}, which learns from the same "
+            "support pictures. A score that may relabel is judged by its own label."
+        ),
+        columns=(
+            "Score", "Uses", "Support sets", "AURC ×1000", "Spread", "AUROC", "FPR95", "Accuracy",
+            "ECE", LOWER, f"AURC lower than {RIVAL}'s by",
+        ),
+        rows=tuple(rows),
+    )  # fmt: skip
+
+
+def by_number(
+    model: str, kind: str, by_shots: Mapping[int, Mapping[str, Result]], size: ClassifierSize
+) -> StudyTable:
+    """The followed scores by number of support pictures."""
+    rows: list[tuple[Cell, ...]] = []
+    for shots, results in by_shots.items():
+        for name in FOLLOWED:
+            result = results[name]
+            rows.append(
+                (
+                    f"{shots}: {name}",
+                    result.figure("aurc", 1000),
+                    f"{1000 * result.spread:.1f}",
+                    result.figure("auroc"),
+                    result.figure("fpr95"),
+                    result.figure("accuracy"),
+                    None if name == "msp" else relative(result, results["msp"]),
+                )
+            )
+    return StudyTable(
+        key=f"shots-{model}-{kind}",
+        title=f"By number of support pictures: {model} on {kind}",
+        note=f"Support pictures a class: score. Up to {size.draws} support sets each; as above.",
+        columns=(
+            "Shots: score", "AURC ×1000", "Spread", "AUROC", "FPR95", "Accuracy", LOWER,
+        ),
+        rows=tuple(rows),
+    )  # fmt: skip
+
+
+def targets_table(tables: Sequence[StudyTable]) -> StudyTable:
+    """Whether TrustVLM with the stronger encoder does what was hoped for.
+
+    Args:
+        tables: All tables of the study.
+    """
+    rows: list[tuple[Cell, ...]] = []
+    gains = [
+        (table.key.removeprefix("shots-"), str(row[0]), row[-1])
+        for table in tables
+        if table.key.startswith("shots-")
+        for row in table.rows
+        if str(row[0]).endswith(f": {METHOD}")
+    ]
+    found = [cell for _, _, cell in gains if isinstance(cell, Estimate) and cell.value is not None]
+    large = sum(cell.value is not None and cell.value >= 0.20 for cell in found)
+    verdict = "reached" if 2 * large > len(gains) else "not reached"
+    rows.append(
+        (
+            f"{METHOD} lowers AURC against msp by at least 20 % in most settings",
+            f"{large} of {len(gains)} settings",
+            verdict,
+        )
+    )
+    for table in tables:
+        if not table.key.startswith("all-"):
+            continue
+        cells = {str(row[0]): dict(zip(table.columns, row, strict=True)) for row in table.rows}
+        own = _number(cells[METHOD]["AURC ×1000"])
+        for uses in ("zero-shot", "support labels"):
+            rivals = {
+                name: _number(row["AURC ×1000"])
+                for name, row in cells.items()
+                if row["Uses"] == uses and not name.startswith("trustvlm")
+            }
+            beaten = sum(own < value for value in rivals.values())
+            best = min(rivals, key=lambda name: rivals[name])
+            rows.append(
+                (
+                    f"{table.key.removeprefix('all-')}: {METHOD} has a lower AURC than every rival "
+                    f"({uses})",
+                    f"{own:.1f}; best rival {best} {rivals[best]:.1f}",
+                    f"{'reached' if beaten == len(rivals) else 'not reached'}: lower than {beaten} "
+                    f"of {len(rivals)}",
+                )
+            )
+    return StudyTable(
+        key="targets",
+        title="Targets",
+        note=(
+            "Set before the study was run. AURC by point estimate; the tables below hold the "
+            "paired intervals."
+        ),
+        columns=("Target", "Figure", "Verdict"),
+        rows=tuple(rows),
+    )
+
+
+def _number(cell: Cell) -> float:
+    value = cell.value if isinstance(cell, Estimate) else None
+    return float("inf") if value is None else value
