@@ -52,6 +52,16 @@ def request_for(estimators: Sequence[str], defaults: Request) -> Request:
     needs: set[Feature] = set()
     for spec in estimators:
         needs |= parse_estimator(spec).needs
+    return request_of(frozenset(needs), defaults)
+
+
+def request_of(needs: frozenset[Feature], defaults: Request) -> Request:
+    """Returns the request that observes just these signals, and what the defaults ask on top.
+
+    Args:
+        needs: Signals to observe.
+        defaults: Settings for what is needed (number of samples, layers, …).
+    """
     return replace(
         defaults,
         n_samples=defaults.n_samples if needs & SAMPLED else 0,

@@ -1,0 +1,207 @@
+"""What a policy was fitted on, what it promises, and how that was shown; kept as JSON."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from sightline.calibration.risk_control import Guarantee, Method, Unit
+from sightline.core.errors import UsageError
+from sightline.core.results import Curve, ReliabilityBin, Skipped
+from sightline.core.types import Estimate
+
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Rows = Annotated[int, Field(ge=0)]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Target:
+    """What a policy is to promise: a risk, or a coverage.
+
+    Attributes:
+        risk: Largest error rate among accepted answers; None where a coverage is the target.
+        coverage: Share of answers to accept; the error rate among them is then bounded from above.
+        delta: Chance, over the draw of the labelled answers, that the promise does not hold.
+        method: How errors over all tested thresholds are held at delta.
+        unit: What is taken to be independent.
+        per_group: Field of the example (question_type or an entry of meta) whose every value gets
+            a threshold and a promise of its own; None for one threshold.
+    """
+
+    risk: float | None = 0.05
+    coverage: float | None = None
+    delta: float = 0.05
+    method: Method = "fixed_sequence"
+    unit: Unit = "one_per_group"
+    per_group: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.risk is None) == (self.coverage is None):
+            raise UsageError(
+                f"Risk {self.risk} and coverage {self.coverage}; exactly one of them is the "
+                "target. Leave one out."
+            )
+        for name, value in (("Risk", self.risk), ("Delta", self.delta)):
+            if value is not None and not 0 < value < 1:
+                raise UsageError(
+                    f"{name} {value:g}; a share above 0 and below 1 is required, since no number "
+                    "of labels shows that an error never happens. For example 0.05."
+                )
+        if self.coverage is not None and not 0 < self.coverage <= 1:
+            raise UsageError(
+                f"Coverage {self.coverage:g}; a share above 0, at most 1, is required. "
+                "For example 0.8."
+            )
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Part:
+    """Rows and groups of one split."""
+
+    rows: Rows
+    groups: Rows
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Achieved:
+    """How a policy does on labelled answers.
+
+    Attributes:
+        rows: Answers.
+        groups: Their groups.
+        coverage: Share accepted, with its interval.
+        risk: Error rate among the accepted, with its interval; None where none was accepted.
+        accuracy: Share right among all.
+        set_coverage: Share of prediction sets that hold the right option.
+        set_size: Mean options in a set.
+    """
+
+    rows: Rows
+    groups: Rows
+    coverage: Estimate
+    risk: Estimate
+    accuracy: Estimate
+    set_coverage: Estimate | None = None
+    set_size: float | None = None
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Promise:
+    """One threshold, what is certified of it, and what was seen on the rows it was chosen on.
+
+    Attributes:
+        category: Which answers it is for; None for all.
+        guarantee: The tests; with a coverage as target one test, whose risk is the bound.
+        smallest: Accepted units, all of them right, that could certify the risk at all; None with
+            a coverage as target.
+        units: Independent units on the threshold split.
+        achieved: On the rows that the threshold was chosen on.
+        why_not: Why nothing is certified, in words; None where something is.
+    """
+
+    category: str | None
+    guarantee: Guarantee
+    smallest: int | None
+    units: Rows
+    achieved: Achieved
+    why_not: str | None
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Routing:
+    """How a cascade spends: shares of answers settled by each stage, and cost per answer.
+
+    Attributes:
+        settled: Share of the threshold split's answers that each stage settles.
+        cost: Mean cost of an answer beyond its greedy generation, in extra passes over the image
+            and extra generated answers, which count alike.
+        full_cost: The same if every stage ran on every answer.
+        budget: What the mean cost was held to.
+        frontier: Error rate at fixed coverage (y) against mean cost (x) as the budget grows.
+        last_tenth: What the last 10 % of the budget buy, in words.
+    """
+
+    settled: tuple[Share, ...]
+    cost: float
+    full_cost: float
+    budget: float
+    frontier: Curve
+    last_tenth: str
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Origin:
+    """What a policy was fitted on.
+
+    Attributes:
+        run: Name of the run's directory.
+        run_hash: Hash of what fixed the run's results.
+        model: The model's fingerprint.
+        request: How the model was asked, as far as the policy's signals depend on it; None for
+            answers that were recorded by another tool.
+        decode_policy: How pictures were decoded; None likewise.
+        dataset: Name of the dataset.
+        grader: Spec of what decided correctness.
+        correct_from: Correctness from which an answer counts as right.
+        condition: Condition of the judged answers.
+        split: How rows were split: seed and fractions, or that the split was given.
+        content: Hashes of every question within its group and of every image it has seen.
+        sightline_version: Version that fitted it.
+    """
+
+    run: str
+    run_hash: str
+    model: dict[str, Any]
+    request: dict[str, Any] | None
+    decode_policy: Any
+    dataset: str
+    grader: dict[str, Any]
+    correct_from: float
+    condition: str
+    split: dict[str, Any]
+    content: tuple[str, ...]
+    sightline_version: str
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Evidence:
+    """Everything that is known of a policy beyond how it decides.
+
+    Attributes:
+        target: What was asked for.
+        fitted_on: Rows that estimators which learn were fitted on.
+        calibrated_on: Rows that calibrations were fitted on and thresholds planned on.
+        certified_on: Rows that thresholds were tested on; nothing else saw them.
+        skipped: Rows without a score, by reason; they are never accepted.
+        calibration: ``fitted``, or ``base rate`` where the score carries no signal.
+        promises: One per category, or one.
+        reliability: Bins of confidence on the threshold split, with accuracy and its interval.
+        auroc: Of the confidence on the threshold split.
+        ece: Expected calibration error there, in 10 bins of equal width.
+        routing: Of a cascade.
+        tested: On groups held out from everything above; None where there are none.
+        origin: What it was fitted on; None for a policy fitted on records alone.
+    """
+
+    target: Target
+    fitted_on: Part
+    calibrated_on: Part
+    certified_on: Part
+    skipped: tuple[Skipped, ...]
+    calibration: str
+    promises: tuple[Promise, ...]
+    reliability: tuple[ReliabilityBin, ...]
+    auroc: Estimate
+    ece: float | None
+    routing: Routing | None = None
+    tested: Achieved | None = None
+    origin: Origin | None = None
+
+    @property
+    def met(self) -> bool:
+        """Whether anything is certified at all."""
+        return any(promise.guarantee.threshold is not None for promise in self.promises)

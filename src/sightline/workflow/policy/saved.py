@@ -1,0 +1,169 @@
+"""Trust policies on disk: sealed JSON and safetensors, no pickle.
+
+    DIRECTORY/policy.json            stages, thresholds, evidence; checksums of the other files
+    DIRECTORY/stage-0/fitted.json    an estimator that learns, one folder per such stage
+    DIRECTORY/stage-0/arrays.safetensors
+
+`policy.json` is written last, so that a directory holds a whole policy or none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from sightline.calibration.fitted import load_calibration
+from sightline.core.errors import CorruptStoreError, DataError, DiskError, SightlineError
+from sightline.core.protocols import Estimator, FittedEstimator, LearnedEstimator
+from sightline.estimators import from_spec
+from sightline.estimators.saved import ARRAYS, SETTINGS, Saved, load_fitted, save_fitted
+from sightline.store.disk import make_directory, write_file
+from sightline.store.sealed import dump_document, load_document
+from sightline.workflow.policy.evidence import Evidence
+from sightline.workflow.policy.option_sets import read_option_sets
+from sightline.workflow.policy.trust import Stage, TrustPolicy
+
+FORMAT_VERSION = 1
+POLICY = "policy.json"
+
+_EVIDENCE: TypeAdapter[Evidence] = TypeAdapter(Evidence)
+
+
+def require_no_policy(path: str | Path) -> None:
+    """Requires a directory without a policy, or none.
+
+    Raises:
+        DataError: It holds one, or files of something else.
+    """
+    folder = Path(path)
+    if (folder / POLICY).exists():
+        raise DataError(
+            f"{folder} holds a policy; a new one needs an empty directory. Choose another, or "
+            "remove it first."
+        )
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DataError(
+            f"{folder} is not empty; a policy needs a directory of its own. Choose another."
+        )
+
+
+def save_policy(path: str | Path, policy: TrustPolicy) -> None:
+    """Writes a policy to a directory that does not exist or is empty.
+
+    Raises:
+        DataError: The directory is taken.
+        DiskError: The operating system refused to write.
+    """
+    folder = Path(path)
+    require_no_policy(folder)
+    make_directory(folder)
+    stages, files = [], dict[str, str]()
+    for index, stage in enumerate(policy.stages):
+        own = f"stage-{index}" if isinstance(stage.estimator, FittedEstimator) else None
+        if own is not None and isinstance(stage.estimator, FittedEstimator):
+            files |= _write_estimator(folder, own, stage, stage.estimator)
+        stages.append(
+            {
+                "name": stage.name,
+                "spec": dict(stage.spec),
+                "fitted": own,
+                "calibration": stage.calibration.to_dict(),
+                "undecided": None if stage.undecided is None else list(stage.undecided),
+            }
+        )
+    document = dump_document(
+        {
+            "format_version": FORMAT_VERSION,
+            "stages": stages,
+            "sets": None if policy.sets is None else policy.sets.to_dict(),
+            "evidence": asdict(policy.evidence),
+            "files": files,
+        }
+    )
+    write_file(folder / POLICY, lambda file: file.append(memoryview(document)))
+
+
+def load_policy(path: str | Path) -> TrustPolicy:
+    """Reads what `save_policy` wrote.
+
+    Raises:
+        DataError: There is no policy, or another format version wrote it.
+        CorruptStoreError: A file is not the one that was written.
+    """
+    folder = Path(path)
+    if not (folder / POLICY).is_file():
+        raise DataError(
+            f"{folder} has no {POLICY}; a directory written by 'sightline calibrate' is required. "
+            "Give its path."
+        )
+    document = load_document(folder / POLICY)
+    version = document.get("format_version")
+    if version != FORMAT_VERSION:
+        raise DataError(
+            f"{folder / POLICY} has format version {version!r}; {FORMAT_VERSION} is required. "
+            "Calibrate again with this version of Sightline."
+        )
+    for name, digest in document["files"].items():
+        if _digest(folder, name) != digest:
+            raise _damaged(folder, f"{name} does not match its checksum")
+    try:
+        stages = tuple(_read_stage(folder, stage) for stage in document["stages"])
+        evidence = _EVIDENCE.validate_python(document["evidence"])
+        sets = None if document["sets"] is None else read_option_sets(document["sets"])
+        return TrustPolicy(stages, evidence, sets)
+    except (KeyError, TypeError, ValueError, ValidationError) as error:
+        raise _damaged(folder, "its parts do not fit together") from error
+    except SightlineError as error:
+        raise DataError(f"Policy {folder}: {error}") from error
+
+
+def _write_estimator(
+    folder: Path, own: str, stage: Stage, estimator: FittedEstimator
+) -> dict[str, str]:
+    """Writes a fitted estimator; returns the checksums of its files."""
+    try:
+        save_fitted(folder / own, Saved(estimator, stage.spec, {"policy": True}))
+    except OSError as error:
+        raise DiskError(
+            f"Writing {folder / own} failed: {error.strerror}; a directory that can be written is "
+            "required. Choose another."
+        ) from error
+    return {f"{own}/{name}": _digest(folder, f"{own}/{name}") for name in (SETTINGS, ARRAYS)}
+
+
+def _read_stage(folder: Path, stage: Mapping[str, Any]) -> Stage:
+    estimator: Estimator
+    if stage["fitted"] is None:
+        known = from_spec(stage["spec"])
+        if isinstance(known, LearnedEstimator):
+            raise ValueError(f"{stage['name']} is not fitted")
+        estimator = known
+    else:
+        estimator = load_fitted(folder / stage["fitted"]).estimator
+    undecided = stage["undecided"]
+    return Stage(
+        name=stage["name"],
+        spec=stage["spec"],
+        estimator=estimator,
+        calibration=load_calibration(stage["calibration"]),
+        undecided=None if undecided is None else (undecided[0], undecided[1]),
+    )
+
+
+def _digest(folder: Path, name: str) -> str:
+    try:
+        return hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    except OSError:
+        raise _damaged(folder, f"{name} is missing or cannot be read") from None
+
+
+def _damaged(folder: Path, found: str) -> CorruptStoreError:
+    return CorruptStoreError(
+        f"Policy {folder}: {found}; the files as they were written are required. Calibrate again, "
+        "or restore them from a copy."
+    )

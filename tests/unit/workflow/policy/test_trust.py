@@ -1,0 +1,168 @@
+"""What a policy decides, record by record."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from policy_records import answer, answers, choices, labelled, right_at
+
+from sightline.core.errors import UsageError
+from sightline.core.features import Feature
+from sightline.core.protocols import Request
+from sightline.core.types import Example, Generation, Record
+from sightline.estimators import ESTIMATORS
+from sightline.workflow.policy import Decision
+from sightline.workflow.policy.evidence import Target
+from sightline.workflow.policy.fitting import SetsTarget, fit_policy
+from sightline.workflow.policy.trust import narrowed
+
+
+@pytest.fixture(scope="module")
+def policy():
+    records = answers(3000)
+    return fit_policy(
+        ["sequence_probability"],
+        labelled(records, right_at(records)),
+        Target(risk=0.15, delta=0.1),
+    )
+
+
+def test_a_decision_says_score_probability_threshold_and_reason(policy):
+    sure, unsure = policy.decide([answer("x", 0.98), answer("y", 0.2)])
+    assert sure.accepted
+    assert not unsure.accepted
+    assert sure.uncertainty == pytest.approx(0.02)
+    assert unsure.uncertainty == pytest.approx(0.8)
+    assert sure.signals == {"sequence_probability": sure.uncertainty}
+    (threshold,) = policy.thresholds.values()
+    assert sure.threshold == unsure.threshold == threshold
+    assert unsure.confidence < threshold <= sure.confidence
+    assert sure.reason == f"confidence {sure.confidence:.4f} reaches the threshold {threshold:.4f}"
+    assert "is below" in unsure.reason
+    assert json.loads(json.dumps(sure.to_dict()))["accepted"] is True
+
+
+def test_decisions_do_not_depend_on_the_company_they_are_made_in(policy):
+    records = answers(50, seed=5)
+    together = policy.decide(records)
+    assert together == tuple(policy.decide([record])[0] for record in records)
+    assert policy.decide(records[::-1]) == together[::-1]
+    assert policy.decide([]) == ()
+
+
+def test_an_answer_without_its_signal_is_not_accepted_and_says_what_is_missing(policy):
+    bare = Record(Example("x", "?"), greedy=Generation("red"))
+    nothing = Record(Example("z", "?"))
+    first, scored, last = policy.decide([bare, answer("y", 0.98), nothing])
+    assert first == Decision(
+        answer="red",
+        uncertainty=None,
+        confidence=None,
+        accepted=False,
+        reason="no logprobs",
+        threshold=scored.threshold,
+        signals={},
+        pending=frozenset({Feature.LOGPROBS}),
+    )
+    assert scored.accepted
+    assert last.answer == ""
+    assert not last.accepted
+
+
+def test_a_threshold_for_every_category_and_none_for_the_unknown():
+    records = answers(3000)
+    correct = right_at(records)
+    hard = np.array([r.example.question_type == "b" for r in records])
+    correct[hard] = right_at(records, low=0.1, high=0.6)[hard]
+    policy = fit_policy(
+        ["sequence_probability"],
+        labelled(records, correct),
+        Target(risk=0.12, delta=0.1, per_group="question_type"),
+    )
+    assert policy.thresholds["a"] is not None
+    assert policy.thresholds["b"] is None
+    easy, hard_one, unknown, without = policy.decide(
+        [
+            answer("1", 0.98, question_type="a"),
+            answer("2", 0.98, question_type="b"),
+            answer("3", 0.98, question_type="c"),
+            answer("4", 0.98),
+        ]
+    )
+    assert easy.accepted
+    assert easy.category == "a"
+    assert hard_one.reason == "no threshold is certified for question_type 'b'"
+    assert unknown.reason == "question_type 'c' was not among the labelled answers"
+    assert [d.accepted for d in (hard_one, unknown, without)] == [False] * 3
+    assert hard_one.confidence == easy.confidence
+
+
+def test_categories_may_come_from_meta_data():
+    records = tuple(
+        replace(r, example=replace(r.example, meta={"level": i % 2}))
+        for i, r in enumerate(answers(2000))
+    )
+    target = Target(risk=0.15, delta=0.1, per_group="level")
+    policy = fit_policy(["perplexity"], labelled(records, right_at(records)), target)
+    assert set(policy.thresholds) == {"0", "1"}
+    with pytest.raises(UsageError, match="No example has 'colour'"):
+        fit_policy(
+            ["perplexity"],
+            labelled(records, right_at(records)),
+            replace(target, per_group="colour"),
+        )
+
+
+@pytest.mark.parametrize("kind", ["lac", "aps", "raps"])
+def test_prediction_sets_hold_the_right_option_at_their_rate(kind):
+    records, correct = choices(1200, counts=(2, 4, 6))
+    policy = fit_policy(
+        ["sequence_probability"],
+        labelled(records, correct),
+        Target(risk=0.2),
+        sets=SetsTarget(kind=kind, level=0.8),
+    )
+    fresh, _ = choices(2000, seed=9, counts=(2, 4, 6))
+    decisions = policy.decide(fresh)
+    held = [
+        r.example.references[0] in d.prediction_set for r, d in zip(fresh, decisions, strict=True)
+    ]
+    # 840 rows fit the quantile: three standard errors of both samples.
+    spread = 3 * (0.16 / 840 + 0.16 / 2000) ** 0.5
+    assert np.mean(held) >= 0.8 - spread
+    if kind == "lac":
+        assert np.mean(held) <= 0.8 + spread + 0.05
+    assert all(set(d.prediction_set) <= set(r.example.letters)
+               for r, d in zip(fresh, decisions, strict=True))  # fmt: skip
+    assert all(d.prediction_set for d in decisions)
+    (free,) = policy.decide([answer("x", 0.9)])
+    assert free.prediction_set is None
+    assert Feature.OPTION_LOGPROBS in policy.needs
+
+
+def test_a_fusion_shows_the_scores_of_its_members():
+    records = answers(900)
+    policy = fit_policy(
+        ["fusion:members=sequence_probability+perplexity"],
+        labelled(records, right_at(records), (0.3, 0.3, 0.4)),
+        Target(risk=0.2),
+    )
+    (decision,) = policy.decide(records[:1])
+    assert set(decision.signals) == {
+        "fusion:members=sequence_probability+perplexity",
+        "sequence_probability",
+        "perplexity",
+    }
+    own = ESTIMATORS["perplexity"].uncertainty(records[:1])[0]
+    assert decision.signals["perplexity"] == own
+    assert policy.evidence.fitted_on.rows > 0
+
+
+def test_only_the_settings_that_its_signals_depend_on_count():
+    asked = Request(n_samples=5, temperature=0.7, seed=3, asks=("p_true", "self_check"), blank=True)
+    assert narrowed(asked, frozenset({Feature.LOGPROBS})) == Request(
+        n_samples=0, top_k_logprobs=0, blank=False
+    )
+    sampled = narrowed(asked, frozenset({Feature.SAMPLES, Feature.P_TRUE}))
+    assert (sampled.n_samples, sampled.temperature, sampled.asks) == (5, 0.7, ("p_true",))
