@@ -6,7 +6,7 @@ what was tried.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -161,6 +161,7 @@ LLAVA = Architecture(
     language="language_model",
     class_token=True,
 )
+LLAVA_NARROW = replace(LLAVA, name="llava-narrow", width=80, layers=4)
 IDEFICS3 = Architecture(
     name="idefics3",
     width=96,
@@ -178,4 +179,4 @@ IDEFICS3 = Architecture(
     language="text_model",
     class_token=False,
 )
-ARCHITECTURES = {a.name: a for a in (LLAVA, IDEFICS3)}
+ARCHITECTURES = {a.name: a for a in (LLAVA, LLAVA_NARROW, IDEFICS3)}
