@@ -7,7 +7,7 @@ An implementation following the published description; what the paper does not g
 
 - mapping: each token has a position for its text, one for its probability and one for its state
   (``interleaved``); ``additive`` puts all three on one position, ``pooled_mlp`` averages each;
-- layer: the one with the best AUROC on the inner validation rows, of those stored;
+- layer: of those stored, the one at which the start, below, has the best AUROC over inner folds;
 - position of the states: where the token was emitted, so that they pair with the probabilities;
 - states are standardised by the training rows, then LayerNorm, Linear, LayerNorm and a learned
   vector for the kind of position; states of image tokens take part only as one mean (``image``);
@@ -17,8 +17,8 @@ An implementation following the published description; what the paper does not g
 - one group in five is held out for early stopping;
 - the scorer is small and trained from scratch unless ``encoder`` names a pretrained one; tokens are
   decoded one by one and read as words (or as sub-tokens of the pretrained encoder);
-- the log-odds start from a logistic regression on the answer's log-probabilities where these are
-  read, and the transformer learns what to add (``residual``);
+- the log-odds start from a logistic regression on all that is read, averaged (`token_start`), and
+  the transformer learns what to add (``residual``);
 - answers of more than 64 tokens are cut to their first and last 32, questions of more than 24 words
   to their first and last 12.
 
@@ -34,17 +34,30 @@ from types import ModuleType
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from sightline.core.errors import MissingExtraError, UnscorableError, UsageError
 from sightline.core.features import Feature
 from sightline.core.protocols import Cost
 from sightline.core.types import Record
-from sightline.estimators.learning import common_layers, grouped_folds, labelled, wrong_probability
+from sightline.estimators.learning import (
+    Labelled,
+    common_layers,
+    grouped_folds,
+    labelled,
+    wrong_probability,
+)
 from sightline.estimators.signals import FREE, require
 from sightline.estimators.states import check_layer
 from sightline.estimators.token_codes import interior_quantiles
 from sightline.estimators.token_sequence import Reading, TokenSequence, sequences
+from sightline.estimators.token_start import (
+    MIDDLE,
+    STRENGTHS,
+    StartInputs,
+    soft_auroc,
+    start_numbers,
+)
 from sightline.estimators.token_text import HashedText
 
 HELD_OUT = 5
@@ -64,9 +77,9 @@ class Harmony:
     Attributes:
         inputs: Which of text, prob and hidden take part, joined by +; the question comes with text.
         mapping: How a token's inputs are laid out: interleaved, additive or pooled_mlp.
-        layer: Index of a stored layer, or auto to choose by the AUROC on inner validation rows.
+        layer: Index of a stored layer, or auto to choose by the AUROC over inner folds.
         image: Also read the mean state over the image.
-        residual: Start from a logistic regression on the log-probabilities, where prob takes part.
+        residual: Start from a logistic regression on the same inputs, averaged over the answer.
         encoder: compact, or directory or hub name of a pretrained text encoder.
         seeds: Scorers whose probabilities are averaged; each holds out other rows.
         device: Where to train and score: auto (a GPU where there is one), cpu or cuda.
@@ -128,24 +141,31 @@ class Harmony:
         rows = labelled(records, correct, self.needs, self)
         fold = grouped_folds(rows, HELD_OUT, rng, self)
         seeds = [int(seed) for seed in rng.integers(0, 2**31, size=self.seeds)]
-        trials = [_Trial(self, records, rows.order, layer) for layer in self._layers(records)]
-        first = [trial.train(rows.correct, fold == 0, seeds[0]) for trial in trials]
-        best = 0
-        for index, trained in enumerate(first):
-            if trained.better_than(first[best]):
-                best = index
-        scorers = [first[best].scorer]
-        for member, seed in enumerate(seeds[1:], start=1):
-            held_out = fold == member % (fold.max() + 1)
-            scorers.append(trials[best].train(rows.correct, held_out, seed).scorer)
-        chosen = trials[best]
-        return FittedHarmony(
-            chosen.reading, chosen.blueprint, chosen.edges, tuple(scorers), self.device
+        chosen, strength = self._chosen(records, rows, fold)
+        scorers = tuple(
+            chosen.train(rows.correct, fold == member % (fold.max() + 1), strength, seed)
+            for member, seed in enumerate(seeds)
         )
+        return FittedHarmony(chosen.reading, chosen.blueprint, chosen.edges, scorers, self.device)
 
     def cost(self, records: Sequence[Record]) -> Cost:
         """Nothing: everything is observed while the greedy answer is generated."""
         return FREE
+
+    def _chosen(
+        self, records: Sequence[Record], rows: Labelled, fold: Int[np.ndarray, " n"]
+    ) -> tuple[_Trial, float]:
+        """The layer, then the start's penalty, with the best AUROC over the inner folds."""
+        best: tuple[float, _Trial] | None = None
+        for layer in self._layers(records):
+            trial = _Trial(self, records, rows.order, layer)
+            auroc = trial.validated(rows.correct, fold, MIDDLE)
+            if best is None or auroc > best[0]:
+                best = (auroc, trial)
+        if best is None:
+            raise AssertionError("records with hidden states have a layer")
+        chosen = best[1]
+        return chosen, max(STRENGTHS, key=lambda s: chosen.validated(rows.correct, fold, s))
 
     def _layers(self, records: Sequence[Record]) -> tuple[int | None, ...]:
         if not (self.image or "hidden" in self.inputs.split("+")):
@@ -275,7 +295,7 @@ class _Trial:
             self.edges = interior_quantiles(np.concatenate([a.logprobs for a in given]))
         self.blueprint = network.blueprint(
             pooled=harmony.mapping == "pooled_mlp",
-            base=harmony.residual and self.reading.probability,
+            start=len(start_numbers(given[0])) if harmony.residual else None,
             state_width=state_width,
             image_width=image_width,
             encoder=self.encoder,
@@ -283,22 +303,35 @@ class _Trial:
         ordered = [records[i] for i in order]
         code = network.text_code(self.blueprint)
         self.answers = sequences(ordered, self.reading, code, self.edges)
+        self.start = StartInputs.of(self.answers, network.table_rows(self.blueprint))
 
-    def train(self, correct: np.ndarray, held_out: np.ndarray, seed: int) -> Any:
-        """A network trained on the rows not held out (`harmony_training.Trained`)."""
+    def validated(
+        self, correct: Float[np.ndarray, " n"], fold: Int[np.ndarray, " n"], strength: float
+    ) -> float:
+        """AUROC of the linear start over the inner folds."""
+        return soft_auroc(self.start.validated(correct, fold, strength), correct)
+
+    def train(
+        self,
+        correct: Float[np.ndarray, " n"],
+        held_out: Bool[np.ndarray, " n"],
+        strength: float,
+        seed: int,
+    ) -> Any:
+        """A network trained on the rows not held out (`token_transformer.Scorer`)."""
         network, training = _torch_modules()
         kept = [answer for answer, held in zip(self.answers, held_out, strict=True) if not held]
         states = np.concatenate([a.states for a in kept]) if self.reading.hidden else None
         images = np.stack([a.image for a in kept]) if self.reading.image else None
-        return training.train(
-            lambda: network.build(self.blueprint, states, images, self.encoder),
-            self.answers,
-            correct,
-            held_out,
-            training.COMPACT if self.encoder is None else training.PRETRAINED,
-            seed,
-            self.device,
-        )
+
+        def make() -> Any:
+            scorer = network.build(self.blueprint, states, images, self.encoder)
+            if scorer.start is not None:
+                scorer.start.set_to(self.start, ~held_out, correct, strength)
+            return scorer
+
+        schedule = training.COMPACT if self.encoder is None else training.PRETRAINED
+        return training.train(make, self.answers, correct, held_out, schedule, seed, self.device)
 
 
 def _needs(inputs: Sequence[str], *, image: bool) -> frozenset[Feature]:

@@ -18,7 +18,7 @@ from torch import nn
 
 from sightline.core.errors import DataError, MissingExtraError
 from sightline.estimators.token_sequence import TokenSequence
-from sightline.estimators.token_text import HashedText, SubtokenText, TextCode
+from sightline.estimators.token_text import BUCKETS, HashedText, SubtokenText, TextCode
 from sightline.estimators.token_transformer import (
     Pooled,
     Pretrained,
@@ -35,7 +35,7 @@ class Blueprint:
 
     Attributes:
         pooled: Whether it averages positions instead of attending to them.
-        base: Whether it starts from a linear function of the log-probabilities.
+        start: Numbers that its linear start reads of an answer; None for no such start.
         state_width: Entries of a state, None where none is read.
         image_width: Entries of the mean state over the image, None where not read.
         encoder: Configuration of the pretrained text encoder; None for the compact one.
@@ -45,7 +45,7 @@ class Blueprint:
     """
 
     pooled: bool
-    base: bool
+    start: int | None
     state_width: int | None
     image_width: int | None
     encoder: Mapping[str, Any] | None = None
@@ -107,18 +107,18 @@ def load_encoder(name: str) -> Encoder:
 def blueprint(
     *,
     pooled: bool,
-    base: bool,
+    start: int | None,
     state_width: int | None,
     image_width: int | None,
     encoder: Encoder | None,
 ) -> Blueprint:
     """The blueprint of a scorer, with a pretrained encoder or without."""
     if encoder is None:
-        return Blueprint(pooled, base, state_width, image_width)
+        return Blueprint(pooled, start, state_width, image_width)
     written = json.loads(encoder.model.config.to_json_string(use_diff=False))
     config = {name: value for name, value in written.items() if name != "_name_or_path"}
     tokens = (encoder.tokenizer, encoder.first, encoder.last)
-    return Blueprint(pooled, base, state_width, image_width, config, *tokens)
+    return Blueprint(pooled, start, state_width, image_width, config, *tokens)
 
 
 def text_code(blueprint: Blueprint) -> TextCode:
@@ -131,6 +131,13 @@ def text_code(blueprint: Blueprint) -> TextCode:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return SubtokenText(tokenizer, blueprint.first, blueprint.last)
+
+
+def table_rows(blueprint: Blueprint) -> int:
+    """Rows of the scorer's text table."""
+    if blueprint.encoder is None:
+        return BUCKETS
+    return int(blueprint.encoder["vocab_size"])
 
 
 def build(
@@ -150,7 +157,7 @@ def build(
     if blueprint.encoder is None:
         table = compact_table()
         body: nn.Module = Pooled(table.embedding_dim) if blueprint.pooled else Transformer()
-        return Scorer(table, body, states, images, base=blueprint.base)
+        return Scorer(table, body, states, images, start=blueprint.start)
     model = _encoder_model(blueprint.encoder)
     if encoder is not None:
         model.load_state_dict(encoder.model.state_dict())
@@ -158,7 +165,7 @@ def build(
     with torch.no_grad():
         table.weight.copy_(model.get_input_embeddings().weight)
     body = Pooled(table.embedding_dim) if blueprint.pooled else Pretrained(model)
-    return Scorer(table, body, states, images, base=blueprint.base)
+    return Scorer(table, body, states, images, start=blueprint.start)
 
 
 def weights(scorer: Scorer) -> dict[str, np.ndarray]:
@@ -192,9 +199,10 @@ def log_odds(
     out = np.empty((len(answers), len(scorers)))
     with torch.inference_mode():
         for column, scorer in enumerate(scorers):
+            rows = scorer.table.num_embeddings
             placed = scorer if device.type == "cpu" else copy.deepcopy(scorer).to(device)
             for row, answer in enumerate(answers):
-                out[row, column] = placed(batch([answer], device)).item()
+                out[row, column] = placed(batch([answer], rows, device)).item()
     return out
 
 

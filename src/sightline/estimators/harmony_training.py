@@ -11,9 +11,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch.nn import functional
 
-from sightline.estimators.learning import fit_logistic, log_loss
+from sightline.estimators.learning import log_loss
 from sightline.estimators.token_sequence import TokenSequence
-from sightline.estimators.token_transformer import Scorer, base_features, batch
+from sightline.estimators.token_start import soft_auroc
+from sightline.estimators.token_transformer import Batch, Scorer, batch
 
 SKEW = 4.0
 """Classes are weighted alike where one is more than so many times as frequent as the other."""
@@ -50,20 +51,18 @@ PRETRAINED = Schedule(epochs=5, patience=2, batch=8, rate=1e-4, body_rate=1e-5, 
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Trained:
-    """A trained scorer and how well it does on the rows held out.
+class Judged:
+    """How well a scorer does on the rows held out.
 
     Attributes:
-        scorer: In evaluation mode, with the weights of its best epoch.
         auroc: On the rows held out; NaN where one class is missing there.
         loss: Mean log-loss on the rows held out.
     """
 
-    scorer: Scorer
     auroc: float
     loss: float
 
-    def better_than(self, other: Trained) -> bool:
+    def better_than(self, other: Judged) -> bool:
         """Higher validation AUROC; lower loss where one has none or they are equal."""
         if np.isnan(self.auroc) or np.isnan(other.auroc) or self.auroc == other.auroc:
             return self.loss < other.loss
@@ -78,7 +77,7 @@ def train(
     schedule: Schedule,
     seed: int,
     device: torch.device,
-) -> Trained:
+) -> Scorer:
     """Trains a scorer on the rows that are not held out and keeps its best epoch on those that are.
 
     The same seed gives the same scorer on the same machine; torch's own random state is put back.
@@ -106,10 +105,13 @@ def _train(
     schedule: Schedule,
     seed: int,
     device: torch.device,
-) -> Trained:
+) -> Scorer:
     training, validation = np.flatnonzero(~held_out), np.flatnonzero(held_out)
-    _start(scorer, [answers[int(i)] for i in training], correct[training])
     weight = right_weight(correct[training])
+    if scorer.start is not None:  # nothing is added to the start as yet
+        with torch.no_grad():
+            scorer.head.weight.zero_()
+            scorer.head.bias.fill_(float(np.log(weight)))
     optimiser = torch.optim.AdamW(_parameters(scorer, schedule), weight_decay=schedule.decay)
     per_epoch = -(-len(training) // schedule.batch)
     epochs = max(schedule.epochs, -(-schedule.least_steps // per_epoch))
@@ -126,7 +128,7 @@ def _train(
         scorer.train()
         for rows in _batches(answers, order.permutation(training), schedule.batch):
             target = torch.tensor(correct[rows], dtype=torch.float32, device=device)
-            out = scorer(batch([answers[i] for i in rows], device))
+            out = scorer(_side_by_side(scorer, answers, rows, device))
             loss = functional.binary_cross_entropy_with_logits(
                 out, target, pos_weight=torch.tensor(weight, device=device)
             )
@@ -145,7 +147,7 @@ def _train(
     scorer.load_state_dict(kept)
     with torch.no_grad():
         scorer.head.bias.sub_(float(np.log(weight)))
-    return Trained(scorer.cpu().eval(), best.auroc, best.loss)
+    return scorer.cpu().eval()
 
 
 def right_weight(correct: Float[np.ndarray, " n"]) -> float:
@@ -159,24 +161,6 @@ def right_weight(correct: Float[np.ndarray, " n"]) -> float:
     return wrong / right if skewed and min(right, wrong) > 0 else 1.0
 
 
-def soft_auroc(score: Float[np.ndarray, " n"], correct: Float[np.ndarray, " n"]) -> float:
-    """AUROC where an answer is right and wrong by shares; NaN where one class is missing.
-
-    Example:
-        >>> soft_auroc(np.array([0.1, 0.2, 0.9]), np.array([0.0, 0.5, 1.0]))
-        1.0
-    """
-    levels, at = np.unique(score, return_inverse=True)
-    right = np.bincount(at, weights=correct, minlength=len(levels))
-    wrong = np.bincount(at, weights=1.0 - correct, minlength=len(levels))
-    own = np.bincount(at, weights=correct * (1.0 - correct), minlength=len(levels))
-    below = np.cumsum(wrong) - wrong
-    pairs = correct.sum() * (1.0 - correct).sum() - own.sum()
-    if pairs <= 0:
-        return float("nan")
-    return float((right * below + 0.5 * (right * wrong - own)).sum() / pairs)
-
-
 def _judge(
     scorer: Scorer,
     answers: Sequence[TokenSequence],
@@ -184,35 +168,26 @@ def _judge(
     validation: np.ndarray,
     weight: float,
     device: torch.device,
-) -> Trained:
+) -> Judged:
     scorer.eval()
     score = np.empty(len(answers))
     with torch.no_grad():
         for rows in _batches(answers, validation, 256):
-            score[rows] = scorer(batch([answers[i] for i in rows], device)).cpu().numpy()
+            score[rows] = scorer(_side_by_side(scorer, answers, rows, device)).cpu().numpy()
     log_odds = score[validation] - np.log(weight)
     loss = float(log_loss(log_odds, correct[validation]).mean())
-    return Trained(scorer, soft_auroc(log_odds, correct[validation]), loss)
+    return Judged(soft_auroc(log_odds, correct[validation]), loss)
+
+
+def _side_by_side(
+    scorer: Scorer, answers: Sequence[TokenSequence], rows: np.ndarray, device: torch.device
+) -> Batch:
+    return batch([answers[i] for i in rows], scorer.table.num_embeddings, device)
 
 
 def _batches(answers: Sequence[TokenSequence], rows: np.ndarray, size: int) -> list[np.ndarray]:
     """The rows in their order, in batches."""
     return [rows[start : start + size] for start in range(0, len(rows), size)]
-
-
-def _start(
-    scorer: Scorer, answers: Sequence[TokenSequence], correct: Float[np.ndarray, " n"]
-) -> None:
-    """Sets the linear part to logistic regression, and the rest to add nothing to it."""
-    if scorer.base is None:
-        return
-    features = np.stack([base_features(answer.logprobs) for answer in answers])
-    weights, bias = fit_logistic(features, correct, 1.0)
-    with torch.no_grad():
-        scorer.base.weight[:] = torch.from_numpy(weights)[None]
-        scorer.base.bias[:] = bias
-        scorer.head.weight.zero_()
-        scorer.head.bias.zero_()
 
 
 def _parameters(scorer: Scorer, schedule: Schedule) -> list[dict[str, object]]:

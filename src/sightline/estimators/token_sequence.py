@@ -145,10 +145,10 @@ def _sequence(
         logprobs = answer.logprobs[begin:]
     states = np.empty((0, 0))
     if reading.hidden:
-        states = record.array(Feature.HIDDEN)[at, begin:].astype(np.float64)
+        states = record.array(Feature.HIDDEN)[at, begin:].astype(np.float32)
     image = np.empty(0)
     if reading.image:
-        image = record.array(Feature.IMAGE_HIDDEN)[at].astype(np.float64)
+        image = record.array(Feature.IMAGE_HIDDEN)[at].astype(np.float32)
     texts = answer.tokens[begin:] if reading.text and answer.tokens is not None else None
     count = max(len(logprobs), len(states), len(texts or ()))
     kept = cut(count, ANSWER_TOKENS)

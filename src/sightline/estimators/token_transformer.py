@@ -21,6 +21,7 @@ from sightline.estimators.token_sequence import (
     STATE,
     TokenSequence,
 )
+from sightline.estimators.token_start import StartInputs, start_numbers, word_rows
 from sightline.estimators.token_text import BUCKETS
 
 WIDTH, DEPTH, HEADS = 64, 2, 4
@@ -29,9 +30,6 @@ WIDTH, DEPTH, HEADS = 64, 2, 4
 DROPOUT = 0.1
 STATE_DROPOUT = 0.2
 """Share of a state's entries that are left out at a time while training."""
-
-BASE_FEATURES = 3
-"""Sum, mean and least log-probability: what the residual start reads."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,7 +45,8 @@ class Batch:
         mask: Whether a position is there, (n, p).
         states: States of all answers, (s, d).
         image: Mean states over the images, (n, e).
-        base: Features of the residual start, (n, f).
+        numbers: What the start reads, but for words, (n, f).
+        words: 1 + what `word_rows` calls each word, 0 for none, (n, w).
     """
 
     text: torch.Tensor
@@ -58,15 +57,22 @@ class Batch:
     mask: torch.Tensor
     states: torch.Tensor
     image: torch.Tensor
-    base: torch.Tensor
+    numbers: torch.Tensor
+    words: torch.Tensor
 
 
-def batch(answers: Sequence[TokenSequence], device: torch.device) -> Batch:
-    """Puts laid-out answers side by side."""
-    longest = max(len(answer) for answer in answers)
+def batch(answers: Sequence[TokenSequence], table_rows: int, device: torch.device) -> Batch:
+    """Puts laid-out answers side by side.
+
+    Args:
+        answers: The answers.
+        table_rows: Rows of the text table.
+        device: Where to put them.
+    """
     first = np.cumsum([0, *(len(answer.states) for answer in answers)])
 
     def padded(arrays: Sequence[np.ndarray]) -> torch.Tensor:
+        longest = max(len(array) for array in arrays)
         out = np.zeros((len(arrays), longest, *arrays[0].shape[1:]), dtype=np.int64)
         for row, array in enumerate(arrays):
             out[row, : len(array)] = array
@@ -86,19 +92,8 @@ def batch(answers: Sequence[TokenSequence], device: torch.device) -> Batch:
         mask=padded([np.ones(len(a), dtype=np.int64) for a in answers]).bool(),
         states=floats(np.concatenate([a.states for a in answers])),
         image=floats(np.stack([a.image for a in answers])),
-        base=floats(np.stack([base_features(a.logprobs) for a in answers])),
-    )
-
-
-def base_features(logprobs: np.ndarray) -> np.ndarray:
-    """What the residual start reads of an answer's log-probabilities; nothing where there are none.
-
-    The sum is taken of the logarithm of 1 more, so that answers of a thousand tokens stay near.
-    """
-    if not len(logprobs):
-        return np.empty(0)
-    return np.array(
-        [-np.log1p(-logprobs.sum()), -np.log1p(-logprobs.mean()), -np.log1p(-logprobs.min())]
+        numbers=floats(np.stack([start_numbers(a) for a in answers])),
+        words=padded([1 + word_rows(a, table_rows) for a in answers]),
     )
 
 
@@ -201,6 +196,45 @@ class Pooled(nn.Module):
         return self.network(torch.cat(means, 1))
 
 
+class Start(nn.Module):
+    """The fitted regression as a part of a scorer; nothing in it is trained any further.
+
+    Args:
+        table_rows: Rows of the text table.
+        numbers: Numbers that it reads of an answer.
+    """
+
+    mean: torch.Tensor
+    numbers: torch.Tensor
+    words: torch.Tensor
+    bias: torch.Tensor
+
+    def __init__(self, table_rows: int, numbers: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(numbers))
+        self.register_buffer("numbers", torch.zeros(numbers))
+        self.register_buffer("words", torch.zeros(2 * table_rows + 1))
+        self.register_buffer("bias", torch.zeros(1))
+
+    def forward(self, numbers: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
+        """Log-odds of being right by answer."""
+        told = ((numbers - self.mean) * self.numbers).sum(1)
+        return told + self.words[words].sum(1) + self.bias
+
+    def set_to(
+        self, inputs: StartInputs, chosen: np.ndarray, correct: np.ndarray, strength: float
+    ) -> None:
+        """Fits it on the chosen rows."""
+        weights, bias = inputs.fit(chosen, correct, strength)
+        count = inputs.numbers.shape[1]
+        mean = inputs.numbers[chosen].mean(axis=0)
+        self.mean[:] = torch.from_numpy(mean)
+        self.numbers[:] = torch.from_numpy(weights[:count])
+        self.words.zero_()
+        self.words[torch.from_numpy(1 + inputs.rows)] = torch.from_numpy(weights[count:]).float()
+        self.bias[:] = bias + float(mean @ weights[:count])
+
+
 class Scorer(nn.Module):
     """From laid-out answers to the log-odds of being right.
 
@@ -209,7 +243,7 @@ class Scorer(nn.Module):
         body: What reads the positions.
         states: Training states that the projection is standardised by, None to read none.
         images: Training mean states over the image, None to read none.
-        base: Whether to start from a linear function of the log-probabilities.
+        start: Numbers that a linear start reads of an answer; None for no such start.
     """
 
     codes: torch.Tensor
@@ -220,8 +254,7 @@ class Scorer(nn.Module):
         body: nn.Module,
         states: np.ndarray | None,
         images: np.ndarray | None,
-        *,
-        base: bool,
+        start: int | None,
     ) -> None:
         super().__init__()
         width = table.embedding_dim
@@ -234,7 +267,7 @@ class Scorer(nn.Module):
         self.images = None if images is None else Projection(images, width)
         self.body = body
         self.head = nn.Linear(width, 1)
-        self.base = nn.Linear(BASE_FEATURES, 1) if base else None
+        self.start = None if start is None else Start(table.num_embeddings, start)
 
     def embed(self, inputs: Batch) -> torch.Tensor:
         """The vector of every position."""
@@ -252,7 +285,7 @@ class Scorer(nn.Module):
     def forward(self, inputs: Batch) -> torch.Tensor:
         """Log-odds of being right by answer."""
         out = self.head(self.body(self.embed(inputs), inputs))[:, 0]
-        return out if self.base is None else out + self.base(inputs.base)[:, 0]
+        return out if self.start is None else out + self.start(inputs.numbers, inputs.words)
 
 
 def compact_table() -> nn.Embedding:

@@ -102,7 +102,7 @@ def test_with_probability_and_state_zeroed_it_equals_the_scorer_of_text(mapping)
         laid_out = sequences(records, fitted.reading, text_code(fitted.blueprint), fitted.edges)
         zeroed = []
         for answer in laid_out:
-            inputs = batch([answer], torch.device("cpu"))
+            inputs = batch([answer], scorer.table.num_embeddings, torch.device("cpu"))
             seen = inputs.mask & (inputs.kind != PROBABILITY) & (inputs.kind != STATE)
             with torch.inference_mode():
                 zeroed.append(float(scorer(replace(inputs, mask=seen)).sigmoid()))
@@ -130,7 +130,7 @@ def test_one_class_only_is_said():
 
 
 def test_auroc_of_shares():
-    from sightline.estimators.harmony_training import soft_auroc
+    from sightline.estimators.token_start import soft_auroc
 
     score = np.array([0.1, 0.4, 0.4, 0.8])
     assert soft_auroc(score, np.array([0.0, 0.0, 1.0, 1.0])) == 3.5 / 4
@@ -226,7 +226,7 @@ def test_a_subtoken_has_its_own_position_and_shares_the_tokens_slots(roberta):
         text=True, probability=True, hidden=False, image=False, additive=False, layer=None
     )
     encoder = load_encoder(str(roberta))
-    plan = blueprint(pooled=False, base=True, state_width=None, image_width=None, encoder=encoder)
+    plan = blueprint(pooled=False, start=2, state_width=None, image_width=None, encoder=encoder)
     one = Record(
         Example("a", "?"), greedy=Generation("red", tokens=("red",), logprobs=np.array([-0.1]))
     )
