@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from sightline.grading import JudgeModel
     from sightline.store.disk import PendingFile
     from sightline.workflow.collect import CollectProgress, CollectResult
+    from sightline.workflow.classifying.collecting import ClassifyResult
+    from sightline.workflow.classifying.evaluating import ClassifierSettings
     from sightline.workflow.derive import DeriveResult
     from sightline.workflow.evaluate import Outcome, Settings
     from sightline.workflow.fitting import FitResult
@@ -166,6 +168,96 @@ def _model_notes(model: str) -> tuple[str, ...]:
 
 def derive(
     run: str | Path,
+def classify(
+    model: str,
+    data: str | Path,
+    output: str | Path,
+    *,
+    classes: str | Sequence[str] | None = None,
+    templates: str | None = None,
+    images: str | Path | None = None,
+    encoders: Sequence[str] = (),
+    views: Sequence[str] = ("mirror", "gray"),
+    support: str | Path | None = None,
+    shots: int = 16,
+    draws: int = 10,
+    seed: int = 0,
+    limit: float | None = None,
+    batch_size: int = 64,
+    shard_size: int = 512,
+    overwrite: bool = False,
+    model_options: Mapping[str, Any] | None = None,
+    announce: Callable[[str], None] = lambda _: None,
+    progress: Callable[[str, CollectProgress], None] = lambda _part, _progress: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> ClassifyResult:
+    """Embeds pictures and class names with a zero-shot classifier, once; the same call resumes.
+
+    Args:
+        model: A CLIP, SigLIP or SigLIP 2 model as transformers loads it, ``embedded:clip``,
+            ``embedded:siglip``, or ``open_clip:ARCHITECTURE/WEIGHTS``.
+        data: Labelled pictures; see `sightline.data.image_sets.load_image_set`.
+        output: The run directory.
+        classes: Names of the classes: a sequence, a file, or joined by commas; the data's if None.
+        templates: Prompt templates: a built-in name or a file; the model's usual ones if None.
+        images: Folder that picture paths start from; the data's own if None.
+        encoders: Auxiliary image encoders: model directories, hub names, ``embedded:encoder``, or
+            files of vectors (.npz, .safetensors, .parquet).
+        views: Transformed versions of every picture that are embedded, too: mirror, gray.
+        support: Labelled pictures to learn from: a source as ``data``, or the name of another split
+            of it.
+        shots: Support pictures of every class.
+        draws: Repeated draws of them.
+        seed: Of the draws.
+        limit: Pictures only of this count (int) or share (float < 1), spread evenly.
+        batch_size: Pictures at once.
+        shard_size: Pictures committed at once.
+        overwrite: Remove an existing run first.
+        model_options: Passed to the loading of models (device_map, dtype, revision, …).
+        announce: Called with single lines on what will be done.
+        progress: Called with the part and its progress after every shard.
+        should_stop: Asked before every shard; True ends it, resumable.
+    """
+    from sightline.data.image_sets import load_image_set, load_templates, with_classes
+    from sightline.data.image_sources import support_source
+    from sightline.models import load_classifier
+    from sightline.store.images import image_writer
+    from sightline.store.layout import is_run, require_free
+    from sightline.workflow.classifying.collecting import SupportPlan
+    from sightline.workflow.classifying.collecting import classify as run_classify
+    from sightline.workflow.classifying.encoders import load_encoder, usual_templates
+
+    path = Path(output)
+    if not is_run(path):
+        require_free(path, overwrite=overwrite)
+    given = str(classes) if isinstance(classes, Path) else classes
+    writer = image_writer(path)
+    pictures = load_image_set(data, classes=given, images=images, limit=limit, store_image=writer)
+    plan = None
+    if support is not None:
+        source = support_source(str(support), str(data), shots)
+        pool = load_image_set(source, classes=given, images=images, store_image=writer)
+        plan = SupportPlan(with_classes(pool, pictures.classes), shots, draws, seed)
+    options = dict(model_options or {})
+    loaded = load_classifier(model, **options)
+    return run_classify(
+        loaded,
+        pictures,
+        path,
+        templates=load_templates(templates, usual_templates(model, sigmoid=loaded.sigmoid)),
+        encoders=[load_encoder(spec, options) for spec in encoders],
+        views=tuple(views),
+        support=plan,
+        batch_size=batch_size,
+        shard_size=shard_size,
+        overwrite=overwrite,
+        notes=_model_notes(model),
+        announce=announce,
+        progress=progress,
+        should_stop=should_stop,
+    )
+
+
     *,
     embeddings: str | None = None,
     entailment: str | None = None,
@@ -228,6 +320,7 @@ def evaluate(
         other_runs: Runs of other models on the same examples, for cross-model agreement.
         given_split: Split name (train, calibration or test) by group; replaces the seeds.
         judge: Model that answers for the grader ``judge``: a directory, hub name or embedded model.
+    classifier: ClassifierSettings | None = None,
         progress: Called with (stage, done, total).
     """
     from sightline.workflow.evaluate import Settings
@@ -241,8 +334,12 @@ def evaluate(
         judge=None if judge is None else _judge(judge),
         progress=progress,
     )
+        classifier: For the run of a zero-shot classifier: whose support pictures, how many, and a
+            run of pictures of none of its classes.
     _write_outcome(outcome, Path(run))
     return outcome.evaluation
+    from sightline.store.run import RunStore
+    from sightline.workflow.classifying.reading import is_classification
 
 
 def fit(

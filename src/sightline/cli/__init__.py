@@ -18,6 +18,7 @@ import sightline
 
 _COMMANDS = {
     "collect": ("sightline.cli.collecting", "collect_command"),
+    "classify": ("sightline.cli.classifying", "classify_command"),
     "derive": ("sightline.cli.deriving", "derive_command"),
     "import": ("sightline.cli.importing", "import_command"),
     "evaluate": ("sightline.cli.evaluating", "evaluate_command"),
@@ -57,6 +58,7 @@ def cli() -> None:
     derive    compute signals from the stored answers: vectors, entailment, importance
     import    turn recorded outputs of a model that ran elsewhere into runs
     evaluate  score every answer, calibrate the scores, measure them honestly
+    classify  run a zero-shot classifier over labelled pictures once, and store what it shows
     fit       fit an estimator on one run's answers, to score other runs with it
     report    render the evaluation as one HTML page
     study     repeat a committed study on the embedded models

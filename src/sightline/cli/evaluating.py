@@ -24,6 +24,7 @@ from sightline.core.errors import GateFailedError
 
 if TYPE_CHECKING:
     from sightline.core.results import Evaluation
+    from sightline.workflow.classifying.evaluating import ClassifierSettings
 
 
 @click.command("evaluate")
@@ -73,6 +74,21 @@ if TYPE_CHECKING:
     type=click.FloatRange(0, 1),
     help="Exit 3 unless the best estimator's held-out AUROC is at least this.",
 )
+@click.option(
+    "--support",
+    type=click.Path(file_okay=False),
+    help="Classifier runs: take the support pictures of this run (say, the clean one).",
+)
+@click.option(
+    "--shots",
+    type=click.IntRange(1),
+    help="Classifier runs: fewer support pictures of every class than were drawn.",
+)
+@click.option(
+    "--ood",
+    type=click.Path(file_okay=False),
+    help="Classifier runs: also tell the pictures from those of this run, of other classes.",
+)
 @click.option("--top", default=15, show_default=True, help="Estimators shown in the terminal.")
 @shared_options
 @click.pass_context
@@ -108,6 +124,7 @@ def evaluate_command(ctx: click.Context, /, **flags: Any) -> int:
                     other_runs=others,
                     given_split=given_split(flags["split_file"]),
                     judge=flags["judge"],
+                    classifier=_classifier_settings(flags),
                     progress=show,
                 )
             )
@@ -122,6 +139,19 @@ def evaluate_command(ctx: click.Context, /, **flags: Any) -> int:
     for evaluation in evaluations:
         _gate(evaluation, flags)
     return 0
+
+
+def _classifier_settings(flags: dict[str, Any]) -> ClassifierSettings | None:
+    """What only the runs of zero-shot classifiers take; None where nothing was given."""
+    if flags["support"] is None and flags["shots"] is None and flags["ood"] is None:
+        return None
+    from sightline.workflow.classifying.evaluating import ClassifierSettings
+
+    return ClassifierSettings(
+        support=None if flags["support"] is None else Path(flags["support"]),
+        shots=flags["shots"],
+        ood=None if flags["ood"] is None else Path(flags["ood"]),
+    )
 
 
 def _gate(evaluation: Evaluation, flags: dict[str, Any]) -> None:

@@ -1,7 +1,8 @@
 """The closed list of signals a record can show, with the axes of those that are arrays.
 
 Axes: ``m`` samples, ``a`` answers (greedy, then samples), ``t`` generated tokens, ``k`` most likely
-tokens, ``l`` layers, ``d`` width, ``c`` choices, ``r`` fixed replies to a follow-up question.
+tokens, ``l`` layers, ``d`` width, ``c`` choices, ``r`` fixed replies to a follow-up question, ``s``
+tokens of the clean answer, ``v`` transformed views of an image, ``p`` prompt templates.
 Logarithms are natural (nats).
 """
 
@@ -64,6 +65,10 @@ class Feature(StrEnum):
     RECORDED_CONFIDENCE = "recorded_confidence"
 
 
+    IMAGE_VECTOR = "image_vector"
+    VIEW_VECTORS = "view_vectors"
+    AUX_VECTORS = "aux_vectors"
+    CLASS_VECTORS = "class_vectors"
 ARRAY_AXES: Mapping[Feature, tuple[str, ...]] = MappingProxyType(
     {
         Feature.TOKEN_ENTROPY: ("t",),  # nats, full vocabulary, raw distribution
@@ -88,6 +93,10 @@ ARRAY_AXES: Mapping[Feature, tuple[str, ...]] = MappingProxyType(
     }
 )
 """Axes of every array feature, in order."""
+        Feature.IMAGE_VECTOR: ("d",),  # unit vector of the image in a zero-shot classifier's space
+        Feature.VIEW_VECTORS: ("v", "d"),  # the same of transformed views
+        Feature.AUX_VECTORS: ("d",),  # auxiliary encoders' vectors, as given, one after another
+        Feature.CLASS_VECTORS: ("p", "d"),  # unit vector of a class's text in each template
 
 
 LAYERED = frozenset(

@@ -114,6 +114,69 @@ class AnswerRow:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class DrawFigures:
+    """A zero-shot classifier's score over repeated support draws, on all judged pictures.
+
+    Attributes:
+        uses_support: Whether it learns from labelled support pictures; else it is zero-shot.
+        may_relabel: Whether its label may differ from the classifier's.
+        draws: Support draws; 1 for a score that uses none.
+        mean: Accuracy of its own labels, AUROC, AURC and FPR95 by metric, mean over the draws; None
+            where no draw defines it.
+        spread: Standard deviation over the draws; None below two.
+    """
+
+    uses_support: bool
+    may_relabel: bool
+    draws: int
+    mean: dict[str, float | None]
+    spread: dict[str, float | None]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class OutOfDistribution:
+    """How well each score tells the run's pictures from those of none of its classes.
+
+    Attributes:
+        run: The other run.
+        pictures: Its pictures.
+        figures: AUROC, AUPR and FPR95 by score, then by metric; right = in distribution. Mean over
+            the support draws.
+    """
+
+    run: str
+    pictures: int
+    figures: dict[str, dict[str, Estimate]]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ClassifierSummary:
+    """What a zero-shot classifier was given.
+
+    Attributes:
+        classes: Number of classes.
+        templates: Prompt templates.
+        encoders: Auxiliary image encoders.
+        support: Run whose labelled pictures were learned from, or None.
+        shots: Pictures of every class in a draw.
+        draws: Number of draws.
+        unreadable: Support pictures that could not be read.
+        scores: Figures over the draws, by score.
+        out_of_distribution: A second task for the same scores, or None.
+    """
+
+    classes: int
+    templates: tuple[str, ...]
+    encoders: tuple[str, ...]
+    support: str | None
+    shots: int
+    draws: int
+    unreadable: int
+    scores: dict[str, DrawFigures]
+    out_of_distribution: OutOfDistribution | None = None
+
+
+@dataclass(frozen=True, config=_STRICT)
 class EstimatorResult:
     """Everything measured about one estimator.
 
@@ -245,7 +308,8 @@ class Evaluation:
     soft accuracy).
 
     `estimators` is ordered by held-out AUROC, best first; those that can score less than half of
-    the answers come after the others. `not_applicable` are those that can score none.
+    the answers come after the others. `not_applicable` are those that can score none. `classifier`
+    is there for runs of zero-shot classifiers.
     """
 
     format_version: Literal[1]
@@ -259,6 +323,7 @@ class Evaluation:
     oracle_rejection: Curve
     estimators: tuple[EstimatorResult, ...]
     not_applicable: tuple[NotApplicable, ...] = ()
+    classifier: ClassifierSummary | None = None
 
 
 def evaluation_json(evaluation: Evaluation) -> str:

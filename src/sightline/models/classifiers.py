@@ -23,6 +23,7 @@ from PIL import Image
 
 from sightline.core.errors import UsageError
 from sightline.models.checkpoints import Checkpoint, content_hash
+from sightline.models.transformers import model_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,7 +124,8 @@ def _in_batches(
             name: value.to(model.device, model.dtype if value.is_floating_point() else None)
             for name, value in prepare(items[at : at + _BATCH]).items()
         }
-        vectors.append(compute(**inputs).pooler_output.float().cpu().numpy())
+        with model_errors():
+            vectors.append(compute(**inputs).pooler_output.float().cpu().numpy())
     return np.concatenate(vectors)
 
 

@@ -159,7 +159,7 @@ class TransformersModel:
         for i, own in enumerate(images):
             groups[len(own), 0 if self._decoding is Decoding.SHARED else i].append(i)
         records: dict[int, list[Record]] = {}
-        with _model_errors(), torch.inference_mode():
+        with model_errors(), torch.inference_mode():
             for (count, _), members in groups.items():
                 batch = _Batch(
                     [examples[i] for i in members],
@@ -388,7 +388,7 @@ def _check_request(request: Request) -> None:
 
 
 @contextlib.contextmanager
-def _model_errors() -> Iterator[None]:
+def model_errors() -> Iterator[None]:
     """Turns what a model's forward pass raises into errors the caller can act on."""
     try:
         yield

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sightline.core.errors import CorruptStoreError, SightlineError
@@ -23,9 +23,11 @@ from sightline.store.layout import (
     EXAMPLES_FILE,
     IMAGES,
     MANIFEST,
+    PARTS,
     REJECTED_FILE,
     SHARDS,
     committed_shards,
+    is_run,
     require_run,
 )
 from sightline.store.rows import StoredShard, rows_path
@@ -111,6 +113,10 @@ def verify_run(path: Path) -> list[Problem]:
     for image in sorted((path / IMAGES).iterdir()) if (path / IMAGES).is_dir() else ():
         if not is_temporary(image.name):
             check(image, lambda image=image: _check_image(image))  # type: ignore[misc]
+    for part in PARTS:
+        if is_run(path / part):
+            inner = verify_run(path / part)
+            problems += [replace(found, file=f"{part}/{found.file}") for found in inner]
     return problems
 
 
@@ -157,6 +163,11 @@ def collect_garbage(path: Path) -> Removed:
             size += file.stat().st_size
             remove_file(file)
             removed.append(str(file.relative_to(path)))
+    for part in PARTS:
+        if is_run(path / part):
+            inner = collect_garbage(path / part)
+            removed += [f"{part}/{name}" for name in inner.files]
+            size += inner.bytes
     return Removed(tuple(removed), size)
 
 

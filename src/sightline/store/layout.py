@@ -23,6 +23,10 @@ SHARDS = "shards"
 COLUMNS = "columns"
 DERIVED = "derived"
 IMAGES = "images"
+CLASSES = "classes"
+SUPPORT = "support"
+PARTS = (CLASSES, SUPPORT)
+"""Runs of their own within the run of a zero-shot classifier: its class texts, labelled images."""
 EVALUATION = "evaluation"
 LOG = "log.jsonl"
 LOCK = "lock"
@@ -125,7 +129,8 @@ def require_free(path: Path, *, overwrite: bool) -> None:
             _EMBEDDED_NAME.fullmatch(image.name) or is_temporary(image.name)
             for image in entry.iterdir()
         )
-        ours = entry.name in own or empty or embedded
+        part = entry.name in PARTS and is_run(entry)
+        ours = entry.name in own or empty or embedded or part
         if not ours and not is_temporary(entry.name):
             raise StoreError(
                 f"{path} holds {entry.name}, which is no part of a new run; an empty directory is "
@@ -147,6 +152,10 @@ def remove_run(path: Path) -> None:
         raise StoreError(f"{path} is not a run; only runs are removed. Check the path.")
     for index in committed_shards(path):
         remove_file(path / SHARDS / f"{index:06d}.parquet")
+    for name in PARTS:
+        if is_run(path / name):
+            remove_run(path / name)
+        remove_tree(path / name)
     for name in (EVALUATION, COLUMNS, DERIVED, SHARDS, LOG):
         remove_tree(path / name)
     with disk_errors(f"Removing {path}"):

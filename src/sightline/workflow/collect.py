@@ -11,7 +11,7 @@ import platform
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
@@ -119,6 +119,8 @@ def collect(
     progress: Progress = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
     notes: Sequence[str] = (),
+    settings: Mapping[str, Any] | None = None,
+    image_root: Path | None = None,
 ) -> CollectResult:
     """Observes every example of a dataset and stores what the model shows.
 
@@ -136,6 +138,8 @@ def collect(
         progress: Called after every shard.
         should_stop: Asked after every shard; True ends the collect, resumable.
         notes: Sentences every report of this run shows.
+        settings: What decides the rows beside the model and the data, where it is not the request.
+        image_root: Folder that relative image paths start from; the run directory if None.
 
     Raises:
         UsageError: The dataset is empty, or a size is not positive.
@@ -152,7 +156,8 @@ def collect(
             "at least one is required. See the reasons above."
         )
     path = Path(path)
-    manifest = _manifest(model, dataset, request, batch_size, shard_size, notes)
+    root = image_root or path
+    manifest = _manifest(model, dataset, request, batch_size, shard_size, notes, settings)
     rejected = dataset.rejected
     decoding = manifest.model.get("decoding", FASTEST)
     if decoding != FASTEST:
@@ -165,7 +170,7 @@ def collect(
     quarantined = len(store.quarantined())
     if len(examples) - done > max(shard_size, 4 * batch_size):
         first = next(shard for index, shard in shards if index not in committed)
-        announce(_forecast(model, first[:batch_size], request, path, limits, len(examples) - done))
+        announce(_forecast(model, first[:batch_size], request, root, limits, len(examples) - done))
     started = time.monotonic()
     observed = 0
     interrupted = False
@@ -178,7 +183,7 @@ def collect(
                 interrupted = True
                 break
             result = observe_shard(
-                model, shard, request, root=path, batch_size=batch_size, limits=limits
+                model, shard, request, root=root, batch_size=batch_size, limits=limits
             )
             writer.commit(index, result.records, result.quarantined, result.log)
             done += len(shard)
@@ -248,18 +253,18 @@ def _forecast(
     model: VisionLanguageModel,
     examples: Sequence[Example],
     request: Request,
-    path: Path,
+    root: Path,
     limits: ImageLimits,
     total: int,
 ) -> str:
     """One line on time and disk, measured by observing one batch that is not kept."""
     shard = observe_shard(
-        model, examples, request, root=path, batch_size=len(examples), limits=limits
+        model, examples, request, root=root, batch_size=len(examples), limits=limits
     )
     share = total / len(examples)
     seconds = shard.log["seconds"] * share
     size = sum(_stored_bytes(record) for record in shard.records) * share
-    free = shutil.disk_usage(path).free
+    free = shutil.disk_usage(root).free
     line = (
         f"{total} examples: about {max(1, round(seconds / 60))} min and {size / 1e6:.0f} MB on "
         f"disk, measured on {len(examples)}"
@@ -346,6 +351,7 @@ def _manifest(
     batch_size: int,
     shard_size: int,
     notes: Sequence[str],
+    settings: Mapping[str, Any] | None,
 ) -> Manifest:
     return Manifest(
         run_id=dataset.sha256[:12],
@@ -357,11 +363,7 @@ def _manifest(
             "sha256": dataset.sha256,
         },
         settings={
-            "request": {
-                **asdict(request),
-                "layers": list(request.layers),
-                "asks": list(request.asks),
-            },
+            **({"request": _plain(request)} if settings is None else settings),
             "batch_size": batch_size,
             "decode_policy": DECODE_POLICY,
         },
@@ -375,6 +377,10 @@ def _manifest(
         partial=dataset.partial,
         notes=tuple(notes),
     )
+
+
+def _plain(request: Request) -> dict[str, Any]:
+    return {**asdict(request), "layers": list(request.layers), "asks": list(request.asks)}
 
 
 def package_versions() -> dict[str, str]:

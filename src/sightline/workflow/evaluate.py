@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from sightline.core.features import Feature
 from sightline.core.protocols import Calibrator
 from sightline.core.records import link
 from sightline.core.results import Curve, Evaluation, NotApplicable, Protocol, Skipped
-from sightline.core.types import CLEAN, Record
+from sightline.core.types import CLEAN, Estimate, Record
 from sightline.data.splits import assert_no_leakage, split_groups
 from sightline.grading import JudgeModel, grade_records, parse_grader
 from sightline.metrics import curves
@@ -138,7 +139,7 @@ def evaluate(
     """
     check(settings)
     store = RunStore.open(path)
-    calibrator = _named_calibrator(settings.calibrator)
+    calibrator = named_calibrator(settings.calibrator)
     fitted = load_all(settings.fitted)
     for one in fitted:
         one.check_model(path, store.manifest.model, transfer=settings.transfer)
@@ -154,14 +155,14 @@ def evaluate(
         given_split=given_split,
         judge=judge,
     )
-    rows, column = judged.rows, judged.column
+    rows = judged.rows
     for one in fitted:
         one.check_splits(rows.records, rows.splits)
     scorable, lacking = score(rows.records, specs, fitted)
     lacking += too_large
     for item in scorable:
         if not item.learns:
-            store.write_column(_uncertainty_column(item, rows), replace=True)
+            store.write_column(uncertainty_column(item, rows), replace=True)
     scored, heldout = [], []
     for index, item in enumerate(scorable):
         progress("calibrating", index, len(scorable))
@@ -176,12 +177,42 @@ def evaluate(
             f"Estimator {lacking[-1].name!r} could not be fitted: {lacking[-1].reasons[0].reason}"
         )
     baseline = best_simple(scored, rows)
+    return conclude(store, judged, settings, scored, heldout, lacking, progress=progress)
+
+
+def conclude(
+    store: RunStore,
+    judged: Judged,
+    settings: Settings,
+    scored: Sequence[Scored],
+    heldout: Sequence[Sequence[Heldout]],
+    lacking: Sequence[NotApplicable],
+    *,
+    own_rows: Mapping[int, JudgedRows] = MappingProxyType({}),
+    raw: Mapping[int, dict[str, Estimate]] = MappingProxyType({}),
+    progress: Progress = lambda _stage, _done, _total: None,
+) -> Outcome:
+    """Measures scored and calibrated rows: every figure, in one document.
+
+    Args:
+        store: The run.
+        judged: Its judged answers.
+        settings: How to evaluate.
+        scored: The scores.
+        heldout: Each on the test rows of every split.
+        lacking: Those that could score nothing.
+        own_rows: The rows as a score answers them, by its index, where it may change the answer.
+        raw: Figures of a raw score, by its index, where one set of scores is not all there is.
+        progress: Called with (stage, done, total).
+    """
+    rows = judged.rows
     bootstrap = BootstrapSettings(settings.resamples, settings.level, settings.seed)
     progress("measuring", 0, len(scored))
     figures = heldout_figures(heldout, baseline, rows, bootstrap)
     results = []
-    for item, per_seed, measured in zip(scored, heldout, figures, strict=True):
-        results.append(estimator_result(item, per_seed, measured, rows, bootstrap))
+    for at, (item, per_seed, found) in enumerate(zip(scored, heldout, figures, strict=True)):
+        mine = own_rows.get(at, rows)
+        results.append(estimator_result(item, per_seed, found, mine, bootstrap, raw=raw.get(at)))
         progress("measuring", len(results), len(scored))
     few = len(rows.records) / 2
     results.sort(key=lambda r: (r.scored < few, -(r.heldout["auroc"].value or 0.0), r.name))
@@ -192,7 +223,7 @@ def evaluate(
         run=run_summary(store, judged.answers, rows),
         protocol=Protocol(
             condition=settings.condition,
-            grader=dict(column.spec) or {"name": column.name},
+            grader=dict(judged.column.spec) or {"name": judged.column.name},
             threshold=settings.threshold,
             graded=len(rows.records),
             ungraded=judged.ungraded,
@@ -254,7 +285,7 @@ def read_judged(
     )
     answers = tuple(record for record in linked if record.greedy is not None)
     column, ungraded = correctness(store, answers, settings, judge)
-    rows = _rows(answers, column, settings, given_split)
+    rows = judged_rows(answers, column, settings, given_split)
     if given_split is not None:
         assert_no_leakage([record.example for record in rows.records], rows.splits[0])
     return Judged(answers, column, ungraded, rows)
@@ -347,7 +378,12 @@ def correctness(
     return column, tuple(Skipped(reason, n) for reason, n in counts.most_common())
 
 
-def _named_calibrator(name: str) -> Calibrator:
+def named_calibrator(name: str) -> Calibrator:
+    """The calibrator of this name.
+
+    Raises:
+        UsageError: There is none.
+    """
     if name not in CALIBRATORS:
         raise UsageError(
             f"Calibrator {name!r} is unknown; one of {', '.join(CALIBRATORS)} is required. "
@@ -356,7 +392,7 @@ def _named_calibrator(name: str) -> Calibrator:
     return CALIBRATORS[name]
 
 
-def _rows(
+def judged_rows(
     judged: Sequence[Record],
     column: Column,
     settings: Settings,
@@ -366,6 +402,11 @@ def _rows(
     records = tuple(record for record in judged if record.key in correct_by_key)
     if not records:
         raise DataError(
+    """The answers that have a correctness, with their groups and splits.
+
+    Raises:
+        DataError: None has one, or a split leaves a part empty.
+    """
             f"None of the {len(judged)} answers under condition {settings.condition!r} has a "
             "correctness; at least one is required. Check the condition and the labels."
         )
@@ -392,7 +433,8 @@ def _rows(
     )
 
 
-def _uncertainty_column(item: Scored, rows: JudgedRows) -> Column:
+def uncertainty_column(item: Scored, rows: JudgedRows) -> Column:
+    """A score as the run stores it."""
     return Column(
         name=item.name,
         kind=ColumnKind.UNCERTAINTY,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,7 @@ class Heldout:
         calibration: ``fitted``, ``base rate``, or why there is none.
         fit: The calibration, or None.
         refused: Held-out rows that it could not score once it was fitted, by reason.
+        correct: Correctness of its own answers there, where it may change them; else None.
     """
 
     rows: Int[np.ndarray, " rows"]
@@ -76,6 +77,11 @@ class Heldout:
     calibration: str
     fit: Calibration | None = None
     refused: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    correct: Float[np.ndarray, " rows"] | None = None
+
+    def correct_in(self, rows: JudgedRows) -> Float[np.ndarray, " rows"]:
+        """Correctness of the answers that it judges."""
+        return rows.correct[self.rows] if self.correct is None else self.correct
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +118,14 @@ def heldout_figures(
         settings: How to bootstrap.
 
     Every bootstrap draws the same groups, so differences are paired. Estimators that see the same
-    rows are measured together.
+    rows, and judge the same answers there, are measured together.
     """
     together: dict[bytes, list[int]] = defaultdict(list)
     for index, per_seed in enumerate(heldout):
-        together[b"|".join(h.rows.tobytes() for h in per_seed)].append(index)
+        parts = [
+            h.rows.tobytes() + (b"" if h.correct is None else h.correct.tobytes()) for h in per_seed
+        ]
+        together[b"|".join(parts)].append(index)
     figures: dict[int, Figures] = {}
     for members in together.values():
         shared = baseline is not None and _covers(heldout[baseline], heldout[members[0]])
@@ -130,7 +139,10 @@ def heldout_figures(
 
 
 def _covers(outer: Sequence[Heldout], inner: Sequence[Heldout]) -> bool:
-    return all(np.isin(i.rows, o.rows).all() for o, i in zip(outer, inner, strict=True))
+    return all(
+        o.correct is None and i.correct is None and np.isin(i.rows, o.rows).all()
+        for o, i in zip(outer, inner, strict=True)
+    )
 
 
 def _restricted(per_seed: Sequence[Heldout], wanted: Sequence[np.ndarray]) -> list[Heldout]:
@@ -139,7 +151,10 @@ def _restricted(per_seed: Sequence[Heldout], wanted: Sequence[np.ndarray]) -> li
     for held, rows in zip(per_seed, wanted, strict=True):
         at = np.searchsorted(held.rows, rows)
         confidence = None if held.confidence is None else held.confidence[at]
-        out.append(Heldout(rows, held.uncertainty[at], confidence, held.calibration))
+        correct = None if held.correct is None else held.correct[at]
+        out.append(
+            Heldout(rows, held.uncertainty[at], confidence, held.calibration, correct=correct)
+        )
     return out
 
 
@@ -153,7 +168,7 @@ def _samples(
         samples.append(
             Sample(
                 scores=np.array(scores, dtype=float).reshape(len(scores), len(index)),
-                correct=rows.correct[index],
+                correct=per_estimator[0].correct_in(rows),
                 groups=rows.groups[index],
                 types=None if rows.types is None else rows.types[index],
             )
@@ -161,7 +176,7 @@ def _samples(
     return samples
 
 
-def _bootstrap(
+def bootstrap_views(
     members: Sequence[Sequence[Heldout]],
     metrics: Sequence[str],
     rows: JudgedRows,
@@ -169,6 +184,10 @@ def _bootstrap(
     *,
     probability: bool,
 ) -> Bootstrap:
+    """Figures of estimators that judge the same answers, by estimator and then by seed.
+
+    ``probability`` measures their confidences instead of their raw scores.
+    """
     return cluster_bootstrap(
         _samples(members, rows, probability=probability),
         metrics=metrics,
@@ -192,9 +211,11 @@ def _together(
     reference = members.index(baseline) if baseline in members else len(views) - 1
     calibrated = [i for i, view in enumerate(views) if all(h.confidence is not None for h in view)]
     position = {view: at for at, view in enumerate(calibrated)}
-    ranked = _bootstrap(views, (*RANKING, *_within(rows)), rows, settings, probability=False)
+    ranked = bootstrap_views(views, (*RANKING, *_within(rows)), rows, settings, probability=False)
     measured = (
-        _bootstrap([views[i] for i in calibrated], PROBABILITY, rows, settings, probability=True)
+        bootstrap_views(
+            [views[i] for i in calibrated], PROBABILITY, rows, settings, probability=True
+        )
         if calibrated
         else None
     )
@@ -248,11 +269,11 @@ def _by_type(
         if not all(len(w) for w in wanted):
             continue
         narrowed = [_restricted(view, wanted) for view in views]
-        ranked = _bootstrap(narrowed, BY_TYPE_RANKING, rows, settings, probability=False)
+        ranked = bootstrap_views(narrowed, BY_TYPE_RANKING, rows, settings, probability=False)
         for view in range(len(views)):
             out[view][name] = {m: ranked.estimate(view, m) for m in BY_TYPE_RANKING}
         if calibrated:
-            measured = _bootstrap(
+            measured = bootstrap_views(
                 [narrowed[i] for i in calibrated],
                 BY_TYPE_PROBABILITY,
                 rows,
@@ -279,12 +300,38 @@ def _pair(
         missing = Estimate(None, n=0, reason="no row scored by both")
         return dict.fromkeys((*COMPARED_RANKING, *COMPARED_PROBABILITY), missing)
     views = [_restricted(first, wanted), _restricted(second, wanted)]
-    ranked = _bootstrap(views, COMPARED_RANKING, rows, settings, probability=False)
+    ranked = _both(views, COMPARED_RANKING, rows, settings, probability=False)
     out = {m: ranked.difference(0, 1, m) for m in COMPARED_RANKING}
     if all(h.confidence is not None for view in views for h in view):
-        measured = _bootstrap(views, COMPARED_PROBABILITY, rows, settings, probability=True)
+        measured = _both(views, COMPARED_PROBABILITY, rows, settings, probability=True)
         out |= {m: measured.difference(0, 1, m) for m in COMPARED_PROBABILITY}
     return out
+
+
+def _both(
+    views: Sequence[Sequence[Heldout]],
+    metrics: Sequence[str],
+    rows: JudgedRows,
+    settings: BootstrapSettings,
+    *,
+    probability: bool,
+) -> Bootstrap:
+    """Two estimators on the same resamples of the same rows, whichever answers they judge."""
+    if all(h.correct is None for view in views for h in view):
+        return bootstrap_views(views, metrics, rows, settings, probability=probability)
+    first, second = (
+        bootstrap_views([view], metrics, rows, settings, probability=probability) for view in views
+    )
+
+    def stacked(name: str) -> dict[str, np.ndarray]:
+        one, other = getattr(first, name), getattr(second, name)
+        return {metric: np.concatenate([one[metric], other[metric]]) for metric in one}
+
+    return replace(
+        first,
+        reasons={**first.reasons, **{(1, m): why for (_, m), why in second.reasons.items()}},
+        **{n: stacked(n) for n in ("values", "defined", "draws", "jackknife", "calibrated")},
+    )
 
 
 def raw_figures(item: Scored, rows: JudgedRows, settings: BootstrapSettings) -> dict[str, Estimate]:
@@ -293,11 +340,11 @@ def raw_figures(item: Scored, rows: JudgedRows, settings: BootstrapSettings) -> 
         return {}
     view = [[Heldout(item.rows, item.uncertainty, None, "")]]
     metrics = (*RAW_RANKING, *_within(rows))
-    ranked = _bootstrap(view, metrics, rows, settings, probability=False)
+    ranked = bootstrap_views(view, metrics, rows, settings, probability=False)
     values = {m: ranked.estimate(0, m) for m in metrics}
     if is_probability(item):
         view = [[Heldout(item.rows, item.uncertainty, 1.0 - item.uncertainty, "")]]
-        measured = _bootstrap(view, RAW_PROBABILITY, rows, settings, probability=True)
+        measured = bootstrap_views(view, RAW_PROBABILITY, rows, settings, probability=True)
         values |= {m: measured.estimate(0, m) for m in RAW_PROBABILITY}
     return values
 
@@ -314,8 +361,13 @@ def estimator_result(
     figures: Figures,
     rows: JudgedRows,
     settings: BootstrapSettings,
+    *,
+    raw: dict[str, Estimate] | None = None,
 ) -> EstimatorResult:
-    """Everything the report shows about one estimator; curves are of the first seed."""
+    """Everything the report shows about one estimator; curves are of the first seed.
+
+    ``raw`` replaces the figures of the raw score on all rows.
+    """
     first = per_seed[0]
     seen = [rows.records[i] for i in item.rows]
     cost = item.estimator.cost(seen)
@@ -330,7 +382,7 @@ def estimator_result(
         generations=cost.generations,
         generated_tokens=_sampled_tokens(seen) if cost.generations else 0.0,
         seconds=item.seconds,
-        raw=raw_figures(item, rows, settings),
+        raw=raw_figures(item, rows, settings) if raw is None else raw,
         heldout=figures.heldout,
         within_type=figures.within_type,
         by_type=figures.by_type,
@@ -387,7 +439,7 @@ def _drawn(held: Heldout, rows: JudgedRows, level: float) -> dict[str, Any]:
             "histogram": None,
             "coverage_table": (),
         }
-    correct, groups = rows.correct[held.rows], rows.groups[held.rows]
+    correct, groups = held.correct_in(rows), rows.groups[held.rows]
     ranking, confidence = -held.uncertainty, held.confidence
     both = 0 < correct.sum() < len(correct)
     return {
@@ -409,7 +461,7 @@ def _answers(held: Heldout, rows: JudgedRows, *, wanted: float) -> tuple[AnswerR
     confidence = held.confidence
     if confidence is None:
         return ()
-    chosen = np.flatnonzero(rows.correct[held.rows] == wanted)
+    chosen = np.flatnonzero(held.correct_in(rows) == wanted)
     sign = -1.0 if wanted == 0.0 else 1.0
     keys = [rows.records[held.rows[i]].key for i in chosen]
     order = sorted(range(len(chosen)), key=lambda j: (sign * confidence[chosen[j]], keys[j]))

@@ -1,0 +1,177 @@
+"""sightline classify."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sightline.cli.display import ProgressLine, duration, stop_on_signal
+from sightline.cli.options import option, parse_limit, seed_option, shared_options, show_config
+from sightline.core.errors import SightlineError
+
+if TYPE_CHECKING:
+    from sightline.workflow.classifying.collecting import ClassifyResult
+    from sightline.workflow.collect import CollectProgress
+
+
+@click.command("classify")
+@click.argument("model")
+@option(
+    "--data",
+    "-d",
+    required=True,
+    help="Image folder, split file, CSV, saved dataset, scenes-classes:SPLIT or digits:SPLIT.",
+)
+@option(
+    "--output-path",
+    "-o",
+    "output",
+    required=True,
+    type=click.Path(file_okay=False),
+    help="The run directory.",
+)
+@option("--classes", help="File of class names, or the names joined by commas.  [default: data's]")
+@option(
+    "--templates",
+    help="Prompt templates: photo, this-is, names, picture, ensemble, or a file, one a line.",
+)
+@option(
+    "--images",
+    type=click.Path(file_okay=False),
+    help="Folder that picture paths start from.  [default: the data's folder]",
+)
+@option(
+    "--encoder",
+    "encoders",
+    multiple=True,
+    help="Auxiliary image encoder: directory, hub name, embedded:encoder, or a file of vectors "
+    "(.npz, .safetensors, .parquet) (repeatable).",
+)
+@option("--views", default="mirror,gray", help="Also embed these versions; or none.")
+@option("--support", help="Labelled pictures to learn from: data, or another split of --data.")
+@option("--shots", default=16, type=click.IntRange(1), help="Support pictures of every class.")
+@option("--draws", default=10, type=click.IntRange(1), help="Repeated draws of them.")
+@seed_option("Seed of the draws.")
+@option("--limit", "-L", help="Pictures only of this count (100) or share (0.1), spread evenly.")
+@option("--batch-size", default=64, type=click.IntRange(1), help="Pictures at once.")
+@option("--shard-size", default=512, type=click.IntRange(1), help="Pictures committed at once.")
+@option("--device", help="cpu, cuda, cuda:1, mps.")
+@option(
+    "--dtype",
+    default="auto",
+    type=click.Choice(["auto", "bfloat16", "float16", "float32"]),
+    help="auto is the checkpoint's, float32 on a CPU.",
+)
+@option("--revision", help="Hub revision of the model.")
+@click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the model.")
+@option(
+    "--fail-on-error",
+    default=0.05,
+    type=click.FloatRange(0, 1),
+    help="Share of failed pictures above which the exit code is 1.",
+)
+@click.option("--overwrite", is_flag=True, help="Remove an existing run first.")
+@shared_options
+@click.pass_context
+def classify_command(ctx: click.Context, /, **flags: Any) -> int:
+    """Classify pictures by their class names, and store what every score needs.
+
+    The same command resumes a run that was stopped or killed; 'sightline evaluate' scores it.
+
+    \b
+    sightline classify embedded:clip -d scenes-classes:test --support train \\
+        --encoder embedded:encoder -o runs/clip
+    """  # noqa: D301 (a backspace, which click reads)
+    if flags["show_config"]:
+        show_config(ctx)
+        return 0
+    from sightline.api import classify
+    from sightline.workflow.classifying.embedding import parse_views
+
+    views = parse_views(flags["views"])
+    with ProgressLine("classifying", flags["display"]) as line, stop_on_signal() as stop:
+
+        def show(part: str, progress: CollectProgress) -> None:
+            left = progress.remaining_s
+            note = "" if not left else f"about {duration(left)} left"
+            if progress.quarantined:
+                note += f" · {progress.quarantined} quarantined"
+            line.update(progress.done, progress.total, note, label=part)
+
+        result = classify(
+            flags["model"],
+            flags["data"],
+            flags["output"],
+            classes=flags["classes"],
+            templates=flags["templates"],
+            images=flags["images"],
+            encoders=flags["encoders"],
+            views=views,
+            support=flags["support"],
+            shots=flags["shots"],
+            draws=flags["draws"],
+            seed=flags["seed"],
+            limit=parse_limit(flags["limit"]),
+            batch_size=flags["batch_size"],
+            shard_size=flags["shard_size"],
+            overwrite=flags["overwrite"],
+            model_options=_model_options(flags),
+            announce=lambda text: click.echo(text, err=True),
+            progress=show,
+            should_stop=stop,
+        )
+    return _finish(result, flags, stop.exit_code)
+
+
+def _model_options(flags: dict[str, Any]) -> dict[str, Any]:
+    options: dict[str, Any] = {"dtype": flags["dtype"]}
+    if flags["device"] is not None:
+        options["device_map"] = flags["device"]
+    if flags["revision"] is not None:
+        options["revision"] = flags["revision"]
+    if flags["trust_remote_code"]:
+        options["trust_remote_code"] = True
+    return options
+
+
+def _finish(result: ClassifyResult, flags: dict[str, Any], interrupted: int) -> int:
+    """Prints what was embedded; the exit code says whether all of it could be."""
+    parts = [part for part in (result.images, result.support) if part is not None]
+    failed = sum(part.quarantined + part.rejected for part in parts)
+    total = sum(part.total + part.rejected for part in parts)
+    if flags["as_json"]:
+        document = {
+            "path": str(result.path),
+            "pictures": 0 if result.images is None else result.images.total,
+            "support": 0 if result.support is None else result.support.total,
+            "quarantined": sum(part.quarantined for part in parts),
+            "rejected": sum(part.rejected for part in parts),
+            "interrupted": result.interrupted,
+        }
+        click.echo(json.dumps(document, indent=1))
+    else:
+        click.echo(str(result.path))
+    for part in parts:
+        for reason, count in part.reasons[:5]:
+            click.echo(f"  {count} × {_printable(reason)}", err=True)
+    if result.interrupted:
+        click.echo("sightline: stopped; run the same command to go on.", err=True)
+        return interrupted
+    if failed > flags["fail_on_error"] * total:
+        raise SightlineError(
+            f"{failed} of {total} pictures failed ({failed / total:.1%}); at most "
+            f"{flags['fail_on_error']:.1%} may (--fail-on-error). The others are kept in "
+            f"{result.path}; see 'sightline runs show {result.path}'."
+        )
+    if failed:
+        click.echo(f"sightline: finished; {failed} pictures left out.", err=True)
+        return 4
+    return 0
+
+
+def _printable(text: str) -> str:
+    from sightline.core.text import printable
+
+    return printable(text)

@@ -1,0 +1,471 @@
+"""Labelled pictures of every source, one at a time: folders, split files, tables, saved datasets.
+
+A `Picture` carries the picture's value as its source writes it (a path, bytes) and its label as the
+source spells it; reading the picture and naming its class come later.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import parse_qsl
+
+import numpy as np
+
+from sightline.core.errors import DataError, UsageError
+from sightline.data.readers import is_folder, read_rows
+
+SCENE_CLASSES = "scenes-classes:"
+DIGITS = "digits:"
+TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif"})
+SPLIT_NAMES = ("train", "val", "valid", "validation", "test")
+
+_PATHS = ("file_name", "filename", "path", "image_path", "file", "image", "img")
+_LABELS = (
+    "label",
+    "class",
+    "class_name",
+    "classname",
+    "category",
+    "target",
+    "labels",
+    "fine_label",
+)
+_IDS = ("id", "image_id", "key")
+_DEFAULT_PICTURES = 600
+_MAX_DIGITS = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One labelled picture as its source writes it.
+
+    Attributes:
+        where: Where it stands, for messages.
+        id: What names it within the source, such as its path.
+        value: A path, bytes, or what else `sightline.data.embedded.ImageReader` reads.
+        label: As the source spells it; None where the source has none.
+        error: Why the row cannot be used, or None.
+        meta: Further scalar facts.
+    """
+
+    where: str
+    id: str
+    value: Any
+    label: str | None
+    error: str | None = None
+    meta: Mapping[str, str | int | float | bool] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An opened source.
+
+    Attributes:
+        name: Short name, with its split.
+        root: Folder that picture paths start from and must stay in.
+        pictures: Its labelled pictures, once through.
+        names: Class name of each label in the source's own order, where the source declares them.
+    """
+
+    name: str
+    root: Path
+    pictures: Iterator[Picture]
+    names: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+def open_source(source: str, images: Path | None = None) -> Source:
+    """Opens an image folder, a CoOp split file, a table, a saved dataset or generated pictures.
+
+    A split is chosen by ``?split=NAME`` behind the path.
+
+    Args:
+        source: What to open.
+        images: Folder that picture paths start from; the source's own if None.
+
+    Raises:
+        DataError: There is nothing at the path, or nothing that holds labelled pictures.
+        UsageError: A split or setting that does not exist.
+    """
+    if source.startswith((SCENE_CLASSES, DIGITS)):
+        return _generated(source)
+    path_text, settings = _settings(source, ("split",))
+    path, split = Path(path_text), settings.get("split")
+    if not path.exists():
+        raise DataError(
+            f"{path} does not exist; an image folder, a split file, a table or a saved dataset is "
+            "required. Correct the path."
+        )
+    if is_folder(path):
+        return _folder(path, split, images)
+    if path.suffix.lower() == ".json" and _is_split_file(path):
+        return _coop(path, split, images)
+    if path.suffix.lower() in TABLES:
+        if split is not None:
+            raise UsageError(
+                f"{source} asks for a split of a table; a table is one split. Leave it out."
+            )
+        return Source(path.name, images or path.parent, _table(path))
+    raise DataError(
+        f"{path} is none of: an image folder with a folder for each class, a split file "
+        f"(JSON with train and test), a table ({', '.join(TABLES)}) with a path and a label, a "
+        "saved dataset. Convert it."
+    )
+
+
+def support_source(support: str, data: str, shots: int) -> str:
+    """The source of support pictures: itself, or another split of the data where it names one.
+
+    Example:
+        >>> support_source("train", "digits:test?n=100", 4)
+        'digits:train?per_class=16'
+        >>> support_source("other.csv", "digits:test", 4)
+        'other.csv'
+
+    Raises:
+        UsageError: The data is a table, which has no splits.
+    """
+    if not re.fullmatch(r"[A-Za-z]\w*", support) or Path(support).exists():
+        return support
+    for prefix in (SCENE_CLASSES, DIGITS):
+        if data.startswith(prefix):
+            return f"{prefix}{support}?per_class={max(4 * shots, 8)}"
+    path, _ = _settings(data, ("split",))
+    if Path(path).suffix.lower() in TABLES:
+        raise UsageError(
+            f"--support {support} names a split, and {data} is a table, which has none; a source "
+            "of its own is required. Name the file of the support pictures."
+        )
+    return f"{path}?split={support}"
+
+
+def _settings(source: str, known: Sequence[str]) -> tuple[str, dict[str, str]]:
+    """The path and what stands behind its question mark; a file of that very name goes first."""
+    if "?" not in source or Path(source).exists():
+        return source, {}
+    path, _, query = source.rpartition("?")
+    settings = dict(parse_qsl(query, keep_blank_values=True))
+    unknown = sorted(set(settings) - set(known))
+    if unknown or not settings:
+        raise UsageError(
+            f"{source} sets {unknown[0] if unknown else 'nothing'!r}; only {', '.join(known)} is "
+            f"known there. For example: {path}?{known[0]}=test."
+        )
+    return path, settings
+
+
+def _folder(path: Path, split: str | None, images: Path | None) -> Source:
+    """A saved dataset, a dataset with a split file, or a folder of class folders."""
+    for name in ("dataset_dict.json", "dataset_info.json", "state.json"):
+        if (path / name).is_file():
+            return _saved(path, split)
+    if any(path.glob("*.parquet")) or any((path / "data").glob("*.parquet")):
+        return _parquet_folder(path, split)
+    files = [file for file in sorted(path.glob("*.json")) if _is_split_file(file)]
+    if len(files) > 1:
+        raise DataError(
+            f"{path} holds {len(files)} split files, {files[0].name} and {files[1].name} among "
+            "them; one is required. Name the file itself."
+        )
+    if files:
+        return _coop(files[0], split, images)
+    folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and _shown(entry))
+    named = {entry.name for entry in folders}
+    if split is not None:
+        if split not in named:
+            raise UsageError(
+                f"{path} has no split {split!r}, only the folders {_few(sorted(named))}; a folder "
+                "of that name is required. Correct ?split=."
+            )
+        return _class_folders(path / split, f"{path.name}?split={split}")
+    if named and named <= set(SPLIT_NAMES):
+        raise UsageError(
+            f"{path} holds the splits {_few(sorted(named))}; one of them is required. Write "
+            f"{path}?split={sorted(named)[0]}."
+        )
+    return _class_folders(path, path.resolve().name)
+
+
+def _class_folders(path: Path, name: str) -> Source:
+    folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and _shown(entry))
+    if not folders:
+        raise DataError(
+            f"{path} has no folders; a folder of pictures for every class is required. Sort the "
+            "pictures by class, or list them in a CSV with path and label."
+        )
+
+    def pictures() -> Iterator[Picture]:
+        for folder in folders:
+            for file in sorted(f for f in folder.rglob("*") if f.is_file() and _shown(f)):
+                place = file.relative_to(path).as_posix()
+                wrong = None
+                if file.suffix.lower() not in PICTURE_SUFFIXES:
+                    wrong = f"the suffix {file.suffix!r} is none of a picture"
+                yield Picture(place, place, place, folder.name, wrong)
+
+    return Source(name, path, pictures(), {f.name: f.name for f in folders})
+
+
+def _is_split_file(path: Path) -> bool:
+    """Whether a JSON file maps splits to lists of [path, label, class name]."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(4096).decode("utf-8", "ignore")
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read ({error.strerror}); a readable file is required. Check it."
+        ) from None
+    return re.match(r'\s*\{\s*"(train|val|test)"\s*:\s*\[\s*(\[\s*"|\])', head) is not None
+
+
+def _coop(path: Path, split: str | None, images: Path | None) -> Source:
+    """A split file of CoOp: ``{"train": [[path, label, class name], …], "val": …, "test": …}``."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path} is no readable split file ({' '.join(str(error).split())[:120]}); JSON with "
+            "lists of [path, label, class name] is required. Download it again."
+        ) from None
+    split = split or "test"
+    if split not in content:
+        raise UsageError(
+            f"{path} has no split {split!r}, only {_few(sorted(content))}; one of these is "
+            "required. Correct ?split=."
+        )
+    names: dict[str, tuple[int, str]] = {}
+    for part, rows in content.items():
+        for at, row in enumerate(rows):
+            if not _is_split_row(row):
+                raise DataError(
+                    f"{path}: entry {at} of {part} is {str(row)[:80]!r}; [path, label, class name] "
+                    "is required. Correct the file."
+                )
+            number, name = int(row[1]), str(row[2])
+            if names.setdefault(name, (number, name))[0] != number:
+                raise DataError(
+                    f"{path}: class {name!r} has the labels {names[name][0]} and {number}; one "
+                    "label for each class is required. Correct the file."
+                )
+    rows = content[split]
+    root = images or _picture_root(path.parent, [row[0] for row in rows[:20]])
+
+    def pictures() -> Iterator[Picture]:
+        for at, (place, _, name) in enumerate(rows):
+            yield Picture(f"{split}[{at}]", str(place), str(place), str(name))
+
+    ordered = [name for _, name in sorted(names.values())]
+    return Source(f"{path.name}?split={split}", root, pictures(), {n: n for n in ordered})
+
+
+def _is_split_row(row: Any) -> bool:
+    return (
+        isinstance(row, list)
+        and len(row) == 3
+        and isinstance(row[0], str)
+        and isinstance(row[1], int)
+        and isinstance(row[2], str)
+    )
+
+
+def _picture_root(folder: Path, places: Sequence[str]) -> Path:
+    """The folder, or the one below it, that the paths of a split file start from."""
+    below = sorted(entry for entry in folder.rglob("*") if entry.is_dir() and _depth(entry, folder))
+    for root in (folder, *below):
+        if any((root / place).is_file() for place in places):
+            return root
+    raise DataError(
+        f"{folder} holds none of the pictures that its split file names, such as {places[:1]}; "
+        "they are required. Name their folder with --images."
+    )
+
+
+def _depth(entry: Path, folder: Path) -> bool:
+    return len(entry.relative_to(folder).parts) <= 2
+
+
+def _table(path: Path) -> Iterator[Picture]:
+    """Rows with a path and a label; the columns are found by their usual names."""
+    for row in read_rows(path):
+        if row.error is not None:
+            yield Picture(row.where, row.where, None, None, row.error)
+            continue
+        value, label = _first(row.fields, _PATHS), _first(row.fields, _LABELS)
+        if value is None:
+            columns = ", ".join(map(str, row.fields))[:120]
+            wrong = f"no picture: none of the columns {columns} is one of {', '.join(_PATHS)}"
+            yield Picture(row.where, row.where, None, None, wrong)
+            continue
+        given = _first(row.fields, _IDS)
+        name = str(given) if given is not None else value if isinstance(value, str) else row.where
+        yield Picture(row.where, name, value, None if label is None else str(label))
+
+
+def _first(fields: Mapping[str, Any], names: Sequence[str]) -> Any:
+    lowered = {str(key).lower(): value for key, value in fields.items()}
+    return next((lowered[name] for name in names if lowered.get(name) is not None), None)
+
+
+def _saved(path: Path, split: str | None) -> Source:
+    """A dataset that the datasets library wrote to disk, read without that library."""
+    if (path / "dataset_dict.json").is_file():
+        splits = _json(path / "dataset_dict.json").get("splits", [])
+        if split not in splits:
+            raise UsageError(
+                f"{path} holds the splits {_few(splits)}, not {split!r}; one of them is required. "
+                f"Write {path}?split={splits[0] if splits else 'test'}."
+            )
+        return _saved_split(path / str(split), f"{path.name}?split={split}")
+    return _saved_split(path, path.name)
+
+
+def _saved_split(path: Path, name: str) -> Source:
+    import pyarrow as pa
+
+    features = _json(path / "dataset_info.json").get("features") or {}
+    files = [path / entry["filename"] for entry in _json(path / "state.json")["_data_files"]]
+
+    def tables() -> Iterator[Any]:
+        for file in files:
+            try:
+                with pa.memory_map(str(file)) as mapped:
+                    yield from pa.ipc.open_stream(mapped)
+            except (OSError, pa.ArrowException):
+                raise DataError(
+                    f"{file} is no readable Arrow file; the files of save_to_disk are required. "
+                    "Save the dataset again."
+                ) from None
+
+    return _rows_of_features(name, path, features, tables())
+
+
+def _parquet_folder(path: Path, split: str | None) -> Source:
+    """Parquet files as the hub stores them: ``data/SPLIT-00000-of-00001.parquet``."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    files = sorted((*path.glob("*.parquet"), *(path / "data").glob("*.parquet")))
+    splits = sorted({file.name.partition("-")[0].partition(".")[0] for file in files})
+    if split is None and len(splits) == 1:
+        split = splits[0]
+    chosen = [f for f in files if f.name.partition("-")[0].partition(".")[0] == split]
+    if not chosen:
+        raise UsageError(
+            f"{path} holds the splits {_few(splits)}, not {split!r}; one of them is required. "
+            f"Write {path}?split={splits[0]}."
+        )
+    try:
+        metadata = pq.read_schema(chosen[0]).metadata or {}
+        stored = json.loads(metadata.get(b"huggingface", b"{}"))
+    except (OSError, ValueError, pa.ArrowException):
+        raise DataError(
+            f"{chosen[0]} is no readable Parquet file; an undamaged one is required. Download it "
+            "again."
+        ) from None
+    features = stored.get("info", {}).get("features") or {}
+
+    def tables() -> Iterator[Any]:
+        for file in chosen:
+            with pq.ParquetFile(file) as opened:
+                yield from opened.iter_batches(batch_size=64)
+
+    return _rows_of_features(f"{path.name}?split={split}", path, features, tables())
+
+
+def _rows_of_features(
+    name: str, root: Path, features: Mapping[str, Any], tables: Iterator[Any]
+) -> Source:
+    """Rows of a table whose features say which column holds pictures and which labels."""
+    kinds = {
+        column: kind.get("_type") if isinstance(kind, dict) else None
+        for column, kind in features.items()
+    }
+    picture = next((c for c, kind in kinds.items() if kind == "Image"), None)
+    labelled = [c for c, kind in kinds.items() if kind == "ClassLabel"]
+    label = next((c for c in _LABELS if c in labelled), labelled[0] if labelled else None)
+    if picture is None or label is None:
+        raise DataError(
+            f"{root} has the columns {_few(list(features))} and no Image beside a ClassLabel; an "
+            "image-classification dataset is required. Choose another, or write a CSV."
+        )
+    names = [str(entry) for entry in features[label].get("names") or ()]
+
+    def pictures() -> Iterator[Picture]:
+        number = 0
+        for table in tables:
+            for row in table.select([picture, label]).to_pylist():
+                number += 1
+                where, code = f"row {number}", row[label]
+                if not isinstance(code, int) or not 0 <= code < len(names):
+                    yield Picture(where, where, row[picture], None)
+                else:
+                    yield Picture(where, where, row[picture], names[code])
+
+    return Source(name, root, pictures(), {entry: entry for entry in names})
+
+
+def _generated(source: str) -> Source:
+    """``scenes-classes:SPLIT?n=…&seed=…&per_class=…``: pictures of one object; ``digits:``."""
+    from PIL import Image
+
+    from sightline.data.objects import CLASSES, DIGIT_CLASSES, draw_objects
+
+    kind = SCENE_CLASSES if source.startswith(SCENE_CLASSES) else DIGITS
+    split, _, query = source.removeprefix(kind).partition("?")
+    chosen = CLASSES if kind == SCENE_CLASSES else DIGIT_CLASSES
+    settings = {"n": _DEFAULT_PICTURES, "seed": 0, "per_class": 0}
+    for key, value in parse_qsl(query, keep_blank_values=True):
+        if key not in settings or not value.isdecimal() or len(value) > _MAX_DIGITS:
+            raise UsageError(
+                f"{source} sets {key}={value[:40]!r}; only n, seed and per_class, whole numbers, "
+                f"are known. For example: {kind}test?n=600&seed=1."
+            )
+        settings[key] = int(value)
+    codes = np.asarray([CLASSES.index(name) for name in chosen])
+    rng = np.random.default_rng([78, settings["seed"]])
+    if settings["per_class"]:
+        labels = np.repeat(codes, settings["per_class"])
+    else:
+        labels = rng.choice(codes, max(1, settings["n"]))
+    drawn = draw_objects(split, labels, rng)
+
+    def pictures() -> Iterator[Picture]:
+        for at, (pixels, code) in enumerate(zip(drawn.images, drawn.labels, strict=True)):
+            out = io.BytesIO()
+            Image.fromarray(pixels).save(out, format="PNG")
+            name = f"{split}-{settings['seed']}-{at:06d}"
+            meta = {"difficulty": round(float(drawn.difficulty[at]), 4)}
+            yield Picture(name, name, out.getvalue(), CLASSES[int(code)], meta=meta)
+
+    return Source(source, Path(), pictures(), {name: name for name in chosen})
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        content = None
+    if not isinstance(content, dict):
+        raise DataError(
+            f"{path} is not there or holds no JSON object; a dataset written by save_to_disk is "
+            "required. Save it again."
+        )
+    return content
+
+
+def _shown(path: Path) -> bool:
+    return not path.name.startswith(".")
+
+
+def _few(names: Sequence[str]) -> str:
+    listed = ", ".join(map(str, names[:8]))
+    return f"{listed} and {len(names) - 8} more" if len(names) > 8 else listed or "none"

@@ -1,0 +1,113 @@
+"""Vectors of pictures that were computed elsewhere: .npz, .safetensors and Parquet files by key.
+
+A key is the picture's id in the data set, its path, its file name or the SHA-256 of its bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from sightline.core.errors import DataError
+
+SUFFIXES = (".npz", ".safetensors", ".parquet")
+
+_KEYS = ("keys", "ids", "id", "key", "image_id", "sha256", "path", "file_name")
+_VECTORS = ("vectors", "vector", "embeddings", "embedding", "features")
+
+
+def read_vectors(path: Path) -> tuple[list[str], Float[np.ndarray, "n e"]]:
+    """Reads keys and their vectors.
+
+    ``.npz``: arrays ``keys`` (text) and ``vectors`` (one row a key). ``.safetensors``: a tensor
+    ``vectors`` with the keys as JSON list under ``keys`` of the metadata, or one tensor a key.
+    ``.parquet``: a column of keys and one of lists.
+
+    Raises:
+        DataError: The file cannot be read, has no such content, or rows of two widths.
+    """
+    read = {".npz": _npz, ".safetensors": _safetensors, ".parquet": _parquet}.get(
+        path.suffix.lower()
+    )
+    if read is None:
+        raise DataError(
+            f"{path} has the suffix {path.suffix!r}; one of {', '.join(SUFFIXES)} is required. "
+            "Convert the file."
+        )
+    try:
+        keys, table = read(path)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"{path} holds no vectors by key ({' '.join(str(error).split())[:160]}); arrays named "
+            "keys and vectors are required. Write it again."
+        ) from None
+    if table.ndim != 2 or len(keys) != len(table) or not len(table):
+        raise DataError(
+            f"{path} holds {len(keys)} keys beside vectors of shape {table.shape}; one row of "
+            "numbers for each key is required. Write it again."
+        )
+    return keys, table
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _npz(path: Path) -> tuple[list[str], np.ndarray]:
+    with np.load(path, allow_pickle=False) as content:
+        keys = content[_named(list(content), _KEYS)]
+        return [str(key) for key in keys], _numbers(content[_named(list(content), _VECTORS)])
+
+
+def _safetensors(path: Path) -> tuple[list[str], np.ndarray]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "numpy") as file:
+            names = list(file.keys())
+            listed = (file.metadata() or {}).get("keys")
+            if listed is not None:
+                return [str(k) for k in json.loads(listed)], _numbers(
+                    file.get_tensor(_named(names, _VECTORS))
+                )
+            return names, _numbers(np.stack([file.get_tensor(name) for name in names]))
+    except SafetensorError as error:
+        raise ValueError(str(error)) from None
+
+
+def _parquet(path: Path) -> tuple[list[str], np.ndarray]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+    except pa.ArrowException as error:
+        raise ValueError(str(error)) from None
+    keys = table[_named(table.column_names, _KEYS)].to_pylist()
+    vectors = table[_named(table.column_names, _VECTORS)].combine_chunks()
+    lengths = set(vectors.value_lengths().to_pylist())
+    if len(lengths) != 1 or None in lengths:
+        raise ValueError(f"rows of {len(lengths)} widths")
+    flat: Any = vectors.flatten().to_numpy(zero_copy_only=False)
+    return [str(key) for key in keys], _numbers(flat.reshape(len(keys), -1))
+
+
+def _named(present: list[str], wanted: tuple[str, ...]) -> str:
+    for name in wanted:
+        if name in present:
+            return name
+    raise ValueError(f"nothing called {wanted[0]} among {', '.join(present)[:80] or 'nothing'}")
+
+
+def _numbers(array: np.ndarray) -> np.ndarray:
+    if not np.issubdtype(array.dtype, np.floating):
+        raise ValueError(f"vectors of type {array.dtype}")
+    return array
