@@ -15,35 +15,47 @@ _EXPORTS = {
     "collect": "sightline.api",
     "evaluate": "sightline.api",
     "fit": "sightline.api",
+    "calibrate": "sightline.api_policies",
+    "load_policy": "sightline.api_policies",
+    "apply_policy": "sightline.api_policies",
     "write_report": "sightline.api",
     "import_file": "sightline.api",
     "import_labels": "sightline.api",
     "Settings": "sightline.workflow.evaluate",
     "Evaluation": "sightline.core.results",
+    "Decision": "sightline.workflow.policy",
+    "TrustPolicy": "sightline.workflow.policy",
     "RunStore": "sightline.store.run",
     "SightlineError": "sightline.core.errors",
 }
 
 __all__ = [
+    "Decision",
     "Evaluation",
     "RunStore",
     "Settings",
     "SightlineError",
+    "TrustPolicy",
     "__version__",
+    "apply_policy",
+    "calibrate",
     "collect",
     "evaluate",
     "fit",
     "import_file",
     "import_labels",
+    "load_policy",
     "write_report",
 ]
 
 if TYPE_CHECKING:
     from sightline.api import collect, evaluate, fit, import_file, import_labels, write_report
+    from sightline.api_policies import apply_policy, calibrate, load_policy
     from sightline.core.errors import SightlineError
     from sightline.core.results import Evaluation
     from sightline.store.run import RunStore
     from sightline.workflow.evaluate import Settings
+    from sightline.workflow.policy import Decision, TrustPolicy
 
 
 def __getattr__(name: str) -> Any:

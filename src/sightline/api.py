@@ -331,7 +331,7 @@ def evaluate(
         settings or Settings(),
         other_runs=[Path(other) for other in other_runs],
         given_split=given_split,
-        judge=None if judge is None else _judge(judge),
+        judge=None if judge is None else observed_judge(judge),
         progress=progress,
     )
         classifier: For the run of a zero-shot classifier: whose support pictures, how many, and a
@@ -376,7 +376,7 @@ def fit(
         settings or Settings(),
         all_rows=all_rows,
         given_split=given_split,
-        judge=None if judge is None else _judge(judge),
+        judge=None if judge is None else observed_judge(judge),
     )
 
 
@@ -402,7 +402,8 @@ def _write_outcome(outcome: Outcome, run: Path) -> None:
         write_file(path, fill)
 
 
-def _judge(model: str) -> JudgeModel:
+def observed_judge(model: str) -> JudgeModel:
+    """The model behind the grader ``judge``: a directory, hub name or embedded model."""
     from sightline.data.prompts import PromptStyle
     from sightline.grading import ObservedJudge
     from sightline.models import load_model

@@ -95,8 +95,13 @@ class Fitted:
 
     def _seen_groups(self, records: Sequence[Record]) -> set[str]:
         """Groups with a record whose content it was fitted on."""
-        known = set(self.saved.origin["content"])
-        return {r.example.group for r in records if not known.isdisjoint(content(r.example))}
+        return groups_with(self.saved.origin["content"], records)
+
+
+def groups_with(known: Iterable[str], records: Iterable[Record]) -> set[str]:
+    """Groups of records of which the content of one at least is known; see `content`."""
+    hashes = set(known)
+    return {r.example.group for r in records if not hashes.isdisjoint(content(r.example))}
 
 
 def content(example: Example) -> tuple[str, ...]:

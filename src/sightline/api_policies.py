@@ -1,0 +1,136 @@
+"""The verbs of trust policies as Python functions; `sightline.api` has the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sightline.api import observed_judge
+
+if TYPE_CHECKING:
+    from sightline.calibration.conformal import Score
+    from sightline.calibration.risk_control import Method, Unit
+    from sightline.estimators.choice import Scores
+    from sightline.workflow.evaluate import Settings
+    from sightline.workflow.policy import TrustPolicy
+    from sightline.workflow.policy.applying import Application
+
+
+def calibrate(
+    run: str | Path,
+    estimator: str,
+    output: str | Path,
+    *,
+    risk: float | None = None,
+    coverage: float | None = None,
+    delta: float = 0.05,
+    method: Method = "fixed_sequence",
+    unit: Unit = "one_per_group",
+    per_group: str | None = None,
+    calibrator: str = "platt",
+    sets: Score | None = None,
+    sets_level: float = 0.9,
+    sets_scores: Scores = "options",
+    fractions: tuple[float, float, float] | None = None,
+    hold_out: float = 0.0,
+    settings: Settings | None = None,
+    given_split: Mapping[str, str] | None = None,
+    judge: str | None = None,
+    announce: Callable[[str], None] = lambda _: None,
+) -> TrustPolicy:
+    """Fits a policy on a run's graded answers and writes it to a directory; see docs/policies.md.
+
+    Args:
+        run: The run directory.
+        estimator: Name or spec.
+        output: Receives the policy; holds nothing yet.
+        risk: Largest error rate among accepted answers; 0.05 where no coverage is given.
+        coverage: In place of risk: share of answers to accept; their error rate is bounded.
+        delta: Chance that the promise does not hold.
+        method: How errors over all tested thresholds are held at delta.
+        unit: What is independent.
+        per_group: Field whose every value gets a threshold of its own.
+        calibrator: Name in `sightline.calibration.CALIBRATORS`.
+        sets: Kind of prediction sets over options; None for none.
+        sets_level: Share of sets that hold the right option.
+        sets_scores: Which probabilities of the options the sets read.
+        fractions: Shares of groups to fit, to calibrate and to certify on.
+        hold_out: Share of groups kept apart, to measure the finished policy on.
+        settings: Grader, threshold of correctness, condition and seed; the defaults if None.
+        given_split: Split name (train, calibration or test) by group; replaces the shuffle.
+        judge: Model that answers for the grader ``judge``.
+        announce: Called with lines on what the promise takes, before anything is fitted.
+    """
+    from sightline.workflow.evaluate import Settings
+    from sightline.workflow.policy.calibrating import Plan
+    from sightline.workflow.policy.calibrating import calibrate as run_calibrate
+    from sightline.workflow.policy.evidence import Target
+    from sightline.workflow.policy.fitting import SetsTarget
+
+    if risk is None and coverage is None:
+        risk = 0.05
+    return run_calibrate(
+        Path(run),
+        (estimator,),
+        Path(output),
+        Target(risk, coverage, delta, method, unit, per_group),
+        Plan(
+            calibrator=calibrator,
+            sets=None if sets is None else SetsTarget(sets_scores, sets, sets_level),
+            fractions=fractions,
+            hold_out=hold_out,
+        ),
+        settings or Settings(),
+        given_split=given_split,
+        judge=None if judge is None else observed_judge(judge),
+        announce=announce,
+    )
+
+
+def load_policy(path: str | Path) -> TrustPolicy:
+    """Reads a policy that `calibrate` wrote; damaged files and other versions are refused."""
+    from sightline.workflow.policy import load_policy as read
+
+    return read(path)
+
+
+def apply_policy(
+    run: str | Path,
+    policy: str | Path | TrustPolicy,
+    output: str | Path | None = None,
+    *,
+    settings: Settings | None = None,
+    unseen: bool = False,
+    graded: bool = True,
+    judge: str | None = None,
+    announce: Callable[[str], None] = lambda _: None,
+) -> Application:
+    """Decides every answer of a run by a policy, and measures risk and coverage there.
+
+    Args:
+        run: The run directory; of the policy's model, asked as for the policy.
+        policy: The policy, or its directory.
+        output: Receives every decision, one JSON object a line.
+        settings: Grader, threshold of correctness and condition; the defaults if None.
+        unseen: Leave out groups that the policy was fitted on, in place of refusing the run.
+        graded: Grade the answers; if not, only decide.
+        judge: Model that answers for the grader ``judge``.
+        announce: Called with lines on what differs from where the policy was fitted.
+    """
+    from sightline.workflow.evaluate import Settings
+    from sightline.workflow.policy import applying
+
+    known = load_policy(policy) if isinstance(policy, str | Path) else policy
+    result = applying.apply_policy(
+        Path(run),
+        known,
+        settings or Settings(),
+        unseen=unseen,
+        graded=graded,
+        judge=None if judge is None else observed_judge(judge),
+        announce=announce,
+    )
+    if output is not None:
+        applying.write_decisions(Path(output), result)
+    return result

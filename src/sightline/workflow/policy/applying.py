@@ -1,0 +1,199 @@
+"""Applying a policy to another run: its decisions, and whether its promise holds there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from sightline.core.errors import DataError, LeakageError, UsageError
+from sightline.core.records import link
+from sightline.core.types import Record
+from sightline.grading import JudgeModel
+from sightline.store.disk import write_file
+from sightline.store.run import RunStore
+from sightline.workflow.evaluate import Settings, correctness
+from sightline.workflow.fitted import groups_with
+from sightline.workflow.policy.calibrating import request_of_run
+from sightline.workflow.policy.decision import Decision
+from sightline.workflow.policy.evidence import Achieved
+from sightline.workflow.policy.measuring import measured
+from sightline.workflow.policy.trust import TrustPolicy, array_needs
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """A policy's decisions on a run.
+
+    Attributes:
+        records: The answers, in the run's order.
+        decisions: One per answer.
+        correct: 0 or 1 per answer, or None where it has no correctness.
+        achieved: On the answers that have one; None where none was graded.
+        by_category: The same by category; empty for a policy with one threshold.
+        left_out: Answers in groups that the policy was fitted on.
+    """
+
+    records: tuple[Record, ...]
+    decisions: tuple[Decision, ...]
+    correct: tuple[float | None, ...]
+    achieved: Achieved | None
+    by_category: dict[str, Achieved]
+    left_out: int
+
+
+def apply_policy(
+    path: Path,
+    policy: TrustPolicy,
+    settings: Settings = Settings(),  # noqa: B008 (frozen)
+    *,
+    unseen: bool = False,
+    graded: bool = True,
+    judge: JudgeModel | None = None,
+    announce: Callable[[str], None] = lambda _: None,
+) -> Application:
+    """Decides every answer of a run, and measures risk and coverage where answers are graded.
+
+    Args:
+        path: The run directory; receives graded correctness.
+        policy: The policy.
+        settings: Grader, threshold of correctness and condition.
+        unseen: Leave out groups that the policy was fitted on, in place of refusing the run.
+        graded: Grade the answers; if not, only decide.
+        judge: The model behind the grader ``judge``.
+        announce: Called with lines on what differs from where the policy was fitted.
+
+    Raises:
+        UsageError: The run is of another model, or was asked in another way.
+        LeakageError: The policy was fitted on some of the run's groups.
+        DataError: There is no answer, or none that could be graded.
+    """
+    store = RunStore.open(path)
+    check_run(policy, store)
+    linked = link(
+        list(store.records(features=array_needs(policy.needs))), condition=settings.condition
+    )
+    answers, left_out = _unseen(policy, [r for r in linked if r.greedy is not None], unseen, path)
+    known: dict[Any, float] = {}
+    if graded:
+        column, _ = correctness(store, answers, settings, judge)
+        known = dict(zip(column.keys, column.values.tolist(), strict=True))
+        _announce_grader(policy, dict(column.spec) or {"name": column.name}, settings, announce)
+    marks = [known.get(record.key) for record in answers]
+    correct = [None if mark is None else float(mark >= settings.threshold) for mark in marks]
+    decisions = policy.decide(answers)
+    rows = [row for row, mark in enumerate(correct) if mark is not None]
+    return Application(
+        records=tuple(answers),
+        decisions=decisions,
+        correct=tuple(correct),
+        achieved=_measured(rows, answers, decisions, correct) if rows else None,
+        by_category=_by_category(rows, answers, decisions, correct),
+        left_out=left_out,
+    )
+
+
+def check_run(policy: TrustPolicy, store: RunStore) -> None:
+    """Requires a run of the policy's model, asked as for the policy, pictures read alike.
+
+    Raises:
+        UsageError: Something differs.
+    """
+    policy.check_model(store.manifest.to_dict()["model"], str(store.path))
+    policy.check_request(request_of_run(store), str(store.path))
+    origin = policy.evidence.origin
+    read = store.manifest.to_dict()["settings"].get("decode_policy")
+    if origin is not None and read != origin.decode_policy:
+        raise UsageError(
+            f"{store.path} was collected with pictures decoded by {read!r} and the policy by "
+            f"{origin.decode_policy!r}; the same are required. Collect the run again, or calibrate "
+            "a policy on it."
+        )
+
+
+def write_decisions(path: Path, application: Application) -> None:
+    """Writes one JSON object per answer: its id and condition, the decision, its correctness."""
+    lines = [
+        json.dumps(
+            {"id": record.key.example_id, "condition": record.key.condition}
+            | decision.to_dict()
+            | {"correct": mark},
+            allow_nan=False,
+        )
+        for record, decision, mark in zip(
+            application.records, application.decisions, application.correct, strict=True
+        )
+    ]
+    content = "".join(f"{line}\n" for line in lines).encode("ascii")
+    write_file(path, lambda file: file.append(memoryview(content)))
+
+
+def _unseen(
+    policy: TrustPolicy, answers: list[Record], unseen: bool, path: Path
+) -> tuple[list[Record], int]:
+    origin = policy.evidence.origin
+    seen = set[str]() if origin is None else groups_with(origin.content, answers)
+    if seen and not unseen:
+        raise LeakageError(
+            f"The policy was fitted on {len(seen):,} group(s) of {path}, {min(seen)!r} among them; "
+            "groups that it has not seen are required. Apply it to another run, or leave these "
+            "groups out with --unseen."
+        )
+    kept = [record for record in answers if record.example.group not in seen]
+    if not answers:
+        raise DataError(
+            f"{path} has no answer under this condition; at least one is required. "
+            "Check --condition."
+        )
+    if not kept:
+        raise DataError(
+            f"{path} has {len(answers):,} answers, all of them in groups that the policy was "
+            "fitted on; at least one other is required. Apply it to another run, or calibrate "
+            "with --hold-out."
+        )
+    return kept, len(answers) - len(kept)
+
+
+def _announce_grader(
+    policy: TrustPolicy, grader: dict[str, Any], settings: Settings, announce: Callable[[str], None]
+) -> None:
+    origin = policy.evidence.origin
+    if origin is None:
+        return
+    if grader != origin.grader or settings.threshold != origin.correct_from:
+        announce(
+            f"Answers are judged by {grader.get('name')} from {settings.threshold:g}, for the "
+            f"policy they were by {origin.grader.get('name')} from {origin.correct_from:g}: its "
+            "promise is about the latter."
+        )
+
+
+def _measured(
+    rows: Sequence[int],
+    answers: Sequence[Record],
+    decisions: Sequence[Decision],
+    correct: Sequence[float | None],
+) -> Achieved:
+    records = [answers[row] for row in rows]
+    groups = np.unique([record.example.group for record in records], return_inverse=True)[1]
+    marks: Float[np.ndarray, " n"] = np.array([correct[row] for row in rows], dtype=np.float64)
+    return measured([decisions[row] for row in rows], records, marks, groups)
+
+
+def _by_category(
+    rows: Sequence[int],
+    answers: Sequence[Record],
+    decisions: Sequence[Decision],
+    correct: Sequence[float | None],
+) -> dict[str, Achieved]:
+    found: dict[str, list[int]] = {}
+    for row in rows:
+        category = decisions[row].category
+        if category is not None:
+            found.setdefault(category, []).append(row)
+    return {name: _measured(found[name], answers, decisions, correct) for name in sorted(found)}
