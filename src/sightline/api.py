@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from sightline.data.prompts import PromptStyle
     from sightline.grading import JudgeModel
     from sightline.store.disk import PendingFile
-    from sightline.workflow.collect import CollectProgress, CollectResult
     from sightline.workflow.classifying.collecting import ClassifyResult
     from sightline.workflow.classifying.evaluating import ClassifierSettings
+    from sightline.workflow.collect import CollectProgress, CollectResult
     from sightline.workflow.derive import DeriveResult
     from sightline.workflow.evaluate import Outcome, Settings
     from sightline.workflow.fitting import FitResult
@@ -155,19 +155,6 @@ def collect(
     )
 
 
-def _model_notes(model: str) -> tuple[str, ...]:
-    """What a reader must know of an embedded model: which checkpoint, how far it passes."""
-    from sightline.models.embedded import EMBEDDED
-
-    name = model.removeprefix("embedded:")
-    if name == model or name not in EMBEDDED:
-        return ()
-    known = EMBEDDED[name]
-    return (f"The model is Sightline's embedded one ({known.checkpoint}); gates: {known.gates}.",)
-
-
-def derive(
-    run: str | Path,
 def classify(
     model: str,
     data: str | Path,
@@ -258,6 +245,19 @@ def classify(
     )
 
 
+def _model_notes(model: str) -> tuple[str, ...]:
+    """What a reader must know of an embedded model: which checkpoint, how far it passes."""
+    from sightline.models.embedded import EMBEDDED
+
+    name = model.removeprefix("embedded:")
+    if name == model or name not in EMBEDDED:
+        return ()
+    known = EMBEDDED[name]
+    return (f"The model is Sightline's embedded one ({known.checkpoint}); gates: {known.gates}.",)
+
+
+def derive(
+    run: str | Path,
     *,
     embeddings: str | None = None,
     entailment: str | None = None,
@@ -307,6 +307,7 @@ def evaluate(
     other_runs: Sequence[str | Path] = (),
     given_split: Mapping[str, str] | None = None,
     judge: str | None = None,
+    classifier: ClassifierSettings | None = None,
     progress: Callable[[str, int, int], None] = lambda _stage, _done, _total: None,
 ) -> Evaluation:
     """Evaluates a run and writes results, samples and calibrations beside its records.
@@ -320,26 +321,39 @@ def evaluate(
         other_runs: Runs of other models on the same examples, for cross-model agreement.
         given_split: Split name (train, calibration or test) by group; replaces the seeds.
         judge: Model that answers for the grader ``judge``: a directory, hub name or embedded model.
-    classifier: ClassifierSettings | None = None,
+        classifier: For the run of a zero-shot classifier: whose support pictures, how many, and a
+            run of pictures of none of its classes.
         progress: Called with (stage, done, total).
     """
+    from sightline.store.run import RunStore
+    from sightline.workflow.classifying.reading import is_classification
     from sightline.workflow.evaluate import Settings
     from sightline.workflow.evaluate import evaluate as run_evaluate
 
-    outcome = run_evaluate(
-        Path(run),
-        settings or Settings(),
-        other_runs=[Path(other) for other in other_runs],
-        given_split=given_split,
-        judge=None if judge is None else observed_judge(judge),
-        progress=progress,
-    )
-        classifier: For the run of a zero-shot classifier: whose support pictures, how many, and a
-            run of pictures of none of its classes.
+    if classifier is not None or is_classification(RunStore.open(Path(run))):
+        from sightline.workflow.classifying.evaluating import (
+            ClassifierSettings,
+            evaluate_classifier,
+        )
+
+        outcome = evaluate_classifier(
+            Path(run),
+            settings or Settings(),
+            classifier or ClassifierSettings(),
+            given_split=given_split,
+            progress=progress,
+        )
+    else:
+        outcome = run_evaluate(
+            Path(run),
+            settings or Settings(),
+            other_runs=[Path(other) for other in other_runs],
+            given_split=given_split,
+            judge=None if judge is None else _judge(judge),
+            progress=progress,
+        )
     _write_outcome(outcome, Path(run))
     return outcome.evaluation
-    from sightline.store.run import RunStore
-    from sightline.workflow.classifying.reading import is_classification
 
 
 def fit(
@@ -376,7 +390,7 @@ def fit(
         settings or Settings(),
         all_rows=all_rows,
         given_split=given_split,
-        judge=None if judge is None else observed_judge(judge),
+        judge=None if judge is None else _judge(judge),
     )
 
 
@@ -402,8 +416,7 @@ def _write_outcome(outcome: Outcome, run: Path) -> None:
         write_file(path, fill)
 
 
-def observed_judge(model: str) -> JudgeModel:
-    """The model behind the grader ``judge``: a directory, hub name or embedded model."""
+def _judge(model: str) -> JudgeModel:
     from sightline.data.prompts import PromptStyle
     from sightline.grading import ObservedJudge
     from sightline.models import load_model

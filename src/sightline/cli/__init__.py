@@ -23,8 +23,6 @@ _COMMANDS = {
     "import": ("sightline.cli.importing", "import_command"),
     "evaluate": ("sightline.cli.evaluating", "evaluate_command"),
     "fit": ("sightline.cli.fitting", "fit_command"),
-    "calibrate": ("sightline.cli.policies", "calibrate_command"),
-    "apply": ("sightline.cli.policies", "apply_command"),
     "report": ("sightline.cli.evaluating", "report_command"),
     "study": ("sightline.cli.studies", "study_command"),
     "runs": ("sightline.cli.runs", "runs_group"),
@@ -57,13 +55,11 @@ def cli() -> None:
 
     \b
     collect   run a model over images and questions once, and store what it shows
+    classify  run a zero-shot classifier over labelled pictures once, and store what it shows
     derive    compute signals from the stored answers: vectors, entailment, importance
     import    turn recorded outputs of a model that ran elsewhere into runs
     evaluate  score every answer, calibrate the scores, measure them honestly
-    classify  run a zero-shot classifier over labelled pictures once, and store what it shows
     fit       fit an estimator on one run's answers, to score other runs with it
-    calibrate choose a confidence from which answers may be used, with a guarantee
-    apply     decide another run's answers by such a policy, and measure it there
     report    render the evaluation as one HTML page
     study     repeat a committed study on the embedded models
     """  # noqa: D301 (a backspace, which click reads)

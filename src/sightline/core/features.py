@@ -63,12 +63,12 @@ class Feature(StrEnum):
     BLANK_LETTER_LOGPROBS = "blank_letter_logprobs"
     REPLY_LOGPROBS = "reply_logprobs"
     RECORDED_CONFIDENCE = "recorded_confidence"
-
-
     IMAGE_VECTOR = "image_vector"
     VIEW_VECTORS = "view_vectors"
     AUX_VECTORS = "aux_vectors"
     CLASS_VECTORS = "class_vectors"
+
+
 ARRAY_AXES: Mapping[Feature, tuple[str, ...]] = MappingProxyType(
     {
         Feature.TOKEN_ENTROPY: ("t",),  # nats, full vocabulary, raw distribution
@@ -90,13 +90,13 @@ ARRAY_AXES: Mapping[Feature, tuple[str, ...]] = MappingProxyType(
         Feature.BLANK_LETTER_LOGPROBS: ("c",),
         Feature.REPLY_LOGPROBS: ("r",),  # log p of each of the FIXED_REPLIES of a follow-up
         Feature.RECORDED_CONFIDENCE: (),  # whatever confidence another tool recorded
-    }
-)
-"""Axes of every array feature, in order."""
         Feature.IMAGE_VECTOR: ("d",),  # unit vector of the image in a zero-shot classifier's space
         Feature.VIEW_VECTORS: ("v", "d"),  # the same of transformed views
         Feature.AUX_VECTORS: ("d",),  # auxiliary encoders' vectors, as given, one after another
         Feature.CLASS_VECTORS: ("p", "d"),  # unit vector of a class's text in each template
+    }
+)
+"""Axes of every array feature, in order."""
 
 
 LAYERED = frozenset(

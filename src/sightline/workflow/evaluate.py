@@ -176,7 +176,6 @@ def evaluate(
         raise DataError(
             f"Estimator {lacking[-1].name!r} could not be fitted: {lacking[-1].reasons[0].reason}"
         )
-    baseline = best_simple(scored, rows)
     return conclude(store, judged, settings, scored, heldout, lacking, progress=progress)
 
 
@@ -206,6 +205,7 @@ def conclude(
         progress: Called with (stage, done, total).
     """
     rows = judged.rows
+    baseline = best_simple(scored, rows)
     bootstrap = BootstrapSettings(settings.resamples, settings.level, settings.seed)
     progress("measuring", 0, len(scored))
     figures = heldout_figures(heldout, baseline, rows, bootstrap)
@@ -398,15 +398,15 @@ def judged_rows(
     settings: Settings,
     given_split: Mapping[str, str] | None,
 ) -> JudgedRows:
-    correct_by_key = dict(zip(column.keys, column.values.tolist(), strict=True))
-    records = tuple(record for record in judged if record.key in correct_by_key)
-    if not records:
-        raise DataError(
     """The answers that have a correctness, with their groups and splits.
 
     Raises:
         DataError: None has one, or a split leaves a part empty.
     """
+    correct_by_key = dict(zip(column.keys, column.values.tolist(), strict=True))
+    records = tuple(record for record in judged if record.key in correct_by_key)
+    if not records:
+        raise DataError(
             f"None of the {len(judged)} answers under condition {settings.condition!r} has a "
             "correctness; at least one is required. Check the condition and the labels."
         )
