@@ -1,0 +1,1 @@
+"""Serving: an OpenAI-compatible server whose answers carry calibrated trust."""

@@ -1,0 +1,419 @@
+"""The application: every path, what it reads and what it answers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeVar
+
+from sightline import __version__
+from sightline.core.text import printable
+from sightline.serving.bodies import Bodies, ClientGoneError
+from sightline.serving.calls import Call
+from sightline.serving.counters import Counters
+from sightline.serving.engine import overloaded
+from sightline.serving.errors import RequestError
+from sightline.serving.feedback import FeedbackStore
+from sightline.serving.guard import App, Guard, Receive, Scope, Send
+from sightline.serving.limits import Limits
+from sightline.serving.multipart import read_multipart
+from sightline.serving.openapi import description
+from sightline.serving.strict_json import loads
+from sightline.serving.wire import (
+    ChatBody,
+    DecisionsBody,
+    TrustOptions,
+    read_chat,
+    read_decisions,
+    read_feedback,
+)
+
+Mode = Literal["flag", "refuse"]
+_T = TypeVar("_T")
+_LARGE_BODY = 1 << 18
+
+
+class Backend(Protocol):
+    """What answers: a local model, or an upstream server."""
+
+    name: str
+
+    async def complete(self, body: ChatBody, raw: Mapping[str, Any], call: Call) -> dict[str, Any]:
+        """Answers a chat request with trust."""
+        ...
+
+    async def stream(
+        self, body: ChatBody, raw: Mapping[str, Any], call: Call
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Answers it in chunks; errors before the first chunk are raised here."""
+        ...
+
+    async def decide(self, body: DecisionsBody, call: Call) -> dict[str, Any]:
+        """Answers a decisions request."""
+        ...
+
+    def fields(self) -> frozenset[str]:
+        """Names of the chat fields it uses; the others are dropped with a warning."""
+        ...
+
+    def describe(self) -> Mapping[str, Any]:
+        """What ``/v1/models`` and the page show of it."""
+        ...
+
+    def gauges(self) -> Mapping[str, float | None]:
+        """Values for ``/metrics``."""
+        ...
+
+    def trouble(self) -> str | None:
+        """Why it cannot answer at all, or None."""
+        ...
+
+    async def start(self) -> None:
+        """Called once before the first request."""
+        ...
+
+    async def stop(self) -> None:
+        """Called once after the last."""
+        ...
+
+
+@dataclass(slots=True)
+class Server:
+    """Everything that requests share.
+
+    Attributes:
+        backend: What answers.
+        limits: Limits on requests.
+        mode: ``refuse`` withholds answers that the policy abstains from.
+        keys: Bearer keys; none means that no key is asked for.
+        strict: Refuse unknown fields instead of dropping them.
+        feedback: Where outcomes are kept, or None.
+        has_policy: Whether the backend's answers have a policy.
+    """
+
+    backend: Backend
+    limits: Limits = field(default_factory=Limits)
+    mode: Mode = "flag"
+    keys: tuple[str, ...] = ()
+    strict: bool = False
+    feedback: FeedbackStore | None = None
+    has_policy: bool = False
+    counters: Counters = field(default_factory=Counters)
+    bodies: Bodies = field(init=False)
+    places: asyncio.Semaphore = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.bodies = Bodies(self.limits)
+        self.places = asyncio.Semaphore(self.limits.concurrency)
+
+
+def create_app(server: Server) -> App:
+    """Returns the ASGI application of a server."""
+    routes: dict[tuple[str, str], _Handler] = {
+        ("POST", "/v1/chat/completions"): _chat,
+        ("POST", "/v1/decisions"): _decisions,
+        ("POST", "/v1/feedback"): _feedback,
+        ("GET", "/v1/feedback"): _drift,
+        ("GET", "/v1/models"): _models,
+        ("GET", "/health"): _health,
+        ("GET", "/metrics"): _metrics,
+        ("GET", "/openapi.json"): _openapi,
+    }
+    paths = frozenset(path for _, path in routes)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await _lifespan(server, receive, send)
+            return
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        handler = routes.get((method, scope["path"]))
+        if handler is None:
+            raise _unrouted(scope, [verb for verb, path in routes if path == scope["path"]])
+        await handler(_Exchange(server, scope, receive, send))
+
+    return Guard(app, limits=server.limits, keys=server.keys, counters=server.counters, paths=paths)
+
+
+@dataclass(frozen=True, slots=True)
+class _Exchange:
+    """One request on its way."""
+
+    server: Server
+    scope: Scope
+    receive: Receive
+    send: Send
+
+    async def answer(
+        self,
+        body: bytes,
+        kind: str = "application/json",
+        *,
+        status: int = 200,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Sends a whole answer."""
+        await self.start(
+            status, {"content-type": kind, "content-length": str(len(body)), **(headers or {})}
+        )
+        shown = b"" if self.scope["method"] == "HEAD" else body
+        await self.send({"type": "http.response.body", "body": shown})
+
+    async def answer_json(self, value: Mapping[str, Any], **settings: Any) -> None:
+        """Sends a JSON document."""
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        await self.answer(text.encode("utf-8", "replace"), **settings)
+
+    async def start(self, status: int, headers: Mapping[str, str]) -> None:
+        """Sends the headers."""
+        encoded = [
+            (name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()
+        ]
+        await self.send({"type": "http.response.start", "status": status, "headers": encoded})
+
+    def header(self, name: bytes) -> str:
+        """A header's value, or nothing."""
+        return next((v.decode("latin-1") for n, v in self.scope["headers"] if n == name), "")
+
+    def body(self) -> AbstractAsyncContextManager[bytes]:
+        """Reads the body, held while the block lasts."""
+        return self.server.bodies.read(self.receive, self.scope["headers"])
+
+    async def while_connected(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Awaits work that ends when the client leaves.
+
+        Raises:
+            ClientGoneError: It left.
+        """
+        task = asyncio.ensure_future(work)
+        gone = asyncio.ensure_future(self._gone())
+        try:
+            await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise ClientGoneError
+            return task.result()
+        finally:
+            for one in (task, gone):
+                one.cancel()
+            await asyncio.gather(task, gone, return_exceptions=True)
+
+    async def _gone(self) -> None:
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+
+
+_Handler = Callable[[_Exchange], Awaitable[None]]
+
+
+async def _lifespan(server: Server, receive: Receive, send: Send) -> None:
+    await receive()
+    await server.backend.start()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await server.backend.stop()
+    if server.feedback is not None:
+        server.feedback.close()
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+@asynccontextmanager
+async def _place(server: Server) -> AsyncIterator[None]:
+    """A place among the requests that are worked on.
+
+    Raises:
+        RequestError: Too many wait already; status 503.
+    """
+    counters = server.counters
+    if server.places.locked() and counters.waiting >= server.limits.queue:
+        raise overloaded(counters.waiting)
+    counters.waiting += 1
+    try:
+        await server.places.acquire()
+    finally:
+        counters.waiting -= 1
+    counters.active += 1
+    try:
+        yield
+    finally:
+        counters.active -= 1
+        server.places.release()
+
+
+async def _chat(exchange: _Exchange) -> None:
+    server = exchange.server
+    async with exchange.body() as data:
+        raw = await _object(exchange, data)
+        body = read_chat(raw, server.limits, strict=server.strict)
+        call = _call(server, "chatcmpl", raw, server.backend.fields(), body.trust)
+        await exchange.while_connected(_completed(exchange, body, raw, call))
+
+
+async def _completed(
+    exchange: _Exchange, body: ChatBody, raw: Mapping[str, Any], call: Call
+) -> None:
+    server = exchange.server
+    async with _place(server):
+        if body.stream:
+            await _send_chunks(exchange, await server.backend.stream(body, raw, call))
+            return
+        whole = await server.backend.complete(body, raw, call)
+    trusts = [choice["trust"] for choice in whole["choices"]]
+    for trust in trusts:
+        server.counters.judged(trust)
+    confidence = trusts[0]["confidence"] if trusts else None
+    headers = {} if confidence is None else {"x-trust-confidence": f"{confidence:.6f}"}
+    await exchange.answer_json(whole, headers=headers)
+
+
+async def _send_chunks(exchange: _Exchange, chunks: AsyncIterator[dict[str, Any]]) -> None:
+    await exchange.start(200, {"content-type": "text/event-stream; charset=utf-8"})
+    end = b"data: [DONE]\n\n"
+    try:
+        async for chunk in chunks:
+            for choice in chunk["choices"]:
+                if "trust" in choice:
+                    exchange.server.counters.judged(choice["trust"])
+            data = json.dumps(chunk, ensure_ascii=False, allow_nan=False)
+            event = f"data: {data}\n\n".encode("utf-8", "replace")
+            await exchange.send({"type": "http.response.body", "body": event, "more_body": True})
+    except RequestError as error:  # the headers are gone: the stream itself says what happened
+        end = b"data: " + error.encoded() + b"\n\n"
+    await exchange.send({"type": "http.response.body", "body": end})
+
+
+async def _decisions(exchange: _Exchange) -> None:
+    server = exchange.server
+    async with exchange.body() as data:
+        kind = exchange.header(b"content-type")
+        if kind.partition(";")[0].strip().lower() == "multipart/form-data":
+            raw = read_multipart(data, kind, server.limits)
+        else:
+            raw = await _object(exchange, data)
+        body = read_decisions(raw, server.limits, strict=server.strict)
+        known = frozenset(DecisionsBody.model_fields)
+        call = _call(server, "dec", raw, known, body.trust)
+
+        async def decided() -> dict[str, Any]:
+            async with _place(server):
+                return await server.backend.decide(body, call)
+
+        answer = await exchange.while_connected(decided())
+        for one in answer["answers"]:
+            server.counters.judged(one["trust"])
+        await exchange.answer_json(answer)
+
+
+async def _feedback(exchange: _Exchange) -> None:
+    store = _store(exchange.server)
+    async with exchange.body() as data:
+        body = read_feedback(await _object(exchange, data))
+        new = await store.add(body.receipt, float(body.correct), body.note)
+        await exchange.answer_json({"kept": True, "new": new, "calibration": store.watch.to_dict()})
+
+
+async def _drift(exchange: _Exchange) -> None:
+    store = _store(exchange.server)
+    await exchange.answer_json({"outcomes": store.kept, "calibration": store.watch.to_dict()})
+
+
+async def _models(exchange: _Exchange) -> None:
+    server = exchange.server
+    model = {
+        "id": server.backend.name,
+        "object": "model",
+        "created": 0,
+        "owned_by": "sightline",
+        **server.backend.describe(),
+    }
+    await exchange.answer_json({"object": "list", "data": [model]})
+
+
+async def _health(exchange: _Exchange) -> None:
+    trouble = exchange.server.backend.trouble()
+    if trouble is not None:
+        raise RequestError(trouble, status=503, code="unhealthy")
+    await exchange.answer_json({"status": "ok", "version": __version__})
+
+
+async def _metrics(exchange: _Exchange) -> None:
+    server = exchange.server
+    gauges = dict(server.backend.gauges())
+    if server.feedback is not None:
+        watch = server.feedback.watch
+        gauges |= {
+            "feedback_total": server.feedback.kept,
+            "feedback_e_value": watch.evidence,
+            "feedback_recalibrate": int(watch.recalibrate),
+        }
+    text = server.counters.text(gauges)
+    await exchange.answer(text.encode(), "text/plain; version=0.0.4; charset=utf-8")
+
+
+async def _openapi(exchange: _Exchange) -> None:
+    await exchange.answer_json(description(exchange.server.limits))
+
+
+async def _object(exchange: _Exchange, data: bytes) -> dict[str, Any]:
+    """The body as a JSON object; a large one is read beside the event loop."""
+    kind = exchange.header(b"content-type").partition(";")[0].strip().lower()
+    if kind not in ("", "application/json"):
+        raise RequestError(
+            f"The content type is {kind[:60]!r}; application/json is required. Set it.",
+            status=415,
+            code="unsupported_content_type",
+        )
+    return await asyncio.to_thread(loads, data) if len(data) > _LARGE_BODY else loads(data)
+
+
+def _call(
+    server: Server,
+    prefix: str,
+    raw: Mapping[str, Any],
+    known: frozenset[str],
+    trust: TrustOptions | None,
+) -> Call:
+    wanted = trust is not None and trust.abstain_mode == "refuse"
+    if wanted and not server.has_policy:
+        raise RequestError(
+            "abstain_mode is 'refuse' and this server has no policy to refuse by; 'flag' is "
+            "required. Leave it out, or start the server with --policy.",
+            param="trust.abstain_mode",
+        )
+    dropped = [printable(name[:40]) for name in raw if name not in known][:20]
+    return Call(
+        request_id=f"{prefix}-{secrets.token_hex(12)}",
+        created=int(time.time()),
+        deadline=time.monotonic() + server.limits.request_s,
+        refuse=wanted or server.mode == "refuse",
+        warnings=(f"not used, dropped: {', '.join(dropped)}",) if dropped else (),
+    )
+
+
+def _store(server: Server) -> FeedbackStore:
+    if server.feedback is None:
+        raise RequestError(
+            "This server keeps no feedback; one started with --feedback DIR is required. "
+            "Ask its operator.",
+            status=404,
+            code="feedback_off",
+        )
+    return server.feedback
+
+
+def _unrouted(scope: Scope, allowed: list[str]) -> RequestError:
+    if allowed:
+        return RequestError(
+            f"{scope['method'][:20]} is not allowed here; {' or '.join(allowed)} is required. "
+            "Use it.",
+            status=405,
+            code="method_not_allowed",
+        )
+    return RequestError(
+        "There is nothing at this path; see /openapi.json for what there is.",
+        status=404,
+        code="not_found",
+    )

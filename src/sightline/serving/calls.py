@@ -1,0 +1,24 @@
+"""What is fixed about one request besides its body."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What is fixed about one request besides its body.
+
+    Attributes:
+        request_id: Id of the answer.
+        created: Unix time.
+        deadline: Of `time.monotonic`.
+        refuse: Whether answers that are abstained from are withheld.
+        warnings: What was dropped from the request, in words.
+    """
+
+    request_id: str
+    created: int
+    deadline: float
+    refuse: bool
+    warnings: tuple[str, ...] = ()

@@ -1,0 +1,166 @@
+"""Chat completions as OpenAI's clients read them, each choice with its ``trust``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from sightline.core.features import Feature
+from sightline.core.types import Generation, Record
+from sightline.serving.trust import Judgement
+
+VERY_UNLIKELY = -9999.0
+"""What OpenAI's API says for a log-probability too small to tell; read as missing."""
+
+
+def completion(
+    *,
+    request_id: str,
+    created: int,
+    model: str,
+    choices: Sequence[Mapping[str, Any]],
+    completion_tokens: int | None,
+) -> dict[str, Any]:
+    """The answer to a chat request; how many tokens the prompt had is not observed."""
+    return {
+        "id": request_id,
+        "object": "chat.completion",
+        "created": created,
+        "model": model,
+        "choices": list(choices),
+        "usage": {
+            "prompt_tokens": None,
+            "completion_tokens": completion_tokens,
+            "total_tokens": None,
+        },
+    }
+
+
+def choice(
+    index: int,
+    generation: Generation,
+    trust: Mapping[str, Any],
+    *,
+    logprobs: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """One choice as it was generated."""
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": generation.text,
+        "refusal": None,
+    }
+    if generation.reasoning is not None:
+        message["reasoning_content"] = generation.reasoning
+    return {
+        "index": index,
+        "message": message,
+        "logprobs": logprobs,
+        "finish_reason": "length" if generation.is_truncated else "stop",
+        "trust": dict(trust),
+    }
+
+
+def refused(chosen: Mapping[str, Any], judgement: Judgement) -> dict[str, Any]:
+    """The choice with its answer withheld."""
+    return {
+        **chosen,
+        "message": {"role": "assistant", "content": None, "refusal": refusal(judgement)},
+        "logprobs": None,
+        "finish_reason": "stop",
+    }
+
+
+def refusal(judgement: Judgement) -> str:
+    """Why an answer is withheld, in one line."""
+    if judgement.confidence is None:
+        reason = judgement.warnings[-1] if judgement.warnings else "nothing could be scored"
+        return f"Abstained: no confidence ({reason})."
+    if judgement.threshold is None:
+        return "Abstained: the policy certified no threshold, so it accepts no answer."
+    return (
+        f"Abstained: confidence {judgement.confidence:.3f} is below the threshold "
+        f"{judgement.threshold:.3f}."
+    )
+
+
+def token_logprobs(generation: Generation) -> dict[str, Any] | None:
+    """``choices[i].logprobs`` of an observed generation, end token left out."""
+    if generation.logprobs is None or generation.tokens is None:
+        return None
+    shown = len(generation.tokens) - (generation.finish_reason == "stop")
+    return {
+        "content": [
+            {
+                "token": token,
+                "bytes": None if "�" in token else list(token.encode()),
+                "logprob": max(float(logprob), VERY_UNLIKELY),
+                "top_logprobs": [],
+            }
+            for token, logprob in zip(
+                generation.tokens[:shown], generation.logprobs[:shown].tolist(), strict=True
+            )
+        ],
+        "refusal": None,
+    }
+
+
+def with_top_logprobs(
+    shown: Mapping[str, Any], record: Record, count: int, spelled: Sequence[Sequence[str]]
+) -> dict[str, Any]:
+    """The token log-probabilities with the most likely tokens of each position.
+
+    Args:
+        shown: As `token_logprobs` gives them.
+        record: Where they were observed.
+        count: Tokens per position.
+        spelled: The most likely tokens of every position, most likely first.
+    """
+    values = record.array(Feature.TOP_LOGPROBS)
+    content = []
+    for position, token in enumerate(shown["content"]):
+        top = [
+            {
+                "token": text,
+                "bytes": None if "�" in text else list(text.encode()),
+                "logprob": max(float(value), VERY_UNLIKELY),
+            }
+            for text, value in zip(spelled[position][:count], values[position, :count], strict=True)
+        ]
+        content.append({**token, "top_logprobs": top})
+    return {**shown, "content": content}
+
+
+def chunks(whole: Mapping[str, Any], *, include_usage: bool) -> Iterator[dict[str, Any]]:
+    """A finished completion as the chunks of a stream; trust rides on the last of each choice."""
+    common = {
+        "id": whole["id"],
+        "object": "chat.completion.chunk",
+        "created": whole["created"],
+        "model": whole["model"],
+    }
+    if include_usage:
+        common["usage"] = None
+    for chosen in whole["choices"]:
+        index, message = chosen["index"], chosen["message"]
+        for delta in _deltas(message):
+            part = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
+            if delta.get("content") and chosen["logprobs"] is not None:
+                part["logprobs"] = chosen["logprobs"]
+            yield {**common, "choices": [part]}
+        last = {
+            "index": index,
+            "delta": {},
+            "logprobs": None,
+            "finish_reason": chosen["finish_reason"],
+            "trust": chosen["trust"],
+        }
+        yield {**common, "choices": [last]}
+    if include_usage:
+        yield {**common, "choices": [], "usage": whole["usage"]}
+
+
+def _deltas(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    yield {"role": "assistant", "content": ""}
+    for name in ("reasoning_content", "content", "refusal"):
+        if message.get(name):
+            yield {name: message[name]}

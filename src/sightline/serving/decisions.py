@@ -1,0 +1,186 @@
+"""Decisions about images: predicates, choices and levels, each with a calibrated probability.
+
+The probability of the option that the model gives is the policy's confidence; what is left over is
+shared out among the other options as the model scores them. Without a confidence a question is
+refused, since a number would be no probability.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from sightline.core.features import Feature
+from sightline.core.protocols import Request
+from sightline.core.text import parse_choice, parse_yes_no
+from sightline.core.types import Record
+from sightline.serving.calls import Call
+from sightline.serving.engine import Seen
+from sightline.serving.errors import RequestError
+from sightline.serving.limits import Limits
+from sightline.serving.questions import Asked, asked_in_decision
+from sightline.serving.trust import Judgement, without_confidence
+from sightline.serving.wire import Choice, DecisionsBody, Predicate, Score
+
+
+class Decider(Protocol):
+    """What observes questions and judges the answers."""
+
+    name: str
+
+    async def observe(
+        self,
+        asked: Asked,
+        options: Sequence[str] | None,
+        requests: Sequence[Request],
+        call: Call,
+    ) -> Seen:
+        """Observes one question."""
+        ...
+
+    def decision_requests(self, *, options: bool) -> tuple[Request, ...]:
+        """What to observe."""
+        ...
+
+    def trust(
+        self, record: Record, judgement: Judgement, key: str, warnings: Sequence[str]
+    ) -> dict[str, Any]:
+        """The trust object of an answer."""
+        ...
+
+
+AT_ONCE = 16
+"""Questions of one request that are asked at the same time."""
+
+
+async def decide(model: Decider, body: DecisionsBody, call: Call, limits: Limits) -> dict[str, Any]:
+    """Answers a decisions request.
+
+    Raises:
+        RequestError: A question cannot be asked, or the engine refuses.
+    """
+    free = asyncio.Semaphore(AT_ONCE)
+
+    async def answer(index: int, question: Predicate | Choice | Score) -> dict[str, Any]:
+        async with free:
+            return await _answer(model, body, index, question, call, limits)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(answer(i, q)) for i, q in enumerate(body.questions)]
+    except* RequestError as errors:
+        raise _first(errors) from None
+    answers = [task.result() for task in tasks]
+    return {
+        "object": "decision",
+        "id": call.request_id,
+        "model": model.name,
+        "answers": answers,
+        "usage": None,
+    }
+
+
+def _first(errors: ExceptionGroup[RequestError]) -> RequestError:
+    found = errors.exceptions[0]
+    return _first(found) if isinstance(found, ExceptionGroup) else found
+
+
+async def _answer(
+    model: Decider,
+    body: DecisionsBody,
+    index: int,
+    question: Predicate | Choice | Score,
+    call: Call,
+    limits: Limits,
+) -> dict[str, Any]:
+    asked = asked_in_decision(body.input, question.instructions, limits)
+    labels = None if isinstance(question, Predicate) else _labels(question)
+    requests = model.decision_requests(options=labels is not None)
+    seen = await model.observe(asked, labels, requests, call)
+    chosen = _chosen(seen.record, labels)
+    judgement = seen.judgement
+    if chosen is None and judgement.confidence is not None:
+        judgement = without_confidence(judgement, "the answer is none of the options")
+    warnings = (*asked.warnings, *call.warnings)
+    trust = model.trust(seen.record, judgement, f"{call.request_id}:{index}", warnings)
+    trust["answer"] = seen.record.answer.text
+    named = {"name": question.name, "trust": trust}
+    withheld = call.refuse and judgement.abstain
+    if chosen is None or judgement.confidence is None or withheld:
+        if withheld:
+            trust["answer"] = None
+        return {"type": "refusal", **named}
+    return {
+        **_shaped(question, chosen, _shared_out(seen, chosen, judgement.confidence, labels)),
+        **named,
+    }
+
+
+def _labels(question: Choice | Score) -> list[str]:
+    """The options as the model reads them."""
+    if isinstance(question, Score):
+        return [_described(level.label, level.description) for level in question.levels]
+    return [
+        _described(str(c.value).lower() if isinstance(c.value, bool) else c.value, c.description)
+        for c in question.choices
+    ]
+
+
+def _described(text: str, description: str | None) -> str:
+    return f"{text} ({description})" if description else text
+
+
+def _chosen(record: Record, labels: Sequence[str] | None) -> int | None:
+    """Index of the option that the answer gives; a predicate's are true, false."""
+    text = record.answer.text
+    if labels is None:
+        said = parse_yes_no(text)
+        return None if said is None else int(said == "no")
+    letter = parse_choice(text, labels)
+    return None if letter is None else record.example.letters.index(letter)
+
+
+def _shared_out(
+    seen: Seen, chosen: int, confidence: float, labels: Sequence[str] | None
+) -> list[float]:
+    """Probabilities of all options: the chosen one's is the confidence."""
+    count = 2 if labels is None else len(labels)
+    weights = np.ones(count)
+    for feature in (Feature.OPTION_LOGPROBS, Feature.LETTER_LOGPROBS):
+        if labels is not None and seen.record.has(feature):
+            others = seen.record.array(feature).astype(np.float64)
+            others[chosen] = -np.inf
+            weights = np.exp(others - others.max())
+    weights[chosen] = 0.0
+    shares = (1 - confidence) * weights / weights.sum()
+    shares[chosen] = confidence
+    return [float(share) for share in shares]
+
+
+def _shaped(
+    question: Predicate | Choice | Score, chosen: int, shares: Sequence[float]
+) -> Mapping[str, Any]:
+    if isinstance(question, Predicate):
+        return {"type": "predicate", "probability": shares[0]}
+    if isinstance(question, Choice):
+        return {
+            "type": "choice",
+            "choice": question.choices[chosen].value,
+            "confidence": shares[chosen],
+            "probabilities": [
+                {"value": choice.value, "probability": share}
+                for choice, share in zip(question.choices, shares, strict=True)
+            ],
+        }
+    return {
+        "type": "score",
+        "score": float(np.dot(shares, np.arange(len(shares)))),
+        "confidence": shares[chosen],
+        "probabilities": [
+            {"label": level.label, "value": value, "probability": share}
+            for value, (level, share) in enumerate(zip(question.levels, shares, strict=True))
+        ],
+    }

@@ -1,0 +1,68 @@
+"""Errors that become answers: one line each, in the shape OpenAI's clients read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from sightline.core.errors import SightlineError
+
+_TYPES = {
+    401: "authentication_error",
+    429: "rate_limit_error",
+    502: "upstream_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+
+
+class RequestError(SightlineError):
+    """A request that is answered with an error; its message never holds an internal.
+
+    Attributes:
+        status: HTTP status.
+        code: Short machine-readable reason, or None.
+        param: The field at fault, or None.
+        retry_after: Seconds after which trying again may work, or None.
+        closes: Whether the connection ends with the answer, since the request was not read whole.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 400,
+        code: str | None = None,
+        param: str | None = None,
+        retry_after: int | None = None,
+        closes: bool = False,
+    ) -> None:
+        super().__init__(" ".join(message.split()))
+        self.status = status
+        self.code = code
+        self.param = param
+        self.retry_after = retry_after
+        self.closes = closes
+
+    def body(self) -> dict[str, Any]:
+        """The answer's JSON document."""
+        default = "invalid_request_error" if self.status < 500 else "server_error"
+        return {
+            "error": {
+                "message": str(self),
+                "type": _TYPES.get(self.status, default),
+                "param": self.param,
+                "code": self.code,
+            }
+        }
+
+    def headers(self) -> Mapping[str, str]:
+        """Headers that go with it."""
+        if self.retry_after is not None:
+            return {"retry-after": str(self.retry_after)}
+        return {"www-authenticate": "Bearer"} if self.status == 401 else {}
+
+    def encoded(self) -> bytes:
+        """The answer's bytes."""
+        return json.dumps(self.body(), ensure_ascii=False).encode()

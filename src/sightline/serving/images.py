@@ -1,0 +1,205 @@
+"""Images of requests: from data URLs to bytes; decoding happens in processes of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import json
+import os
+import re
+import sys
+import tempfile
+from collections import OrderedDict
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from sightline.serving.decoder import read_shared, write_shared
+from sightline.serving.errors import RequestError
+from sightline.serving.limits import Limits
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_KINDS = frozenset({"image/png", "image/jpeg", "image/jpg", "image/webp", "image/gif"})
+_DATA = re.compile(r"data:([a-z]+/[a-z0-9.+-]+)(;[a-z0-9=.-]+)*;base64", re.IGNORECASE)
+_CACHED = 64
+_CACHED_PIXELS = 32_000_000
+
+
+def read_data_url(url: str, limits: Limits, param: str) -> bytes:
+    """The bytes of a ``data:`` URL in base64.
+
+    Raises:
+        RequestError: It is none, not of an image, or beyond the limit, which is checked first.
+    """
+    head, comma, content = url.partition(",")
+    match = _DATA.fullmatch(head) if comma else None
+    if match is None:
+        raise RequestError(
+            "The image is not a data URL in base64; data:image/png;base64,… is required. "
+            "Encode the file so.",
+            param=param,
+            code="invalid_image_url",
+        )
+    if match[1].lower() not in _KINDS:
+        raise RequestError(
+            f"The image's type is {match[1][:40]!r}; image/png, image/jpeg, image/webp or "
+            "image/gif is required. Convert the file.",
+            param=param,
+            code="unsupported_image",
+        )
+    if len(content) * 3 // 4 - content.count("=", -2) > limits.max_image_bytes:
+        raise RequestError(
+            f"An image has more than {limits.max_image_bytes} bytes; that is the most that is "
+            "read. Compress it.",
+            status=413,
+            param=param,
+            code="image_too_large",
+        )
+    try:
+        if len(content) % 4:
+            raise binascii.Error
+        return base64.b64decode(content, validate=True)
+    except (binascii.Error, ValueError):
+        raise RequestError(
+            "The image's base64 is damaged; the standard alphabet without line breaks is "
+            "required. Encode the file again.",
+            param=param,
+            code="invalid_base64",
+        ) from None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Decoder:
+    """A decoding process and the file it shares."""
+
+    process: asyncio.subprocess.Process
+    shared: int
+
+    def end(self) -> None:
+        with suppress(ProcessLookupError):
+            self.process.kill()
+        os.close(self.shared)
+
+
+class Decoders:
+    """Processes that decode images, started when first needed and replaced when they die.
+
+    Args:
+        limits: Limits on images.
+        count: Processes at most.
+    """
+
+    def __init__(self, limits: Limits, count: int = 2) -> None:
+        self._limits = limits
+        self._free = asyncio.Semaphore(count)
+        self._idle: list[_Decoder] = []
+        self._known: OrderedDict[str, Image] = OrderedDict()
+        self._pixels = 0
+
+    async def images(self, files: Sequence[bytes], param: str) -> tuple[Image, ...]:
+        """Decodes the images of one request; equal bytes give the same object while cached.
+
+        Raises:
+            RequestError: A file is no image that is read, or breaks a limit.
+        """
+        found = []
+        for data in files:
+            found.append(await self._image(data, param))
+            total = sum(image.width * image.height for image in found)
+            if total > self._limits.max_request_pixels:
+                raise RequestError(
+                    f"The images have {total} pixels together; at most "
+                    f"{self._limits.max_request_pixels} are read. Scale them down.",
+                    param=param,
+                    code="image_too_large",
+                )
+        return tuple(found)
+
+    async def close(self) -> None:
+        """Ends the processes."""
+        while self._idle:
+            decoder = self._idle.pop()
+            decoder.end()
+            await decoder.process.wait()
+
+    async def _image(self, data: bytes, param: str) -> Image:
+        key = hashlib.sha256(data).hexdigest()
+        if key in self._known:
+            self._known.move_to_end(key)
+            return self._known[key]
+        async with self._free:
+            decoder = self._idle.pop() if self._idle else await self._start()
+            whole = False
+            try:
+                async with asyncio.timeout(self._limits.decode_s):
+                    image = await _ask(decoder, data, param)
+                whole = True
+            except RequestError:
+                whole = True
+                raise
+            except (TimeoutError, OSError, ValueError):
+                raise RequestError(
+                    "The image cannot be decoded within the limits on time and memory; an ordinary "
+                    "image file is required. Convert it.",
+                    param=param,
+                    code="undecodable_image",
+                ) from None
+            finally:
+                if whole:
+                    self._idle.append(decoder)
+                else:  # it hangs, died, or stands in the middle of an answer
+                    decoder.end()
+        self._keep(key, image)
+        return image
+
+    def _keep(self, key: str, image: Image) -> None:
+        self._known[key] = image
+        self._pixels += image.width * image.height
+        while len(self._known) > _CACHED or self._pixels > _CACHED_PIXELS:
+            _, old = self._known.popitem(last=False)
+            self._pixels -= old.width * old.height
+
+    async def _start(self) -> _Decoder:
+        shared = _anonymous_file()
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "sightline.serving.decoder",
+            str(shared),
+            json.dumps(asdict(self._limits.images)),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            pass_fds=(shared,),
+            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        )
+        return _Decoder(process, shared)
+
+
+async def _ask(decoder: _Decoder, data: bytes, param: str) -> Image:
+    from PIL import Image
+
+    source, sink = decoder.process.stdin, decoder.process.stdout
+    if source is None or sink is None:
+        raise OSError("the decoder has no pipes")
+    await asyncio.to_thread(write_shared, decoder.shared, data)
+    source.write(b"%d\n" % len(data))
+    await source.drain()
+    said = json.loads(await sink.readline())
+    if "error" in said:
+        raise RequestError(said["error"], param=param, code="invalid_image")
+    width, height = said["size"]
+    pixels = await asyncio.to_thread(read_shared, decoder.shared, width * height * 3)
+    return await asyncio.to_thread(Image.frombytes, "RGB", (width, height), pixels)
+
+
+def _anonymous_file() -> int:
+    """Descriptor of a file without a name, in memory where the system has such."""
+    if sys.platform == "linux":
+        return os.memfd_create("sightline-image")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())

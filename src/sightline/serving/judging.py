@@ -1,0 +1,149 @@
+"""A trust policy as the server's judge of answers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sightline.core.errors import UsageError
+from sightline.core.features import Feature
+from sightline.core.protocols import Request
+from sightline.core.types import Record
+from sightline.data.images import DECODE_POLICY
+from sightline.serving.trust import Judgement
+from sightline.workflow.policy.decision import Decision
+from sightline.workflow.policy.saved import POLICY, load_policy
+from sightline.workflow.policy.trust import TrustPolicy, narrowed
+
+NOT_SERVED = frozenset(
+    {
+        Feature.QUESTION_TYPE,
+        Feature.CONDITIONS,
+        Feature.NEGATIONS,
+        Feature.ROTATIONS,
+        Feature.MODELS,
+        Feature.EMBEDDINGS,
+        Feature.ENTAILMENT,
+        Feature.CONTRADICTION,
+        Feature.TOKEN_IMPORTANCE,
+        Feature.RECORDED_CONFIDENCE,
+    }
+)
+"""Signals that one request to one model does not show."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyJudge:
+    """Judges answers by a policy.
+
+    Attributes:
+        policy: The policy.
+        digest: SHA-256 of its file, shortened.
+        requests: What to observe, stage by stage.
+    """
+
+    policy: TrustPolicy
+    digest: str
+    requests: tuple[Request, ...]
+
+    @property
+    def calibrator(self) -> str:
+        """The stages and the policy's digest."""
+        names = "+".join(stage.name for stage in self.policy.stages)
+        return f"{names}@sha256:{self.digest}"
+
+    def judge(self, records: Sequence[Record]) -> list[Judgement]:
+        """The policy's decision on each record."""
+        return [_judgement(decision) for decision in self.policy.decide(records)]
+
+    def describe(self) -> dict[str, Any]:
+        """Target, guarantee and reliability diagram of the policy, JSON-serialisable."""
+        evidence = self.policy.evidence
+        return {
+            "digest": self.digest,
+            "estimators": [stage.name for stage in self.policy.stages],
+            "risk": evidence.target.risk,
+            "coverage": evidence.target.coverage,
+            "delta": evidence.target.delta,
+            "thresholds": {name or "all": t for name, t in self.policy.thresholds.items()},
+            "certified": evidence.met,
+            "labelled": evidence.certified_on.rows,
+            "auroc": evidence.auroc.value,
+            "ece": evidence.ece,
+            "reliability": [
+                {
+                    "low": one.low,
+                    "high": one.high,
+                    "confidence": one.confidence,
+                    "accuracy": one.accuracy.value,
+                    "accuracy_low": one.accuracy.low,
+                    "accuracy_high": one.accuracy.high,
+                    "n": one.n,
+                }
+                for one in evidence.reliability
+            ],
+        }
+
+
+def read_policy(path: Path) -> tuple[TrustPolicy, str]:
+    """Loads a policy and the digest of its file.
+
+    Raises:
+        DataError: There is none, or it is of another format.
+        CorruptStoreError: It is damaged.
+        UsageError: It reads signals that a server cannot observe.
+    """
+    policy = load_policy(path)
+    missing = sorted(feature.value for feature in policy.needs & NOT_SERVED)
+    if missing:
+        raise UsageError(
+            f"The policy {path} reads {', '.join(missing)}; signals that one request shows are "
+            "required to serve it. Calibrate a policy on other estimators."
+        )
+    digest = hashlib.sha256((path / POLICY).read_bytes()).hexdigest()[:16]
+    return policy, digest
+
+
+def local_judge(path: Path, fingerprint: Mapping[str, Any]) -> PolicyJudge:
+    """The judge of a local model's answers.
+
+    Raises:
+        UsageError: The policy was fitted on another model, on recorded answers, or on images
+            decoded otherwise.
+        DataError: There is no policy.
+        CorruptStoreError: It is damaged.
+    """
+    policy, digest = read_policy(path)
+    policy.check_model(fingerprint, where="the model to serve")
+    request = policy.request
+    origin = policy.evidence.origin
+    if request is None or origin is None:
+        raise UsageError(
+            f"The policy {path} was fitted on answers that another tool recorded; answers of this "
+            "model are required to serve it. Run 'sightline collect' and 'sightline calibrate'."
+        )
+    if origin.decode_policy != DECODE_POLICY:
+        raise UsageError(
+            f"The policy {path} was fitted on pictures decoded as {origin.decode_policy!r}; "
+            f"{DECODE_POLICY!r} is required. Calibrate a policy with this version."
+        )
+    policy.check_request(request, where="the server")
+    stages = range(len(policy.stages))
+    requests = tuple(narrowed(request, policy.needs_of(stage)) for stage in stages)
+    return PolicyJudge(policy, digest, tuple(dict.fromkeys(requests)))
+
+
+def _judgement(decision: Decision) -> Judgement:
+    scored = decision.confidence is not None
+    return Judgement(
+        confidence=decision.confidence,
+        raw_score=decision.uncertainty,
+        abstain=not decision.accepted,
+        threshold=decision.threshold,
+        signals=dict(decision.signals),
+        warnings=() if scored else (decision.reason,),
+        undecided=bool(decision.pending),
+    )

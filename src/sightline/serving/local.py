@@ -1,0 +1,285 @@
+"""Chat and decisions answered by a local model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol, runtime_checkable
+
+from sightline.core.features import Feature
+from sightline.core.protocols import Request
+from sightline.core.types import Generation, Record
+from sightline.serving.calls import Call
+from sightline.serving.completions import (
+    choice,
+    chunks,
+    completion,
+    refused,
+    token_logprobs,
+    with_top_logprobs,
+)
+from sightline.serving.decisions import decide
+from sightline.serving.engine import Engine, Seen
+from sightline.serving.errors import RequestError
+from sightline.serving.images import Decoders
+from sightline.serving.limits import Limits
+from sightline.serving.questions import Asked, asked_in_chat, example_of
+from sightline.serving.trust import Judge, Judgement, trust_object, without_confidence
+from sightline.serving.wire import ChatBody, DecisionsBody
+
+Fetch = Callable[[Sequence[str], str], Awaitable[list[bytes]]]
+"""From the addresses of images, and the field they came from, to their bytes."""
+
+_UNSUPPORTED = ("stop", "tools", "response_format", "presence_penalty", "frequency_penalty")
+_PLAIN: tuple[Any, ...] = ({"type": "text"}, 0, 0.0, [], None)
+
+
+@runtime_checkable
+class SpellsTokens(Protocol):
+    """A model that can show tokens as text."""
+
+    def token_texts(self, ids: Sequence[int]) -> list[str]:
+        """The text of each token by itself."""
+        ...
+
+
+Receipt = Callable[[str, float], str]
+"""Signs (id of the answer, confidence), for feedback."""
+
+
+class LocalModel:
+    """Answers with one local model through its engine.
+
+    Args:
+        name: What clients call the model.
+        model: The model, for showing its tokens only; the engine owns it.
+        engine: Observes and judges.
+        judge: The same judge.
+        fetch: From image addresses to bytes.
+        decoders: From bytes to pixels.
+        limits: Limits on requests.
+        receipt: Signs confidences; None where no feedback is kept.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: object,
+        engine: Engine,
+        judge: Judge,
+        fetch: Fetch,
+        decoders: Decoders,
+        limits: Limits,
+        receipt: Receipt | None,
+    ) -> None:
+        self.name = name
+        self._spells = model if isinstance(model, SpellsTokens) else None
+        self._engine, self._judge = engine, judge
+        self._fetch, self._decoders, self._limits = fetch, decoders, limits
+        self._receipt = receipt
+
+    async def complete(self, body: ChatBody, raw: Mapping[str, Any], call: Call) -> dict[str, Any]:
+        """Answers a chat request.
+
+        Raises:
+            RequestError: The local model cannot do what is asked, or the engine refuses.
+        """
+        self._check(body)
+        asked = asked_in_chat(body, self._limits)
+        options = None if body.trust is None else body.trust.choices
+        sampled = bool(body.temperature)
+        requests = self._sampling(body) if sampled else self._greedy(body)
+        seen = await self.observe(asked, options, requests, call)
+        warnings = (*asked.warnings, *call.warnings)
+        answers = self._sampled(seen) if sampled else [seen] * (body.n or 1)
+        made = []
+        for index, one in enumerate(answers):
+            judgement = self._held(one, body, requests[0])
+            trust = self.trust(one.record, judgement, f"{call.request_id}:{index}", warnings)
+            shown = self._logprobs(body, one.record)
+            made.append(choice(index, one.record.answer, trust, logprobs=shown))
+            if call.refuse and judgement.abstain:
+                made[-1] = refused(made[-1], judgement)
+        counts = [one.record.answer.n_tokens for one in answers]
+        return completion(
+            request_id=call.request_id,
+            created=call.created,
+            model=self.name,
+            choices=made,
+            completion_tokens=None if None in counts else sum(filter(None, counts)),
+        )
+
+    async def stream(
+        self, body: ChatBody, raw: Mapping[str, Any], call: Call
+    ) -> AsyncIterator[dict[str, Any]]:
+        """The same in chunks, which begin when the answer is complete."""
+        whole = await self.complete(body, raw, call)
+        usage = body.stream_options is not None and bool(body.stream_options.include_usage)
+
+        async def parts() -> AsyncIterator[dict[str, Any]]:
+            for chunk in chunks(whole, include_usage=usage):
+                yield chunk
+
+        return parts()
+
+    async def decide(self, body: DecisionsBody, call: Call) -> dict[str, Any]:
+        """Answers a decisions request.
+
+        Raises:
+            RequestError: A question cannot be asked, or the engine refuses.
+        """
+        return await decide(self, body, call, self._limits)
+
+    def fields(self) -> frozenset[str]:
+        """Names of the chat fields that mean something to it."""
+        return frozenset(ChatBody.model_fields) - {"user"}
+
+    def describe(self) -> Mapping[str, Any]:
+        """The policy, as the page shows it."""
+        return {"backend": "local", "policy": self._judge.describe()}
+
+    def gauges(self) -> Mapping[str, float | None]:
+        """What the engine has done."""
+        counts = self._engine.counts
+        return {
+            "engine_queue": self._engine.waiting,
+            "engine_batches_total": counts.batches,
+            "engine_observed_total": counts.observed,
+            "engine_dropped_total": counts.dropped,
+            "engine_busy_seconds_total": counts.busy_s,
+        }
+
+    def trouble(self) -> str | None:
+        """Why the engine is down, or None."""
+        return self._engine.failed
+
+    async def start(self) -> None:
+        """Starts the engine."""
+        self._engine.start()
+
+    async def stop(self) -> None:
+        """Stops engine and decoders."""
+        await asyncio.to_thread(self._engine.stop)
+        await self._decoders.close()
+
+    async def observe(
+        self,
+        asked: Asked,
+        options: Sequence[str] | None,
+        requests: Sequence[Request],
+        call: Call,
+    ) -> Seen:
+        """Observes one question as the requests say."""
+        files = await self._fetch(asked.images, asked.param)
+        images = await self._decoders.images(files, asked.param)
+        example = example_of(asked, files, options)
+        return await self._engine.observe(example, images, requests, deadline=call.deadline)
+
+    def decision_requests(self, *, options: bool) -> tuple[Request, ...]:
+        """What to observe for a decision; scores of the options share out what is left over."""
+        return tuple(replace(r, options=r.options or options) for r in self._judge.requests)
+
+    def trust(
+        self, record: Record, judgement: Judgement, key: str, warnings: Sequence[str]
+    ) -> dict[str, Any]:
+        """The trust object of an answer.
+
+        Args:
+            record: What was observed.
+            judgement: What is thought of it.
+            key: Names the answer in its receipt.
+            warnings: About the request.
+        """
+        sign = self._receipt
+        confidence = judgement.confidence
+        return trust_object(
+            judgement,
+            record=record,
+            calibrator=self._judge.calibrator,
+            receipt=None if sign is None or confidence is None else sign(key, confidence),
+            warnings=warnings,
+        )
+
+    def _check(self, body: ChatBody) -> None:
+        for name in _UNSUPPORTED:
+            if getattr(body, name) not in _PLAIN:
+                raise RequestError(
+                    f"{name} is not supported by the local model; answers are the model's own, "
+                    "greedy or sampled. Leave it out.",
+                    param=name,
+                    code="unsupported_parameter",
+                )
+        if body.top_logprobs and self._spells is None:
+            raise RequestError(
+                "top_logprobs is not supported by this model, which cannot spell single tokens. "
+                "Leave it out.",
+                param="top_logprobs",
+                code="unsupported_parameter",
+            )
+
+    def _greedy(self, body: ChatBody) -> tuple[Request, ...]:
+        limit = body.max_completion_tokens or body.max_tokens
+        top = body.top_logprobs or 0
+        return tuple(
+            replace(
+                request,
+                max_new_tokens=limit or request.max_new_tokens,
+                top_k_logprobs=max(request.top_k_logprobs, top),
+            )
+            for request in self._judge.requests
+        )
+
+    def _sampling(self, body: ChatBody) -> tuple[Request, ...]:
+        base = self._greedy(body)[0]
+        return (
+            Request(
+                max_new_tokens=base.max_new_tokens,
+                n_samples=body.n or 1,
+                temperature=body.temperature or 1.0,
+                top_p=body.top_p or 1.0,
+                top_k_logprobs=0,
+                seed=body.seed or 0,
+            ),
+        )
+
+    def _sampled(self, seen: Seen) -> list[Seen]:
+        """Each sample as an answer of its own; the policy knows greedy answers only."""
+        reason = "sampled answer: the policy was fitted on greedy ones (temperature 0)"
+        found = []
+        for sample in seen.record.samples:
+            record = Record(seen.record.example, greedy=sample)
+            judgement = self._judge.judge([record])[0]
+            if judgement.abstain is not None:
+                judgement = without_confidence(judgement, reason)
+            found.append(Seen(record, judgement))
+        return found
+
+    def _held(self, seen: Seen, body: ChatBody, asked: Request) -> Judgement:
+        """The judgement, without its confidence where another token limit changed what it saw."""
+        fitted = self._judge.requests[0].max_new_tokens
+        if asked.max_new_tokens == fitted or seen.judgement.confidence is None:
+            return seen.judgement
+        within = min(asked.max_new_tokens, fitted)
+        if all(_ended(one, within) for one in (seen.record.answer, *seen.record.samples)):
+            return seen.judgement
+        return without_confidence(
+            seen.judgement,
+            f"cut at {asked.max_new_tokens} tokens where the policy was fitted at {fitted}",
+        )
+
+    def _logprobs(self, body: ChatBody, record: Record) -> dict[str, Any] | None:
+        shown = token_logprobs(record.answer) if body.logprobs else None
+        if shown is None or not body.top_logprobs or self._spells is None:
+            return shown
+        if not record.has(Feature.TOP_TOKEN_IDS):
+            return shown
+        ids = record.array(Feature.TOP_TOKEN_IDS)[:, : body.top_logprobs]
+        spelled = [self._spells.token_texts(row.tolist()) for row in ids]
+        return with_top_logprobs(shown, record, body.top_logprobs, spelled)
+
+
+def _ended(generation: Generation, within: int) -> bool:
+    """Whether a generation ended by itself within so many tokens."""
+    tokens = generation.n_tokens
+    return generation.finish_reason == "stop" and tokens is not None and tokens <= within

@@ -1,0 +1,97 @@
+"""Decisions as a form: one field with the JSON, and images as files."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+from python_multipart import FormParser
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import Field, File, parse_options_header
+
+from sightline.data.images import image_extension
+from sightline.serving.errors import RequestError
+from sightline.serving.limits import Limits
+from sightline.serving.strict_json import loads
+
+REQUEST, IMAGE = "request", "image"
+
+
+def read_multipart(body: bytes, content_type: str, limits: Limits) -> dict[str, Any]:
+    """Reads a form: the field ``request`` is the JSON body, files named ``image`` are its images.
+
+    Returns:
+        The JSON body with the images behind its input, as data URLs.
+
+    Raises:
+        RequestError: The form is damaged, a field is unknown or missing, or a limit is broken.
+    """
+    fields: list[tuple[bytes | None, bytes]] = []
+    files: list[bytes] = []
+    _, options = parse_options_header(content_type)
+    if not options.get(b"boundary"):
+        raise _damaged()
+
+    def on_field(field: Field) -> None:
+        fields.append((field.field_name, field.value or b""))
+
+    def on_file(file: File) -> None:
+        file.file_object.seek(0)
+        data = file.file_object.read()
+        file.close()
+        if file.field_name != IMAGE.encode():
+            fields.append((file.field_name, data))
+        else:
+            files.append(data)
+        if len(files) > limits.max_images or len(data) > limits.max_image_bytes:
+            raise RequestError(
+                f"The form holds too many or too large images; at most {limits.max_images} of "
+                f"{limits.max_image_bytes} bytes are read. Send less.",
+                status=413,
+                param=IMAGE,
+                code="image_too_large",
+            )
+
+    try:
+        parser = FormParser(
+            "multipart/form-data",
+            on_field,
+            on_file,
+            boundary=options[b"boundary"],
+            config={"MAX_MEMORY_FILE_SIZE": len(body) + 1},
+        )
+        parser.write(body)
+        parser.finalize()
+    except FormParserError:
+        raise _damaged() from None
+    if [name for name, _ in fields] != [REQUEST.encode()]:
+        raise RequestError(
+            "The form needs one field 'request' with the JSON body, and files named 'image'; "
+            "nothing else is read. Correct it.",
+            param=REQUEST,
+        )
+    return _with_images(loads(fields[0][1]), files)
+
+
+def _with_images(request: dict[str, Any], files: list[bytes]) -> dict[str, Any]:
+    given = request.get("input", "")
+    messages = [{"role": "user", "content": given}] if isinstance(given, str) else given
+    if not isinstance(messages, list) or not files:
+        return request
+    parts: list[Mapping[str, Any]] = [
+        {"type": "input_image", "image_url": _data_url(data)} for data in files
+    ]
+    return {**request, "input": [*messages, {"role": "user", "content": parts}]}
+
+
+def _data_url(data: bytes) -> str:
+    kind = {"jpg": "jpeg", None: "png"}.get(found := image_extension(data), found)
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _damaged() -> RequestError:
+    return RequestError(
+        "The form is damaged; multipart/form-data with its boundary is required. Correct it.",
+        code="invalid_form",
+    )

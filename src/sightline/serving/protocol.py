@@ -1,0 +1,90 @@
+"""uvicorn's HTTP protocol with the deadlines it lacks: for headers, bodies and slow readers."""
+
+from __future__ import annotations
+
+import asyncio
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from sightline.serving.errors import RequestError
+from sightline.serving.limits import Limits
+
+
+def protocol_class(limits: Limits) -> type[H11Protocol]:
+    """Returns the protocol with these limits, as uvicorn's configuration takes it."""
+
+    class DeadlineProtocol(H11Protocol):
+        """Cuts connections whose client is slow, whether it sends or reads.
+
+        uvicorn makes one per connection and calls nothing with settings of ours; a subclass is
+        the only way in.
+        """
+
+        _timer: asyncio.TimerHandle | None = None
+        _phase: str = ""
+        _writing: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._arm("headers", limits.header_s)
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self._watch()
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            self._watch()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            _stop(self._timer)
+            _stop(self._writing)
+            super().connection_lost(exc)
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._writing = self.loop.call_later(limits.write_s, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            _stop(self._writing)
+            super().resume_writing()
+
+        def send_400_response(self, msg: str) -> None:
+            body = RequestError(
+                "The request is not HTTP; one request by the standard is required. Correct it.",
+                code="invalid_http",
+            ).encoded()
+            self.transport.write(
+                b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
+                b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (len(body), body)
+            )
+            self.transport.close()
+
+        def _watch(self) -> None:
+            """Sets the deadline of what the client is sending, or none."""
+            state = self.conn.their_state
+            if state is h11.SEND_BODY:
+                self._arm("body", limits.body_s)
+            elif state is h11.IDLE and self.conn.trailing_data[0]:
+                self._arm("headers", limits.header_s)
+            else:
+                self._phase = ""
+                _stop(self._timer)
+
+        def _arm(self, phase: str, seconds: float) -> None:
+            if self._phase != phase:
+                _stop(self._timer)
+                self._phase = phase
+                self._timer = self.loop.call_later(seconds, self._cut)
+
+        def _cut(self) -> None:
+            if not self.transport.is_closing():
+                self.transport.abort()
+
+    return DeadlineProtocol
+
+
+def _stop(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()

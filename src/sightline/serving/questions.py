@@ -1,0 +1,152 @@
+"""From a conversation to the one question with images that a local model is asked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sightline.core.types import Example, ImageRef
+from sightline.serving.errors import RequestError
+from sightline.serving.limits import Limits
+from sightline.serving.wire import (
+    ChatBody,
+    ImagePart,
+    InputImage,
+    InputJson,
+    InputMessage,
+    Message,
+    TextPart,
+)
+
+_INSTRUCTED = (
+    "system text stands before the question; answers to such prompts were not among those that "
+    "the policy was fitted on unless it was collected that way"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request asks.
+
+    Attributes:
+        text: The question.
+        images: Addresses of its images: data URLs, or others where fetching is switched on.
+        param: The field they came from, for errors.
+        warnings: What about the conversation makes the policy's promise doubtful.
+    """
+
+    text: str
+    images: tuple[str, ...]
+    param: str
+    warnings: tuple[str, ...] = ()
+
+
+def asked_in_chat(body: ChatBody, limits: Limits) -> Asked:
+    """The question of a chat request: one user message, system text before it.
+
+    Raises:
+        RequestError: There is no user message, or more turns than a single question has.
+    """
+    users = [message for message in body.messages if message.role == "user"]
+    turns = [message for message in body.messages if message.role in ("user", "assistant", "tool")]
+    if len(users) != 1 or len(turns) != 1:
+        raise RequestError(
+            f"messages hold {len(turns)} turns, {len(users)} of them the user's; the local model "
+            "answers single questions: one user message. Put what it needs to know into it.",
+            param="messages",
+            code="unsupported_conversation",
+        )
+    before = [_text(m) for m in body.messages if m.role in ("system", "developer")]
+    own = users[0]
+    images = tuple(
+        part.image_url.url
+        for part in (own.content if isinstance(own.content, list) else ())
+        if isinstance(part, ImagePart)
+    )
+    found = Asked(
+        "\n\n".join(text for text in (*before, _text(own)) if text),
+        images,
+        "messages",
+        (_INSTRUCTED,) if any(before) else (),
+    )
+    return _checked(found, limits)
+
+
+def asked_in_decision(
+    given: str | Sequence[InputMessage],
+    instructions: str | Sequence[TextPart | InputImage | InputJson],
+    limits: Limits,
+) -> Asked:
+    """One question of a decisions request: the input, then its instructions.
+
+    Raises:
+        RequestError: There is no text, or a limit is broken.
+    """
+    parts: list[str | TextPart | InputImage | InputJson] = []
+    for content in (
+        *([given] if isinstance(given, str) else [message.content for message in given]),
+        instructions,
+    ):
+        parts += [content] if isinstance(content, str) else list(content)
+    found = Asked(
+        "\n".join(text for part in parts if (text := _part_text(part))),
+        tuple(part.image_url for part in parts if isinstance(part, InputImage)),
+        "input",
+    )
+    return _checked(found, limits)
+
+
+def example_of(
+    asked: Asked, files: Sequence[bytes], choices: Sequence[str] | None = None
+) -> Example:
+    """The example that the model observes; equal questions get equal ids, and so equal samples.
+
+    Args:
+        asked: The question.
+        files: The bytes of its images.
+        choices: Options that are shown to the model, or None for a free answer.
+    """
+    hashes = [hashlib.sha256(data).hexdigest() for data in files]
+    said = json.dumps([asked.text, hashes, choices and list(choices)]).encode()
+    return Example(
+        id=hashlib.sha256(said).hexdigest()[:32],
+        question=asked.text,
+        images=tuple(ImageRef(f"request:{i}", digest) for i, digest in enumerate(hashes)),
+        choices=tuple(choices) if choices else None,
+    )
+
+
+def _checked(asked: Asked, limits: Limits) -> Asked:
+    if not asked.text.strip():
+        raise RequestError(
+            f"{asked.param} hold no text; a question is required. Add one.", param=asked.param
+        )
+    if len(asked.text) > limits.max_text:
+        raise RequestError(
+            f"{asked.param} hold {len(asked.text)} characters of text; at most {limits.max_text} "
+            "are read. Shorten it.",
+            param=asked.param,
+        )
+    if len(asked.images) > limits.max_images:
+        raise RequestError(
+            f"{asked.param} hold {len(asked.images)} images; at most {limits.max_images} are "
+            "read. Send fewer.",
+            param=asked.param,
+        )
+    return asked
+
+
+def _text(message: Message) -> str:
+    if isinstance(message.content, list):
+        return "\n".join(part.text for part in message.content if isinstance(part, TextPart))
+    return message.content or ""
+
+
+def _part_text(part: str | TextPart | InputImage | InputJson) -> str:
+    if isinstance(part, str):
+        return part
+    if isinstance(part, InputJson):
+        return json.dumps(part.data, ensure_ascii=False)
+    return part.text if isinstance(part, TextPart) else ""

@@ -1,0 +1,233 @@
+"""Starting the server: what is loaded, what is checked before a port opens, and how it listens."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sightline.core.errors import MissingExtraError, UsageError
+from sightline.serving.limits import Limits
+
+if TYPE_CHECKING:
+    from sightline.core.protocols import VisionLanguageModel
+    from sightline.serving.app import Backend, Mode, Server
+    from sightline.serving.feedback import FeedbackStore
+    from sightline.serving.trust import Judge
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What ``sightline serve`` is told.
+
+    Attributes:
+        model: As `sightline.models.loading.load_model` takes it.
+        policy: Directory of a saved policy, or None.
+        host: Address to listen on.
+        port: Port; 0 takes a free one.
+        keys: Bearer keys.
+        mode: ``refuse`` withholds answers that the policy abstains from.
+        feedback: Directory for graded outcomes, or None.
+        estimators: Raw scores to show where there is no policy; None for the usual ones.
+        max_new_tokens: Limit on answers where there is no policy.
+        max_batch: Questions observed at once.
+        window_s: Longest wait for a batch to fill.
+        strict: Refuse unknown fields instead of dropping them.
+        model_options: More options for loading the model.
+        limits: Limits on requests.
+    """
+
+    model: str
+    policy: Path | None = None
+    host: str = "127.0.0.1"
+    port: int = 8000
+    keys: tuple[str, ...] = ()
+    mode: Mode = "flag"
+    feedback: Path | None = None
+    estimators: tuple[str, ...] | None = None
+    max_new_tokens: int = 64
+    max_batch: int = 16
+    window_s: float = 0.01
+    strict: bool = False
+    model_options: Mapping[str, Any] = field(default_factory=dict)
+    limits: Limits = field(default_factory=Limits)
+
+
+def check(settings: Settings) -> None:
+    """Raises what is wrong with the settings, before anything is loaded.
+
+    Raises:
+        UsageError: The address is open to others without a key, or settings contradict.
+        MissingExtraError: The extra ``serve`` is not installed.
+    """
+    require_serving()
+    if not settings.keys and not is_loopback(settings.host):
+        raise UsageError(
+            f"--host {settings.host} can be reached from other machines; a bearer key is required "
+            "there. Name the variable that holds one with --api-key-env, or listen on 127.0.0.1."
+        )
+    if settings.mode == "refuse" and settings.policy is None:
+        raise UsageError(
+            "--on-low-trust refuse without --policy; a policy is required to refuse by. "
+            "Add --policy DIR."
+        )
+    if settings.feedback is not None and settings.policy is None:
+        raise UsageError(
+            "--feedback without --policy; a policy's confidences are required to watch. "
+            "Add --policy DIR."
+        )
+
+
+def require_serving() -> None:
+    """Raises unless the extra ``serve`` is installed.
+
+    Raises:
+        MissingExtraError: It is not.
+    """
+    from importlib.util import find_spec
+
+    for module in ("uvicorn", "h11", "httpx2", "python_multipart"):
+        if find_spec(module) is None:
+            raise MissingExtraError(module, "serve", "sightline serve")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    try:
+        found = {entry[4][0] for entry in socket.getaddrinfo(host, None)}
+    except (OSError, UnicodeError):
+        return False
+    return bool(found) and all(ipaddress.ip_address(one).is_loopback for one in found)
+
+
+def build(settings: Settings) -> Server:
+    """Loads model and policy and returns the server, not yet listening.
+
+    Raises:
+        SightlineError: Something cannot be loaded, or does not go together.
+    """
+    check(settings)
+    from sightline.models.loading import load_model
+    from sightline.serving.app import Server
+    from sightline.serving.feedback import FeedbackStore
+    from sightline.serving.judging import local_judge
+
+    model = load_model(settings.model, **settings.model_options)
+    judge = store = None
+    if settings.policy is not None:
+        judge = local_judge(settings.policy, model.fingerprint())
+        if settings.feedback is not None:
+            store = FeedbackStore(settings.feedback, judge.calibrator)
+    return Server(
+        backend=backend_of(settings, model, judge, store),
+        limits=settings.limits,
+        mode=settings.mode,
+        keys=settings.keys,
+        strict=settings.strict,
+        feedback=store,
+        has_policy=settings.policy is not None,
+    )
+
+
+def serve(
+    server: Server, settings: Settings, announce: Callable[[str], None] = lambda _: None
+) -> None:
+    """Listens until it is told to stop (SIGINT, SIGTERM).
+
+    Args:
+        server: What answers.
+        settings: Where to listen.
+        announce: Called with one line once the port is open.
+
+    Raises:
+        UsageError: The address cannot be listened on.
+    """
+    import uvicorn
+
+    from sightline.serving.app import create_app
+    from sightline.serving.protocol import protocol_class
+
+    limits = settings.limits
+    config = uvicorn.Config(
+        create_app(server),
+        http=protocol_class(limits),
+        ws="none",
+        lifespan="on",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        h11_max_incomplete_event_size=2 * limits.max_header_bytes,
+        timeout_keep_alive=int(limits.header_s),
+        timeout_graceful_shutdown=int(limits.request_s),
+        backlog=1024,
+    )
+    listening = listen(settings.host, settings.port)
+    host, port = listening.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    announce(f"sightline: serving {settings.model} on http://{shown}:{port}")
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Opens the socket.
+
+    Raises:
+        UsageError: The address is in use, not this machine's, or not allowed.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    found = socket.socket(family, socket.SOCK_STREAM)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((host, port))
+    except OSError as error:
+        found.close()
+        raise UsageError(
+            f"Cannot listen on {host}:{port} ({error.strerror}); a free port of this machine is "
+            "required. Choose another --port."
+        ) from None
+    return found
+
+
+def backend_of(
+    settings: Settings,
+    model: VisionLanguageModel,
+    judge: Judge | None,
+    store: FeedbackStore | None,
+) -> Backend:
+    """The backend of a local model, not yet started.
+
+    Args:
+        settings: What was asked for.
+        model: The loaded model.
+        judge: Judges its answers; None for raw scores.
+        store: Signs confidences; None where no feedback is kept.
+    """
+    from sightline.serving.decisions import AT_ONCE
+    from sightline.serving.engine import Engine
+    from sightline.serving.fetching import DataUrls
+    from sightline.serving.images import Decoders
+    from sightline.serving.local import LocalModel
+    from sightline.serving.trust import RAW_SCORES, RawScores
+
+    limits = settings.limits
+    judge = judge or RawScores(settings.estimators or RAW_SCORES, settings.max_new_tokens)
+    engine = Engine(
+        model,
+        judge,
+        max_batch=settings.max_batch,
+        max_queue=limits.concurrency * AT_ONCE,
+        window_s=settings.window_s,
+    )
+    return LocalModel(
+        settings.model,
+        model,
+        engine,
+        judge,
+        DataUrls(limits),
+        Decoders(limits),
+        limits,
+        None if store is None else store.receipt,
+    )

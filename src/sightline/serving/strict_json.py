@@ -1,0 +1,130 @@
+"""Reading JSON from strangers: one meaning, bounded work, or an error."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from typing import Any, NoReturn
+
+from sightline.serving.errors import RequestError
+
+MAX_DEPTH = 64
+MAX_VALUES = 100_000
+_MAX_DIGITS = 20
+_SIGNS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[{]|[\]}]', re.DOTALL)
+
+
+def loads(body: bytes) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Refused are other encodings than UTF-8, byte order marks, duplicate keys, NaN and infinity in
+    any spelling, integers of more than 20 digits, lone surrogates, more than 64 levels and more
+    than 100,000 values.
+
+    Raises:
+        RequestError: The body is none of these; status 400.
+    """
+    if not body:
+        _refuse("The body is empty; a JSON object is required. Send one.")
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError:
+        _refuse("The body is not UTF-8; a JSON object in UTF-8 is required. Encode it so.")
+    if text.startswith("\ufeff"):
+        _refuse("The body starts with a byte order mark; plain UTF-8 is required. Leave it out.")
+    _check_size(text)
+    try:
+        value = json.loads(
+            text,
+            parse_constant=_constant,
+            parse_float=_finite,
+            parse_int=_integer,
+            object_pairs_hook=_unique,
+        )
+    except (json.JSONDecodeError, RecursionError):
+        _refuse("The body is not JSON; one complete JSON object is required. Check its syntax.")
+    if not isinstance(value, dict):
+        _refuse(f"The body is a JSON {_kind(value)}; an object is required. Wrap it in one.")
+    if "\\u" in text:
+        _check_surrogates(value)
+    return value
+
+
+def _check_size(text: str) -> None:
+    """Depth and number of values, before anything is built from them."""
+    depth, commas = 0, text.count(",")
+    if text.count("[") + text.count("{") <= MAX_DEPTH and commas <= MAX_VALUES:
+        return  # too few signs to break either limit, wherever they stand
+    for match in _SIGNS.finditer(text):
+        sign = match[0][0]
+        if sign == '"':
+            commas -= match[0].count(",")
+        elif sign in "[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                _refuse(
+                    f"The body is nested deeper than {MAX_DEPTH} levels; that is the most that "
+                    "is read. Flatten it."
+                )
+        else:
+            depth -= 1
+    if commas > MAX_VALUES:
+        _refuse(
+            f"The body holds more than {MAX_VALUES} values; that is the most that is read. "
+            "Send a smaller request."
+        )
+
+
+def _check_surrogates(value: Any) -> None:
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        _refuse(
+            "The body holds half of a surrogate pair (\\ud800…); whole characters are required. "
+            "Encode the text as UTF-8."
+        )
+
+
+def _constant(name: str) -> NoReturn:
+    _refuse(f"The body holds {name}; finite numbers are required. Leave it out.")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        _refuse("The body holds a number beyond 1.8e308; finite numbers are required. Correct it.")
+    return value
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _MAX_DIGITS:
+        _refuse(
+            f"The body holds an integer of {len(digits)} digits; at most {_MAX_DIGITS} are read. "
+            "Correct it."
+        )
+    return int(digits)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        left = Counter(key for key, _ in pairs)
+        twice = left.most_common(1)[0][0]
+        _refuse(
+            f"The body has the key {twice[:40]!r} twice in one object; unique keys are required. "
+            "Remove one."
+        )
+    return found
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "null"
+    kinds = {list: "array", str: "string", bool: "boolean"}
+    return next((name for kind, name in kinds.items() if isinstance(value, kind)), "number")
+
+
+def _refuse(message: str) -> NoReturn:
+    raise RequestError(message, code="invalid_json") from None

@@ -1,0 +1,166 @@
+"""From what was observed to the ``trust`` object of an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from sightline.core.errors import UnscorableError
+from sightline.core.features import Feature
+from sightline.core.protocols import Estimator, Request
+from sightline.core.types import Record
+from sightline.estimators import parse_estimator
+from sightline.workflow.requests import request_for
+
+RAW_SCORES = ("sequence_probability", "mean_token_entropy", "min_token_probability")
+"""Estimators whose raw scores are shown where there is no policy."""
+
+NOT_PROBABILITIES = (
+    "no policy: signals are raw uncertainties, higher is worse; they are not probabilities"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What is known of one answer's trustworthiness.
+
+    Attributes:
+        confidence: Calibrated probability of being right, or None where there is none.
+        raw_score: The uncertainty it was computed from, higher is worse, or None.
+        abstain: Whether the policy says not to use the answer; None where there is no policy.
+        threshold: Least confidence that is accepted, or None.
+        signals: Raw uncertainties by estimator.
+        warnings: What the client must know to read the others.
+        undecided: Whether a costlier observation would settle it.
+    """
+
+    confidence: float | None = None
+    raw_score: float | None = None
+    abstain: bool | None = None
+    threshold: float | None = None
+    signals: Mapping[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    undecided: bool = False
+
+
+class Judge(Protocol):
+    """Judges the records of answers."""
+
+    @property
+    def requests(self) -> tuple[Request, ...]:
+        """What to observe, stage by stage, so that answers are judged as where it was fitted."""
+        ...
+
+    @property
+    def calibrator(self) -> str | None:
+        """What made the confidences, with a digest, or None where there are none."""
+        ...
+
+    def judge(self, records: Sequence[Record]) -> list[Judgement]:
+        """Judges each record by itself."""
+        ...
+
+    def describe(self) -> Mapping[str, Any] | None:
+        """What the page shows of the policy: its size, its figures, its reliability diagram."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RawScores:
+    """Raw scores without a policy: shown, and said not to be probabilities.
+
+    Attributes:
+        estimators: Specs of estimators that fit nothing.
+        max_new_tokens: Limit on generated tokens per answer.
+    """
+
+    estimators: tuple[str, ...] = RAW_SCORES
+    max_new_tokens: int = 64
+
+    @property
+    def requests(self) -> tuple[Request, ...]:
+        """Just what the estimators need."""
+        defaults = Request(max_new_tokens=self.max_new_tokens)
+        return (request_for(self.estimators, defaults),)
+
+    @property
+    def calibrator(self) -> str | None:
+        """None: nothing is calibrated."""
+        return None
+
+    def judge(self, records: Sequence[Record]) -> list[Judgement]:
+        """The scores of each record, where it shows what they need."""
+        return [self._judge_one(record) for record in records]
+
+    def describe(self) -> Mapping[str, Any] | None:
+        """None: there is no policy."""
+        return None
+
+    def _judge_one(self, record: Record) -> Judgement:
+        signals = {}
+        for spec in self.estimators:
+            estimator = parse_estimator(spec)
+            if isinstance(estimator, Estimator) and not record.missing(estimator.needs):
+                try:
+                    signals[spec] = float(np.asarray(estimator.uncertainty([record]))[0])
+                except UnscorableError:
+                    continue
+        raw = signals.get(self.estimators[0])
+        return Judgement(raw_score=raw, signals=signals, warnings=(NOT_PROBABILITIES,))
+
+
+def trust_object(
+    judgement: Judgement,
+    *,
+    record: Record,
+    calibrator: str | None,
+    receipt: str | None,
+    warnings: Sequence[str] = (),
+) -> dict[str, Any]:
+    """The ``trust`` object of a choice.
+
+    Args:
+        judgement: What the judge says.
+        record: What was observed of the answer.
+        calibrator: What made the confidence.
+        receipt: What a client hands back with the graded outcome; None where there is no
+            confidence to check.
+        warnings: Further warnings about this request.
+    """
+    return {
+        "confidence": judgement.confidence,
+        "raw_score": judgement.raw_score,
+        "abstain": judgement.abstain,
+        "threshold": judgement.threshold,
+        "signals": dict(judgement.signals),
+        "calibrator": calibrator if judgement.confidence is not None else None,
+        "backend_level": level_of(record),
+        "receipt": receipt,
+        "warnings": [*judgement.warnings, *warnings],
+    }
+
+
+def without_confidence(judgement: Judgement, reason: str) -> Judgement:
+    """The judgement where its confidence does not hold; the policy then abstains."""
+    abstain = None if judgement.abstain is None else True
+    return Judgement(
+        raw_score=judgement.raw_score,
+        abstain=abstain,
+        threshold=judgement.threshold,
+        signals=judgement.signals,
+        warnings=(*judgement.warnings, reason),
+    )
+
+
+def level_of(record: Record) -> str:
+    """How much the backend shows: L0 text, L1 token log-probabilities, L2 most likely tokens,
+    L3 one layer's states, L4 several.
+    """  # noqa: D205 (one sentence over two lines)
+    if record.has(Feature.HIDDEN):
+        return "L4" if len(record.layers) > 1 else "L3"
+    if record.has(Feature.TOP_LOGPROBS):
+        return "L2"
+    return "L1" if record.has(Feature.LOGPROBS) else "L0"
