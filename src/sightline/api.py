@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sightline.core.column import Column
 from sightline.core.protocols import Request
 from sightline.core.results import Evaluation, evaluation_json, load_evaluation
+from sightline.core.types import BLANK, CLEAN
 
 if TYPE_CHECKING:
     from sightline.data.prompts import PromptStyle
@@ -52,6 +53,8 @@ def collect(
     options: bool = True,
     blank: bool = True,
     asks: Sequence[str] = (),
+    conditions: str | Path | Sequence[str] = (),
+    condition_samples: int = 0,
     seed: int = 0,
     limit: float | None = None,
     sample_ids: Sequence[str] = (),
@@ -86,6 +89,11 @@ def collect(
         asks: Follow-up questions about the greedy answer, by name (``p_true``, ``p_true.2``), on
             top of those that the estimators need; see `sightline.data.prompt_forms`. Those the
             model was not trained to read are left out.
+        conditions: Perturbations under which every example is observed too: names (``jpeg:3``),
+            a name of the bank (``default``) or a YAML file; see
+            `sightline.data.condition_lists`. Whether the right answer stays is decided for each.
+            Where estimators need answers under conditions and none is named, theirs are used.
+        condition_samples: Sampled answers under each condition.
         seed: Run seed.
         limit: First examples only: a count (int) or a share (float ≤ 1); stamps the run partial.
         sample_ids: Only these examples.
@@ -99,6 +107,7 @@ def collect(
         progress: Called after every shard.
         should_stop: Asked before every shard; True ends the collect, resumable.
     """
+    from sightline.data.condition_lists import read_conditions
     from sightline.data.examples import load_dataset
     from sightline.data.prompt_forms import follow_up_names
     from sightline.models import check_model, load_model
@@ -107,6 +116,8 @@ def collect(
     from sightline.workflow.collect import collect as run_collect
     from sightline.workflow.requests import answerable, no_letters, request_for
 
+    named = bool(str(conditions).strip()) if isinstance(conditions, str) else bool(conditions)
+    names = [condition.name for condition in read_conditions(conditions)] if named else []
     request = Request(
         max_new_tokens=max_new_tokens,
         n_samples=samples,
@@ -116,8 +127,10 @@ def collect(
         layers=tuple(layers),
         sample_hidden=sample_states,
         options=options,
-        blank=blank,
+        blank=blank or BLANK in names,
         asks=follow_up_names(asks),
+        conditions=tuple(name for name in names if name not in (BLANK, CLEAN)),
+        condition_samples=condition_samples,
         seed=seed,
     )
     if estimators is not None:

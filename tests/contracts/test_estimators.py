@@ -68,6 +68,12 @@ def scores(rng, replies):
     return np.log(rng.dirichlet(np.ones(len(replies) + 1))[:-1])
 
 
+def noised(example, logprobs):
+    """What was seen under noise: other words, and how likely the clean ones are."""
+    read = {Feature.CLEAN_LOGPROBS: np.array(logprobs) * 1.3 - 0.05}
+    return Record(example, "noise:5", generation("B", [-0.5]), (), features=read, truth="unknown")
+
+
 def full_record(
     name,
     *,
@@ -118,13 +124,19 @@ def full_record(
             Feature.BLANK_LOGPROBS: np.array(logprobs) * 1.5 - 0.1,
             Feature.BLANK_OPTION_LOGPROBS: -rng.exponential(9.0, size=c),
             Feature.BLANK_LETTER_LOGPROBS: -rng.exponential(2.0, size=c),
+            Feature.CLEAN_LOGPROBS: np.array(logprobs) * 1.2 - 0.1,
             Feature.REPLY_LOGPROBS: -rng.exponential(2.0, size=2),
             Feature.RECORDED_CONFIDENCE: np.array(rng.uniform()),
+            Feature.IMAGE_VECTOR: rng.normal(size=3),
+            Feature.VIEW_VECTORS: rng.normal(size=(2, 3)),
+            Feature.AUX_VECTORS: rng.normal(size=4),
+            Feature.CLASS_VECTORS: rng.normal(size=(2, 3)),
         },
         layers=(1, 2),
         related=Related(
             conditions=(
-                *(other(f"jpeg:{i}", answer) for i, answer in enumerate(others)),
+                *(other(f"blur:{i}", answer) for i, answer in enumerate(others)),
+                noised(example, logprobs),
                 other("blank", others[0]),
                 other("negated+wording:1", others[-1]),
             ),
@@ -201,6 +213,7 @@ def without(record, feature):
         return {f: a for f, a in record.features.items() if not {*axes} & {*ARRAY_AXES[f]}}
 
     related = record.related
+    noise_free = tuple(c for c in related.conditions if c not in related.noised)
     blank_free = tuple(c for c in related.conditions if c not in related.blank)
     changes = {
         Feature.ANSWER: {"greedy": None, "features": axes_free("t", "a")},
@@ -214,6 +227,7 @@ def without(record, feature):
         Feature.QUESTION_TYPE: {"example": replace(record.example, question_type=None)},
         Feature.CONDITIONS: {"related": replace(related, conditions=related.blank)},
         Feature.BLANK_ANSWER: {"related": replace(related, conditions=blank_free)},
+        Feature.NOISED_LOGPROBS: {"related": replace(related, conditions=noise_free)},
         Feature.NEGATIONS: {"related": replace(related, conditions=related.views)},
         Feature.ROTATIONS: {"related": replace(related, rotations=())},
         Feature.MODELS: {"related": replace(related, models=())},
@@ -355,7 +369,7 @@ def test_cost_counts_what_was_observed(name):
     if Feature.SAMPLES in needs:
         assert cost.generations == math.ceil(np.mean([len(r.samples) for r in SEVERAL]))
     related = {Feature.CONDITIONS, Feature.NEGATIONS, Feature.ROTATIONS, Feature.MODELS}
-    blank = {f for f in needs if f.value.startswith("blank")}
+    blank = {f for f in needs if f.value.startswith(("blank", "noised"))}
     assert (cost.forward_passes > 0) == bool(needs & related or needs & FOLLOW_UPS or blank)
 
 

@@ -120,6 +120,19 @@ _MODEL_ARGS = ("device_map", "dtype", "revision", "blank_colour")
     help="Then ask about the answer: p_true, self_check, confidence_number, top_guesses, …",
 )
 @option(
+    "--conditions",
+    default="",
+    metavar="NAMES|FILE.yaml",
+    help="Also ask under perturbations: jpeg:3,rotate:30, a list of the bank such as default "
+    "('sightline perturbations' has them), or a YAML list.",
+)
+@option(
+    "--condition-samples",
+    default=0,
+    type=click.IntRange(0),
+    help="Sampled answers under each condition.",
+)
+@option(
     "--limit",
     "-L",
     help="First examples only: a count (100) or a share (0.1).",
@@ -218,6 +231,8 @@ def collect_command(ctx: click.Context, /, **flags: Any) -> int:
             options=flags["options"],
             blank=flags["blank"],
             asks=flags["asks"].split(","),
+            conditions=flags["conditions"],
+            condition_samples=flags["condition_samples"],
             seed=flags["seed"],
             limit=parse_limit(flags["limit"]),
             sample_ids=flags["sample_ids"],
@@ -242,6 +257,7 @@ def _finish(result: CollectResult, flags: dict[str, Any], interrupted: int) -> i
             "examples": result.total,
             "quarantined": result.quarantined,
             "rejected": result.rejected,
+            "refused": sum(count for _, count in result.refused),
             "interrupted": result.interrupted,
         }
         click.echo(json.dumps(document, indent=1))
@@ -249,6 +265,8 @@ def _finish(result: CollectResult, flags: dict[str, Any], interrupted: int) -> i
         click.echo(str(result.path))
     for reason, count in result.reasons[:5]:
         click.echo(f"  {count} × {_printable(reason)}", err=True)
+    for reason, count in result.refused[:5]:
+        click.echo(f"  {count} × no such condition: {_printable(reason)}", err=True)
     if interrupted:
         click.echo("sightline: stopped; run the same command to go on.", err=True)
         return interrupted

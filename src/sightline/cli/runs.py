@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -62,6 +63,7 @@ def show_command(run: Path, as_json: bool) -> int:
     described = describe_run(run)
     store = RunStore.open(run)
     quarantined, rejected = store.quarantined(), store.rejected()
+    refused = Counter((row.key.condition, row.reason) for row in store.refused())
     if as_json:
         document = {
             **asdict(described),
@@ -71,6 +73,10 @@ def show_command(run: Path, as_json: bool) -> int:
                 for q in quarantined
             ],
             "rejections": [asdict(row) for row in rejected],
+            "refusals": [
+                {"condition": condition, "reason": reason, "examples": count}
+                for (condition, reason), count in refused.items()
+            ],
         }
         click.echo(json.dumps(document, indent=1, default=str))
         return 0
@@ -85,7 +91,9 @@ def show_command(run: Path, as_json: bool) -> int:
         click.echo(f"quarantined  {printable(q.key.example_id)}: {printable(q.reason)}")
     for row in rejected[:20]:
         click.echo(f"rejected     {printable(row.where)}: {printable(row.reason)}")
-    more = max(0, len(quarantined) - 20) + max(0, len(rejected) - 20)
+    for (condition, reason), count in refused.most_common(20):
+        click.echo(f"refused      {printable(condition)}: {count} × {printable(reason)}")
+    more = sum(max(0, len(rows) - 20) for rows in (quarantined, rejected, refused))
     if more:
         click.echo(f"… and {more} more; --json shows all.")
     return 0

@@ -30,6 +30,7 @@ class Feature(StrEnum):
 
     CONDITIONS = "conditions"
     BLANK_ANSWER = "blank_answer"
+    NOISED_LOGPROBS = "noised_logprobs"
     NEGATIONS = "negations"
     ROTATIONS = "rotations"
     MODELS = "models"
@@ -61,6 +62,7 @@ class Feature(StrEnum):
     BLANK_LOGPROBS = "blank_logprobs"
     BLANK_OPTION_LOGPROBS = "blank_option_logprobs"
     BLANK_LETTER_LOGPROBS = "blank_letter_logprobs"
+    CLEAN_LOGPROBS = "clean_logprobs"
     REPLY_LOGPROBS = "reply_logprobs"
     RECORDED_CONFIDENCE = "recorded_confidence"
     IMAGE_VECTOR = "image_vector"
@@ -88,6 +90,7 @@ ARRAY_AXES: Mapping[Feature, tuple[str, ...]] = MappingProxyType(
         Feature.BLANK_LOGPROBS: ("t",),  # greedy tokens, teacher-forced under the blank image
         Feature.BLANK_OPTION_LOGPROBS: ("c",),
         Feature.BLANK_LETTER_LOGPROBS: ("c",),
+        Feature.CLEAN_LOGPROBS: ("s",),  # the clean answer's tokens under this condition
         Feature.REPLY_LOGPROBS: ("r",),  # log p of each of the FIXED_REPLIES of a follow-up
         Feature.RECORDED_CONFIDENCE: (),  # whatever confidence another tool recorded
         Feature.IMAGE_VECTOR: ("d",),  # unit vector of the image in a zero-shot classifier's space
@@ -140,6 +143,15 @@ on; under another condition than clean, its name and ``+`` come first.
 """
 
 
+READ_WITH: Mapping[Feature, Feature] = MappingProxyType(
+    {
+        Feature.NOISED_LOGPROBS: Feature.CLEAN_LOGPROBS,
+        **dict.fromkeys(FOLLOW_UPS, Feature.REPLY_LOGPROBS),
+    }
+)
+"""Arrays of linked records that come with a signal: the only ones read of those records."""
+
+
 DERIVED = frozenset(
     {Feature.EMBEDDINGS, Feature.ENTAILMENT, Feature.CONTRADICTION, Feature.TOKEN_IMPORTANCE}
 )
@@ -162,6 +174,8 @@ def how_to_observe(missing: Iterable[Feature]) -> str:
         return "Run sightline derive"
     if Feature.SAMPLE_HIDDEN in wanted:
         return "Collect the run with --sample-states"
+    if wanted & {Feature.CONDITIONS, Feature.NOISED_LOGPROBS}:
+        return "Collect the run with --conditions"
     if wanted & FOLLOW_UPS:
         return "Collect the run with --ask"
     return "Collect or import the run with this signal"

@@ -224,6 +224,9 @@ class Request:
         options: Score the options of multiple-choice examples (texts and letters).
         blank: Also observe every example with a blank image.
         asks: Follow-up questions about the greedy answer, by name (``p_true``, ``p_true.2``).
+        conditions: Perturbations under which every example is observed too, by name (``jpeg:3``).
+            Whoever collects renders them; a model only ever sees their pictures and questions.
+        condition_samples: Samples drawn under each of these.
         seed: Run seed; a sample's own seed is derived from it, the example id and its index.
     """
 
@@ -237,6 +240,8 @@ class Request:
     options: bool = False
     blank: bool = False
     asks: tuple[str, ...] = ()
+    conditions: tuple[str, ...] = ()
+    condition_samples: int = 0
     seed: int = 0
 
 
@@ -253,11 +258,20 @@ class VisionLanguageModel(Protocol):
         examples: Sequence[Example],
         images: Sequence[tuple[Image, ...]],
         request: Request,
+        *,
+        given: Sequence[Sequence[int] | None] | None = None,
     ) -> list[Record]:
         """Observes one batch: for each example its clean record, then the others requested.
 
         These are the blank one and the replies to follow-up questions, as far as the model can be
-        asked them.
+        asked them. Everything about an example shares one pass over its images and prompt.
+
+        Args:
+            examples: What is asked; samples are seeded by the request's seed and their ids.
+            images: Of each example.
+            request: What to observe.
+            given: Token ids to score behind each example's prompt, such as the answer it had
+                under another picture: `Feature.CLEAN_LOGPROBS`. None where there are none.
 
         Results do not depend on how examples are batched (to floating-point).
 

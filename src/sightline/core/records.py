@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from sightline.core.types import ASKED, Example, Key, Record, Related, asked_condition
 
@@ -22,6 +23,9 @@ def link(
             ``related.conditions``, the replies to questions about the answer under this condition
             ``related.follow_ups``.
         other_runs: Records of other runs; those with the same key become ``related.models``.
+
+    Where the truth of the judged record is not that of the clean question, none of its other
+    conditions is known to share its right answer, and their ``truth`` says so.
 
     Rotations are records with the same group, the same question and the same options in another
     order.
@@ -50,6 +54,8 @@ def link(
                 if other.key != record.key
             )
         others = [o for o in by_example[record.example.id] if o.condition != condition]
+        if record.truth != "same":
+            others = [replace(other, truth="unknown") for other in others]
         linked.append(
             record.with_related(
                 Related(

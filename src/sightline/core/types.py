@@ -27,10 +27,14 @@ from sightline.core.features import (
 CLEAN = "clean"
 BLANK = "blank"
 NEGATED = "negated"
+NOISE = "noise"
+INJECTED = "answer_text"
 ASKED = "asked"
 
 FinishReason = Literal["stop", "length", "unknown"]
 Scalar = str | int | float | bool
+Truth = Literal["same", "changed", "unknown"]
+"""Whether the right answer under a condition is that of the clean question."""
 
 
 class Key(NamedTuple):
@@ -207,13 +211,35 @@ class Related:
     def views(self) -> tuple[Record, ...]:
         """Conditions under which the right answer stays the same.
 
-        Neither blank nor negated, nor a follow-up question.
+        Neither blank nor negated, no follow-up question, no picture that names a wrong answer, and
+        none whose truth changes or is not known.
         """
+        return tuple(c for c in self._equivalent if c.truth == "same")
+
+    @property
+    def left_out(self) -> tuple[Record, ...]:
+        """Conditions that are no views only because their truth changes or is not known."""
+        return tuple(c for c in self._equivalent if c.truth != "same")
+
+    @property
+    def _equivalent(self) -> tuple[Record, ...]:
         return tuple(
             c
             for c in self.conditions
-            if not any(_has_family(c.condition, family) for family in (BLANK, NEGATED, ASKED))
+            if not any(_has_family(c.condition, family) for family in _NO_VIEWS)
         )
+
+    @property
+    def noised(self) -> tuple[Record, ...]:
+        """Conditions of noise alone under which this record's answer was read, weakest first."""
+        found = [
+            c
+            for c in self.conditions
+            if c.condition.partition(":")[0] == NOISE
+            and "+" not in c.condition
+            and c.has(Feature.CLEAN_LOGPROBS)
+        ]
+        return tuple(sorted(found, key=lambda c: float(c.condition.partition(":")[2])))
 
     @property
     def blank(self) -> tuple[Record, ...]:
@@ -243,6 +269,8 @@ class Record:
         samples: Drawn at the run's sampling temperature.
         features: Arrays by `Feature`, read-only, finite, of the axes in `ARRAY_AXES`.
         layers: Layer indices along the ``l`` axis of layered features (0 = embeddings).
+        truth: Whether the example's references hold under the condition, as it was decided when
+            the record was made; ``same`` where nothing was to decide.
         related: Linked records; empty until linked.
     """
 
@@ -252,6 +280,7 @@ class Record:
     samples: tuple[Generation, ...] = ()
     features: Mapping[Feature, np.ndarray] = field(default_factory=lambda: MappingProxyType({}))
     layers: tuple[int, ...] = ()
+    truth: Truth = "same"
     related: Related = Related()
 
     def __post_init__(self) -> None:
@@ -333,6 +362,7 @@ _HAS: Mapping[Feature, Callable[[Record], bool]] = {
     Feature.QUESTION_TYPE: lambda r: r.example.question_type is not None,
     Feature.CONDITIONS: lambda r: any(c.greedy or c.samples for c in r.related.views),
     Feature.BLANK_ANSWER: lambda r: any(c.greedy for c in r.related.blank),
+    Feature.NOISED_LOGPROBS: lambda r: len(r.related.noised) > 0,
     Feature.NEGATIONS: lambda r: any(c.greedy or c.samples for c in r.related.negations),
     Feature.ROTATIONS: lambda r: any(o.greedy for o in r.related.rotations),
     Feature.MODELS: lambda r: any(o.greedy for o in r.related.models),
@@ -343,6 +373,14 @@ _HAS: Mapping[Feature, Callable[[Record], bool]] = {
 @dataclass(frozen=True, slots=True)
 class Quarantined:
     """An example that could not be observed, kept as a row with its reason."""
+
+    key: Key
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A condition that does not exist for an example, kept as a row with its reason."""
 
     key: Key
     reason: str
@@ -373,6 +411,9 @@ class Estimate:
         if self.low is None or self.high is None:
             return f"{self.value:.3f}"
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+_NO_VIEWS = (BLANK, NEGATED, ASKED, INJECTED)
 
 
 def _has_family(condition: str, family: str) -> bool:

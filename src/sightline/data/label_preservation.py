@@ -12,11 +12,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-from sightline.core.types import Example
+from sightline.core.types import Example, Truth
 from sightline.data.perturb_truth import scene_of, truth_under
 from sightline.data.perturbations import PERTURBATIONS, Condition
-
-Truth = Literal["same", "changed", "unknown"]
 
 QUESTION_KINDS = (
     *("color", "count", "existence", "shape", "writing", "position", "size", "comparison"),

@@ -39,6 +39,7 @@ from sightline.estimators.controls import (
     Random,
 )
 from sightline.estimators.density import SemanticDensity, SentenceSAR
+from sightline.estimators.equivalence import VLUncertainty
 from sightline.estimators.fusion import FittedFusion, Fusion
 from sightline.estimators.graph import Degree, Eccentricity, LaplacianEigenvalues
 from sightline.estimators.harmony import FittedHarmony, Harmony
@@ -105,6 +106,7 @@ ESTIMATORS: Mapping[str, AnyEstimator] = MappingProxyType(
         "option_entropy_per_token": ChoiceEntropy(scores="options_per_token"),
         "sample_agreement": SampleAgreement(),
         "condition_agreement": ConditionAgreement(),
+        "vl_uncertainty": VLUncertainty(),
         "negation_consistency": NegationConsistency(),
         "condition_and_negation_consistency": NegationConsistency(with_views=True),
         "rotation_agreement": RotationAgreement(),
@@ -128,6 +130,8 @@ ESTIMATORS: Mapping[str, AnyEstimator] = MappingProxyType(
         "sentence_sar": SentenceSAR(),
         "visual_information": VisualInformation(),
         "visual_uncertainty": VisualUncertainty(),
+        "noise_visual_information": VisualInformation(against="noise"),
+        "noise_visual_uncertainty": VisualUncertainty(against="noise"),
         "choice_visual_information": ChoiceVisualInformation(),
         "blank_unchanged": BlankUnchanged(),
         "linear_probe": LinearProbe(),

@@ -67,7 +67,7 @@ class ConditionAgreement:
 
     def cost(self, records: Sequence[Record]) -> Cost:
         """One prefill per condition, and every answer under it."""
-        return _cost_of([r.related.views for r in records])
+        return cost_of_observed([r.related.views for r in records])
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,9 @@ class NegationConsistency:
     def cost(self, records: Sequence[Record]) -> Cost:
         """One prefill per condition, and every answer under it."""
         views = [r.related.views if self.with_views else () for r in records]
-        return _cost_of([r.related.negations + v for r, v in zip(records, views, strict=True)])
+        return cost_of_observed(
+            [r.related.negations + v for r, v in zip(records, views, strict=True)]
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,7 @@ class RotationAgreement:
 
     def cost(self, records: Sequence[Record]) -> Cost:
         """One prefill and one answer per rotation."""
-        return _cost_of([r.related.rotations for r in records])
+        return cost_of_observed([r.related.rotations for r in records])
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +211,7 @@ def _chosen_text(
     return known[key]
 
 
-def _cost_of(observed: Sequence[Sequence[Record]]) -> Cost:
+def cost_of_observed(observed: Sequence[Sequence[Record]]) -> Cost:
     """One prefill per record observed, and its answers."""
     answers = [sum((o.greedy is not None) + len(o.samples) for o in others) for others in observed]
     return Cost(

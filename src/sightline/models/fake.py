@@ -57,25 +57,34 @@ class FakeModel:
         examples: Sequence[Example],
         images: Sequence[tuple[Image, ...]],
         request: Request,
+        *,
+        given: Sequence[Sequence[int] | None] | None = None,
     ) -> list[Record]:
         """Observes every example by itself; the blank record follows its clean one."""
         records: list[Record] = []
-        for example, own in zip(examples, images, strict=True):
+        read = given or [None] * len(examples)
+        for example, own, ids in zip(examples, images, read, strict=True):
             if example.id in self.fails_on:
                 raise ModelError(
                     f"Example {example.id!r} is set to fail; another example is required. "
                     "Remove it from fails_on."
                 )
-            records += self._observe_one(example, own, request)
+            records += self._observe_one(example, own, request, ids)
         return records
 
     def _observe_one(
-        self, example: Example, images: tuple[Image, ...], request: Request
+        self,
+        example: Example,
+        images: tuple[Image, ...],
+        request: Request,
+        given: Sequence[int] | None,
     ) -> list[Record]:
         text = user_text(example, self.style)
         seen = b"".join(image.tobytes() for image in images)
         clean = _Shown(text, seen, example, request)
         features = clean.features()
+        if given is not None:
+            features[Feature.CLEAN_LOGPROBS] = clean.logprobs(given)
         if not self.style.asks_for_letters:
             features.pop(Feature.LETTER_LOGPROBS, None)
         replies = [

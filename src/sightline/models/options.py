@@ -1,4 +1,4 @@
-"""Scoring the options of multiple-choice questions as continuations of one prefill."""
+"""Scoring options of multiple choice, and given answers, as continuations of one prefill."""
 
 from __future__ import annotations
 
@@ -93,6 +93,19 @@ def option_features(
                 ]
             )
     return found
+
+
+def given_features(
+    start: Prefill, given: Sequence[Sequence[int] | None]
+) -> dict[int, dict[Feature, np.ndarray]]:
+    """Scores an answer from elsewhere behind each prompt that has one, by row; nats per token."""
+    rows = [(row, ids) for row, ids in enumerate(given) if ids is not None]
+    if not rows:
+        return {}
+    scored = score(start, [row for row, _ in rows], [ids for _, ids in rows])
+    return {
+        row: {Feature.CLEAN_LOGPROBS: values} for (row, _), values in zip(rows, scored, strict=True)
+    }
 
 
 def _spellings(

@@ -35,7 +35,13 @@ from sightline.models.decoding import (
     score,
 )
 from sightline.models.inputs import InputBuilder, blank_images
-from sightline.models.options import BLANK_OF, OptionTexts, option_features, option_texts
+from sightline.models.options import (
+    BLANK_OF,
+    OptionTexts,
+    given_features,
+    option_features,
+    option_texts,
+)
 from sightline.models.prefill import Prefill, prefill
 from sightline.models.soundness import out_of_memory
 from sightline.models.verification import Decoding, decoding_of
@@ -141,6 +147,8 @@ class TransformersModel:
         examples: Sequence[Example],
         images: Sequence[tuple[Image, ...]],
         request: Request,
+        *,
+        given: Sequence[Sequence[int] | None] | None = None,
     ) -> list[Record]:
         """Observes a batch; see `sightline.core.protocols.VisionLanguageModel.observe`.
 
@@ -165,6 +173,7 @@ class TransformersModel:
                     [examples[i] for i in members],
                     [prompts[i] for i in members],
                     [images[i] for i in members],
+                    [None if given is None else given[i] for i in members],
                 )
                 found = self._observe_group(
                     batch, request, layers, blank=request.blank and count > 0
@@ -205,10 +214,12 @@ class TransformersModel:
             else []
         )
         options = option_features(clean, asked)
+        read = given_features(clean, batch.given)
         features = [
             _detail_features(detail, clean, row, layers)
             | (_sample_features(samples[row]) if request.sample_hidden else {})
             | options.get(row, {})
+            | read.get(row, {})
             for row, detail in enumerate(details)
         ]
         blanks: list[list[Record]] = [[] for _ in batch.examples]
@@ -293,11 +304,12 @@ class TransformersModel:
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Examples with equal numbers of images, their prompts and their images."""
+    """Examples with equal numbers of images, their prompts, images and given answers."""
 
     examples: list[Example]
     prompts: list[str]
     images: list[tuple[Image, ...]]
+    given: list[Sequence[int] | None]
 
 
 def text_sha256(text: object) -> str:

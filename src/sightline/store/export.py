@@ -22,6 +22,7 @@ from sightline.core.column import Column, ColumnKind
 from sightline.core.errors import DataError
 from sightline.core.text import printable
 from sightline.core.types import CLEAN, Example, Generation, Key
+from sightline.store.rows import STATUS
 from sightline.store.run import RunStore
 
 LABELS = "labels"
@@ -72,7 +73,7 @@ def safe_cell(text: str) -> str:
 
 
 def exported_rows(store: RunStore, *, condition: str | None = None) -> Iterator[dict[str, Any]]:
-    """One mapping a row, quarantined ones included: answers, samples and columns, no arrays.
+    """One mapping a row, quarantined and refused ones too: answers, samples, columns, no arrays.
 
     Args:
         store: The run.
@@ -83,22 +84,23 @@ def exported_rows(store: RunStore, *, condition: str | None = None) -> Iterator[
     for record in store.records(condition=condition, features=()):
         yield {
             **_example_fields(record.example, record.condition),
-            "status": "ok",
+            "status": STATUS[record.truth],
             "reason": None,
             "answer": None if record.greedy is None else _generation_fields(record.greedy),
             "samples": [_generation_fields(sample) for sample in record.samples],
             **{name: values.get(record.key) for name, values in columns.items()},
         }
-    for row in store.quarantined():
-        if condition in (None, row.key.condition):
-            yield {
-                **_example_fields(examples[row.key.example_id], row.key.condition),
-                "status": "error",
-                "reason": row.reason,
-                "answer": None,
-                "samples": [],
-                **{name: values.get(row.key) for name, values in columns.items()},
-            }
+    for status, rows in (("error", store.quarantined()), ("refused", store.refused())):
+        for row in rows:
+            if condition in (None, row.key.condition):
+                yield {
+                    **_example_fields(examples[row.key.example_id], row.key.condition),
+                    "status": status,
+                    "reason": row.reason,
+                    "answer": None,
+                    "samples": [],
+                    **{name: values.get(row.key) for name, values in columns.items()},
+                }
 
 
 def write_jsonl(store: RunStore, out: TextIO, *, condition: str | None = None) -> int:

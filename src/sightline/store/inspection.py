@@ -126,7 +126,7 @@ def _read_shard(path: Path, index: int, manifest: Manifest, examples: StoredExam
     mine = {e.id: e for e in examples.between(index * size, (index + 1) * size)}
     for _ in shard.records(mine, condition=None, features=None, layers=None):
         pass
-    for _ in shard.quarantined():
+    for _ in (*shard.quarantined(), *shard.refused()):
         pass
 
 

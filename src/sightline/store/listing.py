@@ -29,6 +29,9 @@ class StoredRun:
         examples: Examples of the plan.
         records: Observed records.
         quarantined: Keys that could not be observed.
+        refused: Conditions that do not exist for an example, counted by example.
+        changed: Records whose right answer changes under their condition; no views of the clean.
+        unknown: Records whose right answer under their condition is not known; no views either.
         rejected: Rows of the data set that never became examples.
         committed: Shards stored.
         n_shards: Shards of the plan; fewer committed means the run can be resumed.
@@ -49,6 +52,9 @@ class StoredRun:
     examples: int
     records: int
     quarantined: int
+    refused: int
+    changed: int
+    unknown: int
     rejected: int
     committed: int
     n_shards: int
@@ -93,6 +99,9 @@ def describe_run(path: Path) -> StoredRun:
         examples=int(manifest.dataset["n"]),
         records=sum(shard.records for shard in shards),
         quarantined=sum(shard.quarantined for shard in shards),
+        refused=sum(shard.refused for shard in shards),
+        changed=sum(shard.changed for shard in shards),
+        unknown=sum(shard.unknown for shard in shards),
         rejected=int(manifest.dataset["rejected"]),
         committed=len(shards),
         n_shards=manifest.n_shards or 0,

@@ -13,7 +13,7 @@ import numpy as np
 from sightline.core.column import Column, ColumnKind
 from sightline.core.errors import StoreError
 from sightline.core.features import ARRAY_AXES, Feature
-from sightline.core.types import Example, Key, Quarantined, Record
+from sightline.core.types import Example, Key, Quarantined, Record, Refused
 from sightline.store.derived import DERIVED_FEATURES, Derivation
 from sightline.store.run import RunStore
 from sightline.store.schema import Manifest, canonical_json
@@ -61,15 +61,19 @@ def merge_runs(paths: Sequence[Path], out: Path, *, overwrite: bool = False) -> 
         for index in range(merged.manifest.n_shards or 0):
             records: list[Record] = []
             quarantined: list[Quarantined] = []
+            refused: list[Refused] = []
             for example in merged.shard_examples(index):
                 for number, shard in sources[example.id]:
                     for row in shards.rows(number, shard, example.id):
                         if isinstance(row, Record):
                             records.append(replace(row, example=example))
+                        elif isinstance(row, Refused):
+                            refused.append(row)
                         else:
                             quarantined.append(row)
-            _require_distinct([r.key for r in records] + [q.key for q in quarantined], paths)
-            writer.commit(index, records, quarantined)
+            kinds = (records, quarantined, refused)
+            _require_distinct([row.key for rows in kinds for row in rows], paths)
+            writer.commit(index, records, quarantined, refused=refused)
     for kind, source in derived.items():
         _merge_derived(runs, merged, kind, source, sources)
     for column in _merged_columns(runs):
@@ -120,21 +124,27 @@ def _merge_derived(
             writer.commit(index, records)
 
 
+_Row = Record | Quarantined | Refused
+
+
 class _ShardReader:
     """Rows of the source runs by example, with some features; keeps the last shard of each run."""
 
     def __init__(self, runs: Sequence[RunStore], features: Collection[Feature]) -> None:
         self._runs, self._features = runs, features
-        self._kept: dict[int, tuple[int, dict[str, list[Record | Quarantined]]]] = {}
+        self._kept: dict[int, tuple[int, dict[str, list[_Row]]]] = {}
 
-    def rows(self, number: int, shard: int, example_id: str) -> Iterator[Record | Quarantined]:
+    def rows(self, number: int, shard: int, example_id: str) -> Iterator[_Row]:
         if self._kept.get(number, (-1, {}))[0] != shard:
             self._kept.pop(number, None)
-            rows: dict[str, list[Record | Quarantined]] = {}
+            rows: dict[str, list[_Row]] = {}
             for record in self._runs[number].records(shard=shard, features=self._features):
                 rows.setdefault(record.example.id, []).append(record)
-            for failed in self._runs[number].quarantined(shard=shard):
+            run = self._runs[number]
+            for failed in run.quarantined(shard=shard):
                 rows.setdefault(failed.key.example_id, []).append(failed)
+            for refused in run.refused(shard=shard):
+                rows.setdefault(refused.key.example_id, []).append(refused)
             self._kept[number] = shard, rows
         yield from self._kept[number][1].get(example_id, ())
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from sightline.core.errors import DataError, MissingFeatureError
 from sightline.core.features import ARRAY_AXES, LAYERED, Feature
-from sightline.core.types import Example, Key, Quarantined, Record
+from sightline.core.types import Example, Key, Quarantined, Record, Refused, Truth
 from sightline.store.schema import ROWS, decode_generations, encode_generation, storable
 from sightline.store.sealed import (
     SEAL_KEY,
@@ -40,6 +40,16 @@ from sightline.store.shards import (
 Parts = Mapping[tuple[Feature, int], tuple[np.ndarray, tuple[int, ...]]]
 """Tensors by feature and part, layers stacked, with the layers read."""
 
+OBSERVED: Mapping[str, Truth] = MappingProxyType(
+    {"ok": "same", "changed": "changed", "unknown": "unknown"}
+)
+"""Statuses of rows that hold a record, with the truth under its condition that each stands for."""
+
+STATUS: Mapping[Truth, str] = MappingProxyType({truth: name for name, truth in OBSERVED.items()})
+"""The status of a record by the truth under its condition."""
+
+_ERROR, _REFUSED = "error", "refused"
+
 
 @dataclass(frozen=True, slots=True)
 class ShardSummary:
@@ -48,6 +58,9 @@ class ShardSummary:
     Attributes:
         records: Number of observed records.
         quarantined: Number of error rows.
+        refused: Number of rows of conditions that do not exist for their example.
+        changed: Number of records whose right answer changes under their condition.
+        unknown: Number of records whose right answer under their condition is not known.
         features: Array features of at least one record.
         layers: Layers of at least one layered array.
         conditions: Conditions of at least one row.
@@ -56,6 +69,9 @@ class ShardSummary:
 
     records: int
     quarantined: int
+    refused: int
+    changed: int
+    unknown: int
     features: frozenset[Feature]
     layers: frozenset[int]
     conditions: tuple[str, ...]
@@ -68,12 +84,19 @@ def write_shard(
     run_hash: str,
     records: Sequence[Record],
     quarantined: Sequence[Quarantined],
+    refused: Sequence[Refused] = (),
 ) -> None:
     """Writes a shard's arrays, then its rows; the rename of the rows is the commit."""
     tensors, places = plan_arrays(records)
     arrays = write_arrays(directory, index, run_hash, tensors)
     rows = [_row(record, mine) for record, mine in zip(records, places, strict=True)]
-    rows += [_error_row(row) for row in quarantined]
+    rows += [_empty_row(_ERROR, row.key, row.reason) for row in quarantined]
+    rows += [_empty_row(_REFUSED, row.key, row.reason) for row in refused]
+    counts = {
+        "refused": len(refused),
+        "changed": sum(record.truth == "changed" for record in records),
+        "unknown": sum(record.truth == "unknown" for record in records),
+    }
     layered = {layer for r in records if r.features.keys() & LAYERED for layer in r.layers}
     metadata = {
         "sightline.format": "rows.1",
@@ -84,6 +107,7 @@ def write_shard(
             {
                 "records": len(records),
                 "quarantined": len(quarantined),
+                **{name: count for name, count in counts.items() if count},
                 "features": [f.value for f in Feature if any(f in r.features for r in records)],
                 "layers": sorted(layered),
                 "conditions": list(dict.fromkeys(row["condition"] for row in rows)),
@@ -103,7 +127,7 @@ def _row(record: Record, places: Sequence[Place]) -> dict[str, Any]:
     return {
         "example_id": record.example.id,
         "condition": record.condition,
-        "status": "ok",
+        "status": STATUS[record.truth],
         "reason": None,
         "greedy": None if record.greedy is None else encode_generation(record.greedy),
         "samples": [encode_generation(sample) for sample in record.samples],
@@ -112,12 +136,12 @@ def _row(record: Record, places: Sequence[Place]) -> dict[str, Any]:
     }
 
 
-def _error_row(row: Quarantined) -> dict[str, Any]:
+def _empty_row(status: str, key: Key, reason: str) -> dict[str, Any]:
     return {
-        "example_id": row.key.example_id,
-        "condition": row.key.condition,
-        "status": "error",
-        "reason": storable(row.reason),
+        "example_id": key.example_id,
+        "condition": key.condition,
+        "status": status,
+        "reason": storable(reason),
         "greedy": None,
         "samples": [],
         "layers": [],
@@ -146,6 +170,9 @@ class StoredShard:
         self.summary = ShardSummary(
             records=summary["records"],
             quarantined=summary["quarantined"],
+            refused=summary.get("refused", 0),
+            changed=summary.get("changed", 0),
+            unknown=summary.get("unknown", 0),
             features=frozenset(Feature(name) for name in summary["features"]),
             layers=frozenset(summary["layers"]),
             conditions=tuple(summary["conditions"]),
@@ -157,11 +184,18 @@ class StoredShard:
 
     def quarantined(self) -> Iterator[Quarantined]:
         """Error rows in stored order."""
-        if self.summary.quarantined == 0:
-            return
+        if self.summary.quarantined:
+            yield from (Quarantined(key, reason) for key, reason in self._empty_rows(_ERROR))
+
+    def refused(self) -> Iterator[Refused]:
+        """Rows of conditions that do not exist for their example, in stored order."""
+        if self.summary.refused:
+            yield from (Refused(key, reason) for key, reason in self._empty_rows(_REFUSED))
+
+    def _empty_rows(self, status: str) -> Iterator[tuple[Key, str]]:
         for row in self._rows(["example_id", "condition", "status", "reason"]).to_pylist():
-            if row["status"] == "error":
-                yield Quarantined(Key(row["example_id"], row["condition"]), row["reason"])
+            if row["status"] == status:
+                yield Key(row["example_id"], row["condition"]), row["reason"]
 
     def records(
         self,
@@ -184,7 +218,7 @@ class StoredShard:
         if condition is not None and condition not in self.summary.conditions:
             return
         table = self._rows(None)
-        keep = table["status"].to_numpy() == "ok"
+        keep = np.isin(table["status"].to_numpy().astype(str), list(OBSERVED))
         if condition is not None:
             keep &= table["condition"].to_numpy() == condition
         table = table.filter(pa.array(keep)).combine_chunks()
@@ -204,7 +238,7 @@ class StoredShard:
         layers: Collection[int] | None,
         derived: Mapping[Key, Mapping[Feature, np.ndarray]],
     ) -> Iterator[Record]:
-        rows = table.select(["example_id", "condition", "layers", "arrays"]).to_pylist()
+        rows = table.select(["example_id", "condition", "status", "layers", "arrays"]).to_pylist()
         places = [[decode_place(entry) for entry in row["arrays"]] for row in rows]
         places = [[place for place in mine if place.feature in wanted] for mine in places]
         parts = named_parts(
@@ -233,6 +267,7 @@ class StoredShard:
                 samples=tuple(s for s in samples[bounds[i] : bounds[i + 1]] if s is not None),
                 features={**arrays, **derived.get(key, {})},
                 layers=kept,
+                truth=OBSERVED[row["status"]],
             )
 
     def _require_layers(self, asked: Collection[int], stored: Sequence[int]) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from sightline.core.column import Column, ColumnKind
 from sightline.core.errors import DataError, SettingsDifferError, StoreError
 from sightline.core.features import ARRAY_AXES, Feature
-from sightline.core.types import Example, Key, Quarantined, Record
+from sightline.core.types import Example, Key, Quarantined, Record, Refused
 from sightline.data.collected import Rejected
 from sightline.store import columns as column_files
 from sightline.store.derived import (
@@ -208,6 +208,11 @@ class RunStore:
         indices = sorted(self.committed()) if shard is None else [shard]
         return [row for index in indices for row in self._shard(index).quarantined()]
 
+    def refused(self, *, shard: int | None = None) -> list[Refused]:
+        """Conditions that do not exist for an example, in the plan's order; of one shard or all."""
+        indices = sorted(self.committed()) if shard is None else [shard]
+        return [row for index in indices for row in self._shard(index).refused()]
+
     def summaries(self) -> list[tuple[int, ShardSummary]]:
         """What each committed shard holds, by index, without reading rows or arrays."""
         return [(index, self._shard(index).summary) for index in sorted(self.committed())]
@@ -328,6 +333,8 @@ class RunWriter:
         records: Sequence[Record],
         quarantined: Sequence[Quarantined] = (),
         log: Mapping[str, Any] | None = None,
+        *,
+        refused: Sequence[Refused] = (),
     ) -> None:
         """Stores one shard; it is durable and complete on return, absent if this raises.
 
@@ -336,6 +343,7 @@ class RunWriter:
             records: In the order in which they will be read.
             quarantined: Keys that could not be observed, with reasons.
             log: Timings and attempts, stored outside the compared bytes.
+            refused: Conditions that do not exist for an example, with reasons.
 
         Raises:
             StoreError: The shard is already committed, or is not in the plan.
@@ -350,11 +358,13 @@ class RunWriter:
                 "shards is committed once. Ask committed() first."
             )
         make_directory(store.path / SHARDS)
-        self._check_keys(index, [r.key for r in records] + [q.key for q in quarantined])
+        keys = [row.key for rows in (records, quarantined, refused) for row in rows]
+        self._check_keys(index, keys)
         if log is not None:
             line = canonical_json({"shard": index, **log}).encode("ascii")
             append_line(store.path / LOG, line)
-        write_shard(store.path / SHARDS, index, store.manifest.run_hash(), records, quarantined)
+        run_hash = store.manifest.run_hash()
+        write_shard(store.path / SHARDS, index, run_hash, records, quarantined, refused)
         self._committed.add(index)
 
     def _check_keys(self, index: int, keys: Sequence[Key]) -> None:

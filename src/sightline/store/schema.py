@@ -181,7 +181,7 @@ ROWS = pa.schema(
     [
         pa.field("example_id", pa.string(), nullable=False),
         pa.field("condition", pa.string(), nullable=False),
-        pa.field("status", pa.string(), nullable=False),  # ok, or error: quarantined
+        pa.field("status", pa.string(), nullable=False),  # see rows.OBSERVED; error, refused
         ("reason", pa.string()),  # of an error
         ("greedy", GENERATION),  # null: samples only
         pa.field("samples", pa.list_(GENERATION), nullable=False),

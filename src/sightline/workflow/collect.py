@@ -16,32 +16,16 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sightline.core.errors import (
-    ImageError,
-    ModelError,
-    OutOfMemoryError,
-    SettingsDifferError,
-    StoreError,
-    UsageError,
-)
+from sightline.core.errors import SettingsDifferError, StoreError, UsageError
 from sightline.core.protocols import Request, VisionLanguageModel
-from sightline.core.types import (
-    BLANK,
-    CLEAN,
-    Example,
-    Key,
-    Quarantined,
-    Record,
-    asked_condition,
-)
+from sightline.core.types import BLANK, CLEAN, Example, Quarantined, Record, asked_condition
 from sightline.data.examples import Dataset
-from sightline.data.images import DECODE_POLICY, ImageLimits, load_image
+from sightline.data.images import DECODE_POLICY, ImageLimits
+from sightline.data.perturbations import LONGEST_SIDE
 from sightline.store.run import Manifest, RunStore
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from sightline.workflow.observing import observe_shard
 
 FASTEST = "shared prefill"
 """What a model's fingerprint calls the fastest decoding."""
@@ -56,7 +40,7 @@ class CollectProgress:
     Attributes:
         done: Examples committed, those of earlier tries included.
         total: Examples of the plan.
-        quarantined: Examples that could not be observed.
+        quarantined: Examples that could not be observed under every condition.
         seconds: Seconds since this try started.
         observed: Examples committed by this try.
     """
@@ -82,10 +66,11 @@ class CollectResult:
     Attributes:
         path: The run directory.
         total: Examples of the plan.
-        quarantined: Examples stored as error rows.
+        quarantined: Examples with at least one error row.
         rejected: Dataset rows that never became examples.
         interrupted: Whether it stopped early, on request; the same command goes on.
         reasons: Why examples were quarantined and rows rejected, with counts, most common first.
+        refused: Conditions that do not exist for an example: how many, by reason.
     """
 
     path: Path
@@ -94,15 +79,7 @@ class CollectResult:
     rejected: int
     interrupted: bool
     reasons: tuple[tuple[str, int], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ShardResult:
-    """What observing one shard gave; ``log`` stays outside the compared bytes."""
-
-    records: tuple[Record, ...]
-    quarantined: tuple[Quarantined, ...]
-    log: dict[str, Any]
+    refused: tuple[tuple[str, int], ...] = ()
 
 
 def collect(
@@ -167,7 +144,7 @@ def collect(
     shards = list(_shards(examples, shard_size))
     committed = store.committed()
     done = sum(len(shard) for index, shard in shards if index in committed)
-    quarantined = len(store.quarantined())
+    quarantined = _failed_examples(store.quarantined())
     if len(examples) - done > max(shard_size, 4 * batch_size):
         first = next(shard for index, shard in shards if index not in committed)
         announce(_forecast(model, first[:batch_size], request, root, limits, len(examples) - done))
@@ -185,25 +162,40 @@ def collect(
             result = observe_shard(
                 model, shard, request, root=root, batch_size=batch_size, limits=limits
             )
-            writer.commit(index, result.records, result.quarantined, result.log)
+            writer.commit(
+                index, result.records, result.quarantined, result.log, refused=result.refused
+            )
             done += len(shard)
             observed += len(shard)
-            quarantined += len(result.quarantined)
+            quarantined += _failed_examples(result.quarantined)
             progress(
                 CollectProgress(
                     done, len(examples), quarantined, time.monotonic() - started, observed
                 )
             )
-    reasons = Counter(q.reason for q in store.quarantined())
+    failed = {(q.key.example_id, q.reason) for q in store.quarantined()}
+    reasons = Counter(reason for _, reason in failed)
     reasons.update(row.reason for row in rejected)
+    refused = Counter(row.reason for row in store.refused())
     return CollectResult(
         path,
         len(examples),
         quarantined,
         len(rejected),
         interrupted,
-        tuple(reasons.most_common()),
+        _commonest(reasons),
+        _commonest(refused),
     )
+
+
+def _failed_examples(rows: Sequence[Quarantined]) -> int:
+    """Examples with an error row, however many of their conditions failed."""
+    return len({row.key.example_id for row in rows})
+
+
+def _commonest(reasons: Counter[str]) -> tuple[tuple[str, int], ...]:
+    """Most common first; equally common ones by name."""
+    return tuple(sorted(reasons.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _opened(path: Path, manifest: Manifest, dataset: Dataset, *, overwrite: bool) -> RunStore:
@@ -265,9 +257,10 @@ def _forecast(
     seconds = shard.log["seconds"] * share
     size = sum(_stored_bytes(record) for record in shard.records) * share
     free = shutil.disk_usage(root).free
+    under = f" under {len(request.conditions)} conditions" if request.conditions else ""
     line = (
-        f"{total} examples: about {max(1, round(seconds / 60))} min and {size / 1e6:.0f} MB on "
-        f"disk, measured on {len(examples)}"
+        f"{total} examples{under}: about {max(1, round(seconds / 60))} min and "
+        f"{size / 1e6:.0f} MB on disk, measured on {len(examples)}"
     )
     if size > free:
         line += f"; only {free / 1e6:.0f} MB are free"
@@ -278,65 +271,6 @@ def _stored_bytes(record: Record) -> int:
     arrays = sum(array.nbytes for array in record.features.values())
     texts = (record.greedy, *record.samples)
     return arrays + sum(12 * (t.n_tokens or 0) + len(t.text) for t in texts if t is not None)
-
-
-def observe_shard(
-    model: VisionLanguageModel,
-    examples: Sequence[Example],
-    request: Request,
-    *,
-    root: Path,
-    batch_size: int,
-    limits: ImageLimits = ImageLimits(),  # noqa: B008 (frozen)
-) -> ShardResult:
-    """Observes one shard; an example that fails is quarantined alone.
-
-    A pure function of its arguments (timings aside), so that any engine can run it.
-    """
-    started = time.perf_counter()
-    records: list[Record] = []
-    quarantined: list[Quarantined] = []
-    halvings = 0
-    for start in range(0, len(examples), batch_size):
-        readable: list[Example] = []
-        images: list[tuple[Image, ...]] = []
-        for example in examples[start : start + batch_size]:
-            try:
-                images.append(tuple(load_image(ref, root, limits=limits) for ref in example.images))
-                readable.append(example)
-            except ImageError as error:
-                quarantined.append(Quarantined(Key(example.id, CLEAN), str(error)))
-        if readable:
-            halvings += _observe_batch(model, readable, images, request, records, quarantined)
-    order = {example.id: i for i, example in enumerate(examples)}
-    records.sort(key=lambda r: (order[r.example.id], r.condition != CLEAN, r.condition))
-    quarantined.sort(key=lambda q: order[q.key.example_id])
-    log = {"seconds": time.perf_counter() - started, "halvings": halvings}
-    return ShardResult(tuple(records), tuple(quarantined), log)
-
-
-def _observe_batch(
-    model: VisionLanguageModel,
-    examples: Sequence[Example],
-    images: Sequence[tuple[Image, ...]],
-    request: Request,
-    records: list[Record],
-    quarantined: list[Quarantined],
-) -> int:
-    """Appends what the batch shows; halves it on failure down to the one example at fault."""
-    try:
-        records.extend(model.observe(examples, images, request))
-        return 0
-    except ModelError as error:
-        if len(examples) == 1:
-            quarantined.append(Quarantined(Key(examples[0].id, CLEAN), str(error)))
-            return 0
-        out_of_memory = isinstance(error, OutOfMemoryError)
-    middle = len(examples) // 2
-    return int(out_of_memory) + sum(
-        _observe_batch(model, examples[part], images[part], request, records, quarantined)
-        for part in (slice(0, middle), slice(middle, None))
-    )
 
 
 def _shards(examples: Sequence[Example], size: int) -> Iterator[tuple[int, Sequence[Example]]]:
@@ -366,6 +300,7 @@ def _manifest(
             **({"request": _plain(request)} if settings is None else settings),
             "batch_size": batch_size,
             "decode_policy": DECODE_POLICY,
+            **_of_conditions(request),
         },
         versions=package_versions(),
         shard_size=shard_size,
@@ -373,6 +308,7 @@ def _manifest(
             CLEAN,
             *((BLANK,) if request.blank else ()),
             *(asked_condition(name) for name in request.asks),
+            *request.conditions,
         ),
         partial=dataset.partial,
         notes=tuple(notes),
@@ -380,7 +316,15 @@ def _manifest(
 
 
 def _plain(request: Request) -> dict[str, Any]:
-    return {**asdict(request), "layers": list(request.layers), "asks": list(request.asks)}
+    settings = {**asdict(request), "layers": list(request.layers), "asks": list(request.asks)}
+    return {k: v for k, v in settings.items() if not k.startswith("condition")}
+
+
+def _of_conditions(request: Request) -> dict[str, Any]:
+    """Settings that matter under conditions only, whose names the manifest has of its own."""
+    if not request.conditions:
+        return {}
+    return {"condition_samples": request.condition_samples, "longest_side": LONGEST_SIDE}
 
 
 def package_versions() -> dict[str, str]:

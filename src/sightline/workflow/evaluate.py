@@ -23,7 +23,7 @@ import sightline
 from sightline.calibration import CALIBRATORS
 from sightline.core.column import Column, ColumnKind
 from sightline.core.errors import DataError, UsageError
-from sightline.core.features import Feature
+from sightline.core.features import READ_WITH, Feature
 from sightline.core.protocols import Calibrator
 from sightline.core.records import link
 from sightline.core.results import Curve, Evaluation, NotApplicable, Protocol, Skipped
@@ -33,6 +33,7 @@ from sightline.grading import JudgeModel, grade_records, parse_grader
 from sightline.metrics import curves
 from sightline.metrics.intervals import proportion
 from sightline.store.run import RunStore
+from sightline.workflow.conditions import with_own_truth
 from sightline.workflow.fitted import load_all
 from sightline.workflow.heldout import best_simple, heldout_scores
 from sightline.workflow.measure import (
@@ -278,8 +279,10 @@ def read_judged(
         LeakageError: The given split has one image in two parts.
         UsageError: An unknown grader.
     """
+    own = list(store.records(condition=settings.condition, features=arrays))
+    beside = store.records(features=set(arrays) & set(READ_WITH.values()))
     linked = link(
-        list(store.records(features=arrays)),
+        [*own, *(record for record in beside if record.condition != settings.condition)],
         condition=settings.condition,
         other_runs=[list(RunStore.open(other).records(features=())) for other in other_runs],
     )
@@ -365,16 +368,17 @@ def correctness(
             f"{store.path} holds no {settings.grader} correctness; --grader {settings.grader} "
             "requires it. Import labels first, or choose another grader."
         )
-    column, failed = grade_records(records, parse_grader(settings.grader, judge=judge))
+    decided, unknown = with_own_truth(records)
+    column, failed = grade_records(decided, parse_grader(settings.grader, judge=judge))
     if not len(column):
-        reason = failed[0][1] if failed else "there are no answers"
+        reason = failed[0][1] if failed else next(iter(unknown), "there are no answers")
         raise DataError(
             f"None of the {len(records)} answers of {store.path} could be graded ({reason}); "
             "references or recorded correctness are required. Add references, or export with "
             "--to-label and import the labels."
         )
     store.write_column(column, replace=True)
-    counts = Counter(reason for _, reason in failed)
+    counts = Counter(reason for _, reason in failed) + Counter(unknown)
     return column, tuple(Skipped(reason, n) for reason, n in counts.most_common())
 
 

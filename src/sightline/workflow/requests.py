@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import replace
 
 from sightline.core.features import FOLLOW_UPS, LAYERED, Feature
 from sightline.core.protocols import Request, VisionLanguageModel
+from sightline.core.types import NOISE
+from sightline.data.perturbations import PERTURBATIONS
 from sightline.data.prompt_forms import follow_up_names
 from sightline.data.prompts import PromptStyle
 from sightline.estimators import parse_estimator
+from sightline.estimators.equivalence import EQUIVALENT
 
 SAMPLED = frozenset(
     {
@@ -32,6 +35,7 @@ OPTIONS = frozenset(
         Feature.BLANK_LETTER_LOGPROBS,
     }
 )
+STRONGEST_NOISE = f"{NOISE}:{PERTURBATIONS[NOISE].levels[-1]}"
 BLANKED = frozenset(
     {
         Feature.BLANK_ANSWER,
@@ -64,6 +68,7 @@ def request_of(needs: frozenset[Feature], defaults: Request) -> Request:
     """
     return replace(
         defaults,
+        conditions=_conditions(needs, defaults.conditions),
         n_samples=defaults.n_samples if needs & SAMPLED else 0,
         top_k_logprobs=defaults.top_k_logprobs if needs & TOP else 0,
         layers=defaults.layers if needs & LAYERED else (),
@@ -74,6 +79,15 @@ def request_of(needs: frozenset[Feature], defaults: Request) -> Request:
             dict.fromkeys([*defaults.asks, *(f.value for f in Feature if f in needs & FOLLOW_UPS)])
         ),
     )
+
+
+def _conditions(needs: Set[Feature], asked: tuple[str, ...]) -> tuple[str, ...]:
+    """Those asked for, else equivalent ones where any will do; noise on top where it is needed."""
+    found = asked or (EQUIVALENT if Feature.CONDITIONS in needs else ())
+    noised = any(name.startswith(f"{NOISE}:") and "+" not in name for name in found)
+    if Feature.NOISED_LOGPROBS in needs and not noised:
+        found = (*found, STRONGEST_NOISE)
+    return found
 
 
 def answerable(request: Request, model: VisionLanguageModel) -> tuple[Request, str | None]:

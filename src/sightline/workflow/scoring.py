@@ -12,10 +12,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from sightline.core.errors import MissingFeatureError, UnscorableError
-from sightline.core.features import ARRAY_AXES, FOLLOW_UPS, Feature, how_to_observe
+from sightline.core.features import ARRAY_AXES, READ_WITH, Feature, how_to_observe
 from sightline.core.protocols import Estimator, FittedEstimator, LearnedEstimator
 from sightline.core.results import NotApplicable, Skipped
-from sightline.core.types import Record
+from sightline.core.types import CLEAN, Record
 from sightline.estimators import ESTIMATORS, AnyEstimator, parse_estimator, spec_of
 from sightline.store.run import RunStore
 from sightline.workflow.fitted import Fitted
@@ -188,8 +188,7 @@ def needed_arrays(specs: Sequence[str] | None, fitted: Sequence[Fitted] = ()) ->
     """Array features that the named estimators (or all) read; a run's others stay on disk."""
     read = [*_chosen(specs).values(), *(one.saved.estimator for one in fitted)]
     needs = frozenset[Feature]().union(*(e.needs for e in read))
-    of_replies = {Feature.REPLY_LOGPROBS} if needs & FOLLOW_UPS else set[Feature]()
-    return (needs | of_replies) & ARRAY_AXES.keys()
+    return (needs | {READ_WITH[f] for f in needs & READ_WITH.keys()}) & ARRAY_AXES.keys()
 
 
 def affordable(store: RunStore) -> tuple[tuple[str, ...], list[NotApplicable]]:
@@ -203,7 +202,7 @@ def affordable(store: RunStore) -> tuple[tuple[str, ...], list[NotApplicable]]:
     committed = sorted(store.committed())
     if not committed or Feature.HIDDEN not in store.available():
         return names, []
-    first = list(store.records(features={Feature.HIDDEN}, shard=committed[0]))
+    first = list(store.records(condition=CLEAN, features={Feature.HIDDEN}, shard=committed[0]))
     held = sum(r.features[Feature.HIDDEN].nbytes for r in first if r.has(Feature.HIDDEN))
     estimated = held * len(committed)
     if estimated <= MOST_STATES:

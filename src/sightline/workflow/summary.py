@@ -49,6 +49,19 @@ def _shared_images(rows: JudgedRows) -> tuple[str, ...]:
     )
 
 
+def _left_out_views(judged: Sequence[Record]) -> tuple[str, ...]:
+    """How many answers under other conditions are no views of the judged ones, and why."""
+    truths = Counter(c.truth for record in judged for c in record.related.left_out)
+    if not truths:
+        return ()
+    views = sum(len(record.related.views) for record in judged)
+    return (
+        f"Of {views + truths.total():,} answers under perturbations, {truths.total():,} are not "
+        f"compared with the clean ones: under {truths['changed']:,} the right answer is another, "
+        f"under {truths['unknown']:,} it is not known whether it stays.",
+    )
+
+
 def run_summary(store: RunStore, judged: Sequence[Record], rows: JudgedRows) -> RunSummary:
     """What a report says of the run before any score."""
     manifest = store.manifest
@@ -68,7 +81,7 @@ def run_summary(store: RunStore, judged: Sequence[Record], rows: JudgedRows) -> 
         groups=len(np.unique(rows.groups)),
         created=manifest.created,
         decoding=dict(manifest.settings),
-        notes=(*manifest.notes, *_shared_images(rows)),
+        notes=(*manifest.notes, *_shared_images(rows), *_left_out_views(judged)),
         image_root=manifest.image_root,
         versions=dict(manifest.versions),
     )

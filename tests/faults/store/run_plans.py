@@ -76,6 +76,9 @@ def make_record(example: Example, condition: str) -> Record:
         "m": samples,
         "a": 1 + samples,
         "r": tokens,
+        "s": 1 + tokens,
+        "v": 2,
+        "p": 3,
     }
     features = {}
     for feature, axes in ARRAY_AXES.items():
@@ -144,7 +147,7 @@ def assert_same_generation(one: Generation | None, two: Generation | None) -> No
 def assert_same_record(one: Record, two: Record) -> None:
     """Equal to the last bit, dtypes and shapes included."""
     assert one.example == two.example
-    assert one.condition == two.condition
+    assert (one.condition, one.truth) == (two.condition, two.truth)
     assert one.layers == two.layers
     assert_same_generation(one.greedy, two.greedy)
     assert len(one.samples) == len(two.samples)

@@ -16,7 +16,16 @@ from hypothesis import strategies as st
 from run_plans import assert_same_record, compared_bytes, make_manifest
 
 from sightline.core.features import ARRAY_AXES, INTEGER_FEATURES, LAYERED, Feature
-from sightline.core.types import Example, Generation, ImageRef, Key, Quarantined, Record
+from sightline.core.types import (
+    Example,
+    Generation,
+    ImageRef,
+    Key,
+    Quarantined,
+    Record,
+    Refused,
+)
+from sightline.store.listing import describe_run
 from sightline.store.run import RunStore
 
 # The run-time type checker draws from `random` when it looks into a container.
@@ -93,6 +102,9 @@ def records(draw: st.DrawFn, example: Example, condition: str) -> Record:
         "m": len(samples),
         "a": 1 + len(samples),
         "r": draw(st.integers(0, 3)),
+        "s": draw(st.integers(0, 3)),
+        "v": draw(st.integers(0, 3)),
+        "p": draw(st.integers(0, 3)),
     }
     features = {}
     for feature in draw(st.sets(st.sampled_from(sorted(ARRAY_AXES)))):
@@ -102,24 +114,31 @@ def records(draw: st.DrawFn, example: Example, condition: str) -> Record:
         values = ((first + 7919 * np.arange(math.prod(shape))) % 97 / 3 - 16).reshape(shape)
         array = np.asarray(np.abs(values) if kind.startswith("u") else values).astype(kind)
         features[feature] = np.array(array, order="F") if draw(st.booleans()) else array
-    return replace(bare, features=features, layers=layers)
+    truth = draw(st.sampled_from(["same", "changed", "unknown"]))
+    return replace(bare, features=features, layers=layers, truth=truth)
+
+
+Run = tuple[list[Example], list[Record], list[Quarantined], list[Refused], int]
 
 
 @st.composite
-def runs(draw: st.DrawFn) -> tuple[list[Example], list[Record], list[Quarantined], int]:
+def runs(draw: st.DrawFn) -> Run:
     mine = draw(st.lists(examples(), max_size=4, unique_by=lambda e: e.id))
-    rows, quarantined = [], []
+    rows, quarantined, refused = [], [], []
     for example in mine:
         for condition in draw(st.lists(IDS, max_size=2, unique=True)):
-            if draw(st.integers(0, 3)) == 0:
+            kind = draw(st.integers(0, 4))
+            if kind == 0:
                 quarantined.append(Quarantined(Key(example.id, condition), draw(UNICODE)))
+            elif kind == 1:
+                refused.append(Refused(Key(example.id, condition), draw(UNICODE)))
             else:
                 rows.append(draw(records(example, condition)))
-    return mine, rows, quarantined, draw(st.integers(1, 3))
+    return mine, rows, quarantined, refused, draw(st.integers(1, 3))
 
 
-def write(path: Path, run: tuple[list[Example], list[Record], list[Quarantined], int]) -> RunStore:
-    mine, rows, quarantined, size = run
+def write(path: Path, run: Run) -> RunStore:
+    mine, rows, quarantined, refused, size = run
     store = RunStore.create(path, make_manifest(shard_size=size, conditions=()), mine)
     with store.writer() as writer:
         for index in range(store.manifest.n_shards or 0):
@@ -128,16 +147,15 @@ def write(path: Path, run: tuple[list[Example], list[Record], list[Quarantined],
                 index,
                 [r for r in rows if r.example.id in ids],
                 [q for q in quarantined if q.key.example_id in ids],
+                refused=[row for row in refused if row.key.example_id in ids],
             )
     return store
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(run=runs())
-def test_round_trip(
-    folder: Path, run: tuple[list[Example], list[Record], list[Quarantined], int]
-) -> None:
-    mine, rows, quarantined, _ = run
+def test_round_trip(folder: Path, run: Run) -> None:
+    mine, rows, quarantined, refused, _ = run
     for name in ("one", "two"):
         shutil.rmtree(folder / name, ignore_errors=True)
     write(folder / "one", run)
@@ -148,6 +166,13 @@ def test_round_trip(
     for record, other in zip(stored, rows, strict=True):
         assert_same_record(record, other)
     assert store.quarantined() == quarantined
+    assert store.refused() == refused
+    found = describe_run(folder / "one")
+    assert (found.refused, found.changed, found.unknown) == (
+        len(refused),
+        sum(r.truth == "changed" for r in rows),
+        sum(r.truth == "unknown" for r in rows),
+    )
     assert store.available() == {f for r in rows for f in r.features}
     assert store.verify() == []
     assert compared_bytes(write(folder / "two", run).path) == compared_bytes(store.path)
@@ -161,7 +186,7 @@ def test_round_trip(
 )
 def test_a_selection_is_a_part_of_the_whole(
     folder: Path,
-    run: tuple[list[Example], list[Record], list[Quarantined], int],
+    run: Run,
     features: set[Feature],
     layers: set[int],
 ) -> None:

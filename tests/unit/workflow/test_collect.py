@@ -17,7 +17,8 @@ from sightline.data.examples import load_dataset
 from sightline.data.prompts import PromptStyle
 from sightline.models.fake import FakeModel
 from sightline.store.run import RunStore
-from sightline.workflow.collect import collect, observe_shard
+from sightline.workflow.collect import collect
+from sightline.workflow.observing import observe_shard
 from sightline.workflow.requests import answerable, no_letters, request_for
 
 REQUEST = Request(max_new_tokens=4, n_samples=2, layers=(0.5, 1.0), options=True, blank=True)

@@ -1,0 +1,170 @@
+"""Observing one shard: its examples, then their views under every condition asked for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sightline.core.errors import ImageError, ModelError, OutOfMemoryError
+from sightline.core.protocols import Request, VisionLanguageModel
+from sightline.core.types import CLEAN, Example, Key, Quarantined, Record, Refused
+from sightline.data.images import ImageLimits, load_image
+from sightline.data.perturbations import parse_condition, prepared
+from sightline.workflow.conditions import View, views_of
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ShardResult:
+    """What observing one shard gave; ``log`` stays outside the compared bytes."""
+
+    records: tuple[Record, ...]
+    quarantined: tuple[Quarantined, ...]
+    refused: tuple[Refused, ...]
+    log: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What the model is asked at once: an example, or one of its views.
+
+    Attributes:
+        keys: Keys that fail with it, its own first.
+        example: As the model is asked.
+        images: As it sees them.
+        view: The view; None for the example itself.
+    """
+
+    keys: tuple[Key, ...]
+    example: Example
+    images: tuple[Image, ...]
+    view: View | None = None
+
+
+@dataclass(slots=True)
+class _Observer:
+    """Asks a model and keeps what it shows."""
+
+    model: VisionLanguageModel
+    records: list[Record] = field(default_factory=list)
+    quarantined: list[Quarantined] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
+    halvings: int = 0
+
+    def ask(self, questions: Sequence[_Question], request: Request) -> None:
+        """Keeps what a batch shows; halves it on failure down to the question at fault."""
+        try:
+            self.records += self._shown(questions, request)
+            return
+        except ModelError as error:
+            if len(questions) == 1:
+                self.fail(questions[0].keys, str(error))
+                return
+            out_of_memory = isinstance(error, OutOfMemoryError)
+        self.halvings += out_of_memory
+        middle = len(questions) // 2
+        self.ask(questions[:middle], request)
+        self.ask(questions[middle:], request)
+
+    def fail(self, keys: Sequence[Key], reason: str) -> None:
+        """Keeps an error row for each key."""
+        self.quarantined += [Quarantined(key, reason) for key in keys]
+
+    def _shown(self, questions: Sequence[_Question], request: Request) -> list[Record]:
+        examples = [question.example for question in questions]
+        images = [question.images for question in questions]
+        views = [question.view for question in questions if question.view is not None]
+        if not views:
+            return self.model.observe(examples, images, request)
+        given = [view.answer for view in views]
+        shown = self.model.observe(examples, images, request, given=given)
+        return [view.record(record) for view, record in zip(views, shown, strict=True)]
+
+
+def observe_shard(
+    model: VisionLanguageModel,
+    examples: Sequence[Example],
+    request: Request,
+    *,
+    root: Path,
+    batch_size: int,
+    limits: ImageLimits = ImageLimits(),  # noqa: B008 (frozen)
+) -> ShardResult:
+    """Observes one shard; an example, or a view of it, that fails is quarantined alone.
+
+    A pure function of its arguments (timings aside), so that any engine can run it. Pictures are
+    rendered as they are needed: memory holds those of one batch of examples and of one batch of
+    views. With conditions, every picture is first scaled down to the published longest side, the
+    clean one too, so that a view differs from it by its condition alone. Where an example could
+    not be observed, its views are not asked: there is no answer to compare them with.
+    """
+    started = time.perf_counter()
+    rendering = 0.0
+    conditions = [parse_condition(name) for name in request.conditions]
+    clean = replace(request, conditions=(), condition_samples=0)
+    under = replace(clean, n_samples=request.condition_samples, blank=False, asks=())
+    observer = _Observer(model)
+    for batch in _slices(examples, batch_size):
+        questions = _questions(batch, request, root, limits, observer)
+        first = len(observer.records)
+        if questions:
+            observer.ask(questions, clean)
+        own = {r.example.id: r for r in observer.records[first:] if r.condition == CLEAN}
+        pictures = {question.example.id: question.images for question in questions}
+        views: list[View] = []
+        for record in own.values() if conditions else ():
+            found, refused = views_of(record, conditions)
+            views += found
+            observer.refused += refused
+        for some in _slices(views, batch_size):
+            before = time.perf_counter()
+            rendered = [_viewed(view, pictures[view.example.id]) for view in some]
+            rendering += time.perf_counter() - before
+            observer.ask(rendered, under)
+    order = {example.id: i for i, example in enumerate(examples)}
+    observer.records.sort(key=lambda r: (order[r.example.id], r.condition != CLEAN, r.condition))
+    observer.quarantined.sort(key=lambda row: order[row.key.example_id])
+    log = {"seconds": time.perf_counter() - started, "halvings": observer.halvings}
+    if conditions:
+        log["rendering_seconds"] = rendering
+    return ShardResult(
+        tuple(observer.records), tuple(observer.quarantined), tuple(observer.refused), log
+    )
+
+
+def _questions(
+    examples: Sequence[Example],
+    request: Request,
+    root: Path,
+    limits: ImageLimits,
+    observer: _Observer,
+) -> list[_Question]:
+    """The examples whose pictures can be read; the others fail under every condition."""
+    found = []
+    for example in examples:
+        keys = tuple(Key(example.id, name) for name in (CLEAN, *request.conditions))
+        try:
+            images = tuple(load_image(ref, root, limits=limits) for ref in example.images)
+        except ImageError as error:
+            observer.fail(keys, str(error))
+            continue
+        if request.conditions:
+            images = tuple(map(prepared, images))
+        found.append(_Question(keys, example, images))
+    return found
+
+
+def _viewed(view: View, images: Sequence[Image]) -> _Question:
+    return _Question((view.key,), view.asked, view.render(images), view)
+
+
+def _slices(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
