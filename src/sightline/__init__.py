@@ -18,6 +18,7 @@ _EXPORTS = {
     "calibrate": "sightline.api_policies",
     "load_policy": "sightline.api_policies",
     "apply_policy": "sightline.api_policies",
+    "ask": "sightline.api_policies",
     "write_report": "sightline.api",
     "import_file": "sightline.api",
     "import_labels": "sightline.api",
@@ -38,6 +39,7 @@ __all__ = [
     "TrustPolicy",
     "__version__",
     "apply_policy",
+    "ask",
     "calibrate",
     "collect",
     "evaluate",
@@ -50,7 +52,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from sightline.api import collect, evaluate, fit, import_file, import_labels, write_report
-    from sightline.api_policies import apply_policy, calibrate, load_policy
+    from sightline.api_policies import apply_policy, ask, calibrate, load_policy
     from sightline.core.errors import SightlineError
     from sightline.core.results import Evaluation
     from sightline.store.run import RunStore

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sightline.api import observed_judge
 
 if TYPE_CHECKING:
     from sightline.calibration.conformal import Score
     from sightline.calibration.risk_control import Method, Unit
+    from sightline.core.protocols import VisionLanguageModel
     from sightline.estimators.choice import Scores
+    from sightline.workflow.asking import Answer
     from sightline.workflow.evaluate import Settings
     from sightline.workflow.policy import TrustPolicy
     from sightline.workflow.policy.applying import Application
@@ -134,3 +136,41 @@ def apply_policy(
     if output is not None:
         applying.write_decisions(Path(output), result)
     return result
+
+
+def ask(
+    images: str | Path | Sequence[str | Path],
+    question: str,
+    *,
+    model: str | VisionLanguageModel,
+    policy: str | Path | TrustPolicy | None = None,
+    choices: Sequence[str] | None = None,
+    question_type: str | None = None,
+    explain: bool = False,
+    model_options: Mapping[str, Any] | None = None,
+) -> Answer:
+    """Asks a model one question about pictures; says whether to trust the answer.
+
+    Args:
+        images: One file or several, in the order the question refers to them.
+        question: The question, without an instruction how to answer.
+        model: The model, or its name as for `collect`; load it once to ask often.
+        policy: The policy, or its directory; None shows raw scores, which are no probabilities.
+        choices: Option texts for multiple choice.
+        question_type: For a policy whose thresholds go by it.
+        explain: Also observe what moves the answer, at several times the cost.
+        model_options: Passed to `sightline.models.load_model`.
+    """
+    from sightline.models import load_model
+    from sightline.workflow import asking
+
+    loaded = load_model(model, **(model_options or {})) if isinstance(model, str) else model
+    return asking.ask(
+        loaded,
+        [images] if isinstance(images, str | Path) else images,
+        question,
+        policy=load_policy(policy) if isinstance(policy, str | Path) else policy,
+        choices=choices,
+        question_type=question_type,
+        explained=explain,
+    )

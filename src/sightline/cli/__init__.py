@@ -23,6 +23,7 @@ _COMMANDS = {
     "import": ("sightline.cli.importing", "import_command"),
     "evaluate": ("sightline.cli.evaluating", "evaluate_command"),
     "fit": ("sightline.cli.fitting", "fit_command"),
+    "ask": ("sightline.cli.asking", "ask_command"),
     "report": ("sightline.cli.evaluating", "report_command"),
     "study": ("sightline.cli.studies", "study_command"),
     "runs": ("sightline.cli.runs", "runs_group"),
@@ -60,6 +61,7 @@ def cli() -> None:
     import    turn recorded outputs of a model that ran elsewhere into runs
     evaluate  score every answer, calibrate the scores, measure them honestly
     fit       fit an estimator on one run's answers, to score other runs with it
+    ask       ask one question about pictures, and say whether to trust the answer
     report    render the evaluation as one HTML page
     study     repeat a committed study on the embedded models
     """  # noqa: D301 (a backspace, which click reads)

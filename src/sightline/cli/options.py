@@ -50,6 +50,37 @@ def seed_option(purpose: str) -> Callable[[F], F]:
     return option("--seed", default=0, help=purpose)
 
 
+def loading_options(command: F) -> F:
+    """Adds the flags that say how a local model is loaded, read by `loading_settings`."""
+    for decorate in (
+        click.option(
+            "--trust-remote-code", is_flag=True, help="Run code that comes with the model."
+        ),
+        option("--revision", help="Hub revision of the model."),
+        option(
+            "--dtype",
+            default="auto",
+            type=click.Choice(["auto", "bfloat16", "float16", "float32"]),
+            help="auto is the checkpoint's, float32 on a CPU.",
+        ),
+        option("--device", help="cpu, cuda, cuda:1, mps, or auto to spread over devices."),
+    ):
+        command = decorate(command)
+    return command
+
+
+def loading_settings(flags: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of `sightline.models.load_model` that the flags of `loading_options` give."""
+    settings: dict[str, Any] = {"dtype": flags["dtype"]}
+    if flags["device"] is not None:
+        settings["device_map"] = flags["device"]
+    if flags["revision"] is not None:
+        settings["revision"] = flags["revision"]
+    if flags["trust_remote_code"]:
+        settings["trust_remote_code"] = True
+    return settings
+
+
 def judging_options(command: F) -> F:
     """Adds the flags that decide which answers are right and how they are split."""
     for decorate in (

@@ -1,0 +1,193 @@
+"""Asking a model one question about pictures: its answer, and whether to trust it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sightline.core.errors import UsageError
+from sightline.core.features import Feature
+from sightline.core.protocols import Estimator, Request, VisionLanguageModel
+from sightline.core.records import link
+from sightline.core.types import CLEAN, Example, ImageRef, Record
+from sightline.data.images import DECODE_POLICY, hash_image_file, load_image
+from sightline.estimators.choice import ChoiceMaxProbability
+from sightline.estimators.likelihood import Perplexity, SequenceProbability, TokenEntropy
+from sightline.workflow.explaining import Explanation, explain
+from sightline.workflow.policy import Decision, TrustPolicy
+from sightline.workflow.policy.trust import narrowed
+from sightline.workflow.requests import answerable, request_of
+from sightline.workflow.scoring import settled
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+RAW: Mapping[str, Estimator] = {
+    "sequence_probability": SequenceProbability(),
+    "perplexity": Perplexity(),
+    "mean_token_entropy": TokenEntropy(over="mean"),
+    "choice_max_probability": ChoiceMaxProbability(),
+    "option_max_probability": ChoiceMaxProbability(scores="options"),
+}
+"""Scores shown where there is no policy: all that one greedy answer and its options give."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a model answered, and what is known of it.
+
+    Attributes:
+        text: The greedy answer, as the model gave it: untrusted.
+        decision: What the policy says; None without one.
+        scores: Raw uncertainty by estimator, higher = worse, where there is no policy; these are
+            no probabilities of being right.
+        record: Everything that was observed.
+        explanation: What moves the answer; None where it was not asked for.
+    """
+
+    text: str
+    decision: Decision | None
+    scores: Mapping[str, float]
+    record: Record
+    explanation: Explanation | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-serialisable form."""
+        return {
+            "answer": self.text,
+            "confidence": None if self.decision is None else self.decision.confidence,
+            "accepted": None if self.decision is None else self.decision.accepted,
+            "decision": None if self.decision is None else self.decision.to_dict(),
+            "scores": dict(self.scores),
+            "explanation": None if self.explanation is None else self.explanation.to_dict(),
+        }
+
+
+def ask(
+    model: VisionLanguageModel,
+    images: Sequence[str | Path],
+    question: str,
+    *,
+    policy: TrustPolicy | None = None,
+    choices: Sequence[str] | None = None,
+    question_type: str | None = None,
+    explained: bool = False,
+) -> Answer:
+    """Asks a question about pictures and decides about the answer.
+
+    A cascade's later signals are observed only where the earlier ones leave the answer undecided.
+
+    Args:
+        model: The model; with a policy, the one that the policy was fitted on.
+        images: Files, in the order the question refers to them.
+        question: The question, without an instruction how to answer.
+        policy: Decides; None shows raw scores.
+        choices: Option texts for multiple choice.
+        question_type: For a policy whose thresholds or estimators go by it.
+        explained: Also observe what moves the answer: several more passes and answers.
+
+    Raises:
+        UsageError: No picture or question, or the policy is of another model or cannot be asked
+            with.
+        ImageError: A picture cannot be read.
+        ModelError: The model failed.
+    """
+    if not images or not question.strip():
+        raise UsageError(
+            f"{len(images)} pictures and the question {question[:40]!r}; at least one picture and "
+            "a question are required. Write: sightline ask photo.jpg 'What is it?'."
+        )
+    example = _example(images, question, choices, question_type)
+    pictures = tuple(load_image(ref, Path("/")) for ref in example.images)
+    if policy is None:
+        record = _observed(model, example, pictures, _raw_request())
+        decision, scores = None, _raw_scores(record)
+    else:
+        record, decision = _decided(model, example, pictures, policy)
+        scores = {}
+    explanation = None
+    if explained:
+        length = _asked_length(policy)
+        explanation = explain(model, record, pictures, max_new_tokens=length)
+    return Answer(record.answer.text, decision, scores, record, explanation)
+
+
+def _example(
+    images: Sequence[str | Path],
+    question: str,
+    choices: Sequence[str] | None,
+    question_type: str | None,
+) -> Example:
+    refs = []
+    for image in images:
+        path = Path(image).resolve()
+        refs.append(ImageRef(str(path), hash_image_file(path)))
+    parts = [*(ref.sha256 for ref in refs), question, *(choices or ())]
+    name = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return Example(
+        name,
+        question,
+        images=tuple(refs),
+        choices=None if choices is None else tuple(choices),
+        question_type=question_type,
+    )
+
+
+def _decided(
+    model: VisionLanguageModel,
+    example: Example,
+    pictures: tuple[Image, ...],
+    policy: TrustPolicy,
+) -> tuple[Record, Decision]:
+    """Observes stage by stage until the policy has settled the answer."""
+    policy.check_model(model.fingerprint())
+    request = policy.request
+    origin = policy.evidence.origin
+    if request is None or origin is None:
+        raise UsageError(
+            "The policy was fitted on answers that another tool recorded, so how to ask the model "
+            "as it was asked is not known; a policy calibrated on a collected run is required. "
+            "Collect labelled answers of this model and calibrate on them."
+        )
+    if origin.decode_policy != DECODE_POLICY:
+        raise UsageError(
+            f"The policy was fitted on pictures decoded by {origin.decode_policy!r} and this "
+            f"version decodes by {DECODE_POLICY!r}; the same are required. Collect and calibrate "
+            "again."
+        )
+    stage = 0
+    while True:
+        needed = narrowed(request, policy.needs_of(stage))
+        record = _observed(model, example, pictures, needed)
+        (decision,) = policy.decide([record])
+        stage += 1
+        if not decision.pending or stage == len(policy.stages):
+            return record, decision
+
+
+def _observed(
+    model: VisionLanguageModel, example: Example, pictures: tuple[Image, ...], request: Request
+) -> Record:
+    request, _ = answerable(request, model)
+    return link(model.observe([example], [pictures], request), condition=CLEAN)[0]
+
+
+def _raw_request() -> Request:
+    needs = frozenset[Feature]().union(*(estimator.needs for estimator in RAW.values()))
+    return request_of(needs, Request(top_k_logprobs=0))
+
+
+def _raw_scores(record: Record) -> dict[str, float]:
+    return {
+        name: float(settled(estimator.uncertainty([record]))[0])
+        for name, estimator in RAW.items()
+        if not record.missing(estimator.needs)
+    }
+
+
+def _asked_length(policy: TrustPolicy | None) -> int:
+    request = None if policy is None else policy.request
+    return (request or Request()).max_new_tokens
