@@ -1,0 +1,109 @@
+"""The differentiable way from pixels to scores: the same numbers as collected, and gradients."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_models import qwen2_vl
+
+from sightline.audit.attack import LOW_BAND, PixelAttack, attack
+from sightline.core.errors import UsageError
+from sightline.core.features import Feature
+from sightline.core.protocols import Request
+from sightline.core.types import Example, ImageRef
+from sightline.data.examples import load_dataset
+from sightline.models import load_model
+from sightline.models.pixels import PixelScorer
+from sightline.store.images import image_writer
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory):
+    """A multiple-choice question about a drawn scene, and its picture."""
+    folder = tmp_path_factory.mktemp("scenes")
+    dataset = load_dataset("scenes:test", limit=20, store_image=image_writer(folder))
+    example = next(e for e in dataset.examples if e.choices)
+    return example, Image.open(folder / example.images[0].path).convert("RGB")
+
+
+@pytest.fixture(scope="module", params=["vlm", "vlm-small"])
+def model(request):
+    return load_model(f"embedded:{request.param}")
+
+
+def test_the_clean_picture_scores_as_collected(model, asked):
+    example, image = asked
+    for picture in (image, image.resize((70, 70))):  # the processor scales the second
+        (record,) = model.observe([example], [(picture,)], Request(options=True, max_new_tokens=4))
+        scorer = PixelScorer(model, example, picture)
+        assert scorer.clean.shape == (48, 48, 3)
+        assert 0 <= scorer.clean.min() <= scorer.clean.max() <= 1
+        collected = record.features[Feature.OPTION_LOGPROBS]
+        assert scorer.values(scorer.clean[None])[0] == pytest.approx(collected, abs=1e-4)
+        assert scorer.labels(scorer.clean[None])[0] == collected.argmax()
+
+
+def test_pictures_of_a_batch_do_not_see_one_another(model, asked):
+    scorer = PixelScorer(model, *asked)
+    other = 1 - scorer.clean
+    both = scorer.values(np.stack([scorer.clean, other]))
+    assert both[0] == pytest.approx(scorer.values(scorer.clean[None])[0], abs=1e-4)
+    assert both[1] == pytest.approx(scorer.values(other[None])[0], abs=1e-4)
+
+
+def test_answers_of_ones_own_are_scored(model, asked):
+    example, image = asked
+    free = PixelScorer(
+        model, replace(example, choices=None, references=("red",)), image, ["yes", "no"]
+    )
+    assert free.answers == ("yes", "no")
+    assert (free.values(free.clean[None]) < 0).all()
+
+
+def test_an_attack_lowers_the_margin_and_epsilon_zero_does_nothing(model, asked):
+    scorer = PixelScorer(model, *asked)
+    clean = scorer.clean[None]
+    base = int(scorer.labels(clean)[0])
+
+    def loss(pixels):
+        return scorer.margin(pixels, base)
+
+    found = attack(clean, loss, PixelAttack(steps=3, band=LOW_BAND))
+    assert found.loss_after[0] < found.loss_before[0] - 0.1
+    assert found.largest[0] <= 8 / 255 + 1e-12
+    assert 0 <= found.leakage[0] < 0.1
+    scores = scorer.values(found.images)[0]
+    margin = scores[base] - np.delete(scores, base).max()
+    assert margin == pytest.approx(found.loss_after[0], abs=1e-4)
+
+    still = attack(clean, loss, PixelAttack(epsilon=0.0, steps=1))
+    assert np.array_equal(still.images, clean)
+    assert scorer.labels(still.images)[0] == base
+
+
+def test_the_gradient_points_where_the_margin_goes(model, asked):
+    scorer = PixelScorer(model, *asked)
+    pixels = torch.from_numpy(scorer.clean[None]).requires_grad_()
+    margin = scorer.margin(pixels, 0)
+    (slope,) = torch.autograd.grad(margin.sum(), pixels)
+    step = 1e-3 * slope / slope.norm()
+    with torch.no_grad():
+        up, down = scorer.margin(pixels + step, 0), scorer.margin(pixels - step, 0)
+    assert float(up - down) == pytest.approx(2e-3 * float(slope.norm()), rel=0.05)
+
+
+def test_what_has_no_pixels_to_attack_is_refused(asked):
+    example, image = asked
+    with pytest.raises(UsageError, match="FakeModel"):
+        PixelScorer(load_model("fake"), example, image)
+    tiny = qwen2_vl()
+    patches = tiny.observer()
+    two = (*example.images, ImageRef("b.png", "0" * 64))
+    with pytest.raises(UsageError, match="tiles and patches"):
+        PixelScorer(patches, Example("1", "What?", example.images, choices=("a", "b")), image)
+    with pytest.raises(UsageError, match="2 pictures"):
+        PixelScorer(patches, replace(example, images=two), image)
+    with pytest.raises(UsageError, match="0 answers"):
+        PixelScorer(patches, replace(example, choices=None, references=("red",)), image)
