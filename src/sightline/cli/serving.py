@@ -27,6 +27,12 @@ _MB = 1_000_000
     help="Directory written by calibrate; without it scores are raw and no probabilities.",
 )
 @option(
+    "--upstream",
+    metavar="URL",
+    help="Stand before this OpenAI-compatible server (…/v1); --model is its name for the model.",
+)
+@option("--upstream-key-env", metavar="NAME", help="Variable that holds the upstream's key.")
+@option(
     "--on-low-trust",
     default="flag",
     type=click.Choice(["flag", "refuse"]),
@@ -49,6 +55,13 @@ _MB = 1_000_000
 @option("--max-batch", default=16, type=click.IntRange(1), help="Questions observed at once.")
 @option("--batch-window", default=0.01, type=click.FloatRange(0), help="Seconds to fill a batch.")
 @click.option("--strict", is_flag=True, help="Refuse unknown fields instead of dropping them.")
+@click.option(
+    "--fetch-host",
+    "fetch_hosts",
+    multiple=True,
+    metavar="HOST",
+    help="Fetch images from this host (repeatable); without it images come in the request only.",
+)
 @option("--concurrency", default=64, type=click.IntRange(1), help="Requests worked on at once.")
 @option("--queue", default=128, type=click.IntRange(0), help="Requests that wait; then 503.")
 @option("--max-body-mb", default=32, type=click.IntRange(1), help="Body of a request.")
@@ -95,6 +108,8 @@ def serve_command(ctx: click.Context, /, **flags: Any) -> int:
     settings = Settings(
         model=flags["model"],
         policy=None if flags["policy"] is None else Path(flags["policy"]),
+        upstream=flags["upstream"],
+        upstream_key=next(iter(_keys(flags["upstream_key_env"], "--upstream-key-env")), None),
         host=flags["host"],
         port=flags["port"],
         keys=_keys(flags["api_key_env"], "--api-key-env"),
@@ -105,6 +120,7 @@ def serve_command(ctx: click.Context, /, **flags: Any) -> int:
         max_batch=flags["max_batch"],
         window_s=flags["batch_window"],
         strict=flags["strict"],
+        fetch_hosts=flags["fetch_hosts"],
         model_options=_model_options(flags),
         limits=_limits(flags),
     )

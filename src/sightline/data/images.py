@@ -110,24 +110,10 @@ def decode(
         name = name or _shown(str(source))
         source = read_image_bytes(source, limits)
     name = name or "Image"
-    if len(source) > limits.max_bytes:
-        raise _too_many_bytes(name, len(source), limits)
     with warnings.catch_warnings():
         # Pillow warns about sizes and broken metadata; sizes are errors here, the rest is harmless.
         warnings.simplefilter("ignore")
-        try:
-            image = Image.open(io.BytesIO(source), formats=FORMATS)
-        except Image.DecompressionBombError:
-            raise ImageError(
-                f"{name} has far too many pixels; at most {limits.max_pixels} are decoded. "
-                "Scale it down."
-            ) from None
-        except _DECODER_FAILURES:
-            raise ImageError(
-                f"{name} is not a readable image; one of {', '.join(FORMATS)} is required. "
-                "Convert or replace the file."
-            ) from None
-        _check_size(name, image.size, limits)
+        image = _opened(source, limits, name)
         try:
             image.load()
             return to_rgb(_upright(image))
@@ -136,6 +122,37 @@ def decode(
                 f"{name} is damaged or cut short; a complete {image.format} file is required. "
                 "Replace the file."
             ) from None
+
+
+def check_header(data: bytes, limits: ImageLimits, *, name: str) -> None:
+    """Requires what `decode` requires, as far as the header tells; no pixel is decoded.
+
+    Raises:
+        ImageError: Not one of `FORMATS`, or beyond the limits.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        _opened(data, limits, name)
+
+
+def _opened(data: bytes, limits: ImageLimits, name: str) -> Image.Image:
+    """The image with its header read and its size checked."""
+    if len(data) > limits.max_bytes:
+        raise _too_many_bytes(name, len(data), limits)
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError:
+        raise ImageError(
+            f"{name} has far too many pixels; at most {limits.max_pixels} are decoded. "
+            "Scale it down."
+        ) from None
+    except _DECODER_FAILURES:
+        raise ImageError(
+            f"{name} is not a readable image; one of {', '.join(FORMATS)} is required. "
+            "Convert or replace the file."
+        ) from None
+    _check_size(name, image.size, limits)
+    return image
 
 
 def load_image(

@@ -6,8 +6,8 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -49,7 +49,7 @@ class Backend(Protocol):
 
     async def stream(
         self, body: ChatBody, raw: Mapping[str, Any], call: Call
-    ) -> AsyncIterator[dict[str, Any]]:
+    ) -> AsyncGenerator[dict[str, Any], None]:
         """Answers it in chunks; errors before the first chunk are raised here."""
         ...
 
@@ -269,17 +269,20 @@ async def _completed(
     await exchange.answer_json(whole, headers=headers)
 
 
-async def _send_chunks(exchange: _Exchange, chunks: AsyncIterator[dict[str, Any]]) -> None:
+async def _send_chunks(exchange: _Exchange, chunks: AsyncGenerator[dict[str, Any], None]) -> None:
     await exchange.start(200, {"content-type": "text/event-stream; charset=utf-8"})
     end = b"data: [DONE]\n\n"
     try:
-        async for chunk in chunks:
-            for choice in chunk["choices"]:
-                if "trust" in choice:
-                    exchange.server.counters.judged(choice["trust"])
-            data = json.dumps(chunk, ensure_ascii=False, allow_nan=False)
-            event = f"data: {data}\n\n".encode("utf-8", "replace")
-            await exchange.send({"type": "http.response.body", "body": event, "more_body": True})
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                for choice in chunk.get("choices", ()):
+                    if "trust" in choice:
+                        exchange.server.counters.judged(choice["trust"])
+                data = json.dumps(chunk, ensure_ascii=False, allow_nan=False)
+                event = f"data: {data}\n\n".encode("utf-8", "replace")
+                await exchange.send(
+                    {"type": "http.response.body", "body": event, "more_body": True}
+                )
     except RequestError as error:  # the headers are gone: the stream itself says what happened
         end = b"data: " + error.encoded() + b"\n\n"
     await exchange.send({"type": "http.response.body", "body": end})

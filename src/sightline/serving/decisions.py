@@ -22,7 +22,7 @@ from sightline.serving.engine import Seen
 from sightline.serving.errors import RequestError
 from sightline.serving.limits import Limits
 from sightline.serving.questions import Asked, asked_in_decision
-from sightline.serving.trust import Judgement, without_confidence
+from sightline.serving.trust import Trusting, without_confidence
 from sightline.serving.wire import Choice, DecisionsBody, Predicate, Score
 
 
@@ -30,6 +30,7 @@ class Decider(Protocol):
     """What observes questions and judges the answers."""
 
     name: str
+    trusting: Trusting
 
     async def observe(
         self,
@@ -43,12 +44,6 @@ class Decider(Protocol):
 
     def decision_requests(self, *, options: bool) -> tuple[Request, ...]:
         """What to observe."""
-        ...
-
-    def trust(
-        self, record: Record, judgement: Judgement, key: str, warnings: Sequence[str]
-    ) -> dict[str, Any]:
-        """The trust object of an answer."""
         ...
 
 
@@ -105,7 +100,7 @@ async def _answer(
     if chosen is None and judgement.confidence is not None:
         judgement = without_confidence(judgement, "the answer is none of the options")
     warnings = (*asked.warnings, *call.warnings)
-    trust = model.trust(seen.record, judgement, f"{call.request_id}:{index}", warnings)
+    trust = model.trusting.trust(seen.record, judgement, f"{call.request_id}:{index}", warnings)
     trust["answer"] = seen.record.answer.text
     named = {"name": question.name, "trust": trust}
     withheld = call.refuse and judgement.abstain

@@ -17,6 +17,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from sightline.core.errors import ImageError
+from sightline.data.images import check_header, image_extension
 from sightline.serving.decoder import read_shared, write_shared
 from sightline.serving.errors import RequestError
 from sightline.serving.limits import Limits
@@ -71,6 +73,25 @@ def read_data_url(url: str, limits: Limits, param: str) -> bytes:
             param=param,
             code="invalid_base64",
         ) from None
+
+
+def as_data_url(data: bytes) -> str:
+    """An image file as a data URL."""
+    found = image_extension(data)
+    kind = "jpeg" if found == "jpg" else found or "png"
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def require_image(data: bytes, limits: Limits, param: str) -> None:
+    """Requires an image within the limits, by its header alone; no pixel is decoded.
+
+    Raises:
+        RequestError: It is none that is read, or breaks a limit.
+    """
+    try:
+        check_header(data, limits.images, name="The image")
+    except ImageError as error:
+        raise RequestError(str(error), param=param, code="invalid_image") from None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

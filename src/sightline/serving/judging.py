@@ -13,6 +13,9 @@ from sightline.core.features import Feature
 from sightline.core.protocols import Request
 from sightline.core.types import Record
 from sightline.data.images import DECODE_POLICY
+from sightline.data.prompts import PromptStyle
+from sightline.models.openai.settings import PREFIX
+from sightline.serving.proxy import SHOWN, Served
 from sightline.serving.trust import Judgement
 from sightline.workflow.policy.decision import Decision
 from sightline.workflow.policy.saved import POLICY, load_policy
@@ -33,6 +36,8 @@ NOT_SERVED = frozenset(
     }
 )
 """Signals that one request to one model does not show."""
+
+_NAMES = ("name", "model", "served_model")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +126,7 @@ def local_judge(path: Path, fingerprint: Mapping[str, Any]) -> PolicyJudge:
     request = policy.request
     origin = policy.evidence.origin
     if request is None or origin is None:
-        raise UsageError(
-            f"The policy {path} was fitted on answers that another tool recorded; answers of this "
-            "model are required to serve it. Run 'sightline collect' and 'sightline calibrate'."
-        )
+        raise _recorded(path)
     if origin.decode_policy != DECODE_POLICY:
         raise UsageError(
             f"The policy {path} was fitted on pictures decoded as {origin.decode_policy!r}; "
@@ -134,6 +136,55 @@ def local_judge(path: Path, fingerprint: Mapping[str, Any]) -> PolicyJudge:
     stages = range(len(policy.stages))
     requests = tuple(narrowed(request, policy.needs_of(stage)) for stage in stages)
     return PolicyJudge(policy, digest, tuple(dict.fromkeys(requests)))
+
+
+def upstream_judge(path: Path, name: str) -> tuple[PolicyJudge, Served]:
+    """The judge of an endpoint's answers, and what the endpoint is known by.
+
+    Args:
+        path: The policy's directory.
+        name: What the endpoint calls the model.
+
+    Raises:
+        UsageError: The policy was fitted on another model, on recorded answers, or reads signals
+            that endpoints do not show.
+        DataError: There is no policy.
+        CorruptStoreError: It is damaged.
+    """
+    policy, digest = read_policy(path)
+    request, origin = policy.request, policy.evidence.origin
+    if request is None or origin is None:
+        raise _recorded(path)
+    missing = sorted(feature.value for feature in policy.needs - SHOWN)
+    if missing:
+        raise UsageError(
+            f"The policy {path} reads {', '.join(missing)}, which an endpoint does not show; "
+            "token log-probabilities or samples are required there. Calibrate a policy on such "
+            "estimators, or serve the model itself."
+        )
+    said = [value for key, value in origin.model.items() if key in _NAMES]
+    names = frozenset(str(value).removeprefix(PREFIX) for value in said if value)
+    if name not in names:
+        raise UsageError(
+            f"The policy {path} was fitted on {', '.join(sorted(names)) or 'an unnamed model'} and "
+            f"the upstream's model is {name}; the same model is required. Calibrate a policy on "
+            "its answers."
+        )
+    mark = origin.model.get("system_fingerprint")
+    served = Served(
+        name=name,
+        models=names,
+        system_fingerprint=mark if isinstance(mark, str) else None,
+        style=PromptStyle.from_dict(origin.model.get("prompt_style", {})),
+    )
+    return PolicyJudge(policy, digest, (request,)), served
+
+
+def _recorded(path: Path) -> UsageError:
+    return UsageError(
+        f"The policy {path} was fitted on answers that another tool recorded; answers of this "
+        "model are required to serve it. Run 'sightline collect' and 'sightline calibrate'."
+    )
 
 
 def _judgement(decision: Decision) -> Judgement:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 from sightline.core.features import Feature
 from sightline.core.protocols import Request
-from sightline.core.types import Generation, Record
+from sightline.core.types import Record
 from sightline.serving.calls import Call
 from sightline.serving.completions import (
     choice,
@@ -22,14 +22,12 @@ from sightline.serving.completions import (
 from sightline.serving.decisions import decide
 from sightline.serving.engine import Engine, Seen
 from sightline.serving.errors import RequestError
+from sightline.serving.fetching import Fetch
 from sightline.serving.images import Decoders
 from sightline.serving.limits import Limits
 from sightline.serving.questions import Asked, asked_in_chat, example_of
-from sightline.serving.trust import Judge, Judgement, trust_object, without_confidence
+from sightline.serving.trust import Trusting, held_to_limit, without_confidence
 from sightline.serving.wire import ChatBody, DecisionsBody
-
-Fetch = Callable[[Sequence[str], str], Awaitable[list[bytes]]]
-"""From the addresses of images, and the field they came from, to their bytes."""
 
 _UNSUPPORTED = ("stop", "tools", "response_format", "presence_penalty", "frequency_penalty")
 _PLAIN: tuple[Any, ...] = ({"type": "text"}, 0, 0.0, [], None)
@@ -44,10 +42,6 @@ class SpellsTokens(Protocol):
         ...
 
 
-Receipt = Callable[[str, float], str]
-"""Signs (id of the answer, confidence), for feedback."""
-
-
 class LocalModel:
     """Answers with one local model through its engine.
 
@@ -55,11 +49,10 @@ class LocalModel:
         name: What clients call the model.
         model: The model, for showing its tokens only; the engine owns it.
         engine: Observes and judges.
-        judge: The same judge.
         fetch: From image addresses to bytes.
         decoders: From bytes to pixels.
         limits: Limits on requests.
-        receipt: Signs confidences; None where no feedback is kept.
+        trusting: Its judge is the engine's.
     """
 
     def __init__(
@@ -67,17 +60,16 @@ class LocalModel:
         name: str,
         model: object,
         engine: Engine,
-        judge: Judge,
         fetch: Fetch,
         decoders: Decoders,
         limits: Limits,
-        receipt: Receipt | None,
+        trusting: Trusting,
     ) -> None:
         self.name = name
         self._spells = model if isinstance(model, SpellsTokens) else None
-        self._engine, self._judge = engine, judge
+        self._engine, self._judge = engine, trusting.judge
+        self.trusting = trusting
         self._fetch, self._decoders, self._limits = fetch, decoders, limits
-        self._receipt = receipt
 
     async def complete(self, body: ChatBody, raw: Mapping[str, Any], call: Call) -> dict[str, Any]:
         """Answers a chat request.
@@ -93,10 +85,13 @@ class LocalModel:
         seen = await self.observe(asked, options, requests, call)
         warnings = (*asked.warnings, *call.warnings)
         answers = self._sampled(seen) if sampled else [seen] * (body.n or 1)
+        fitted = self._judge.requests[0].max_new_tokens
         made = []
         for index, one in enumerate(answers):
-            judgement = self._held(one, body, requests[0])
-            trust = self.trust(one.record, judgement, f"{call.request_id}:{index}", warnings)
+            judgement = held_to_limit(one.judgement, one.record, requests[0].max_new_tokens, fitted)
+            trust = self.trusting.trust(
+                one.record, judgement, f"{call.request_id}:{index}", warnings
+            )
             shown = self._logprobs(body, one.record)
             made.append(choice(index, one.record.answer, trust, logprobs=shown))
             if call.refuse and judgement.abstain:
@@ -112,12 +107,12 @@ class LocalModel:
 
     async def stream(
         self, body: ChatBody, raw: Mapping[str, Any], call: Call
-    ) -> AsyncIterator[dict[str, Any]]:
+    ) -> AsyncGenerator[dict[str, Any], None]:
         """The same in chunks, which begin when the answer is complete."""
         whole = await self.complete(body, raw, call)
         usage = body.stream_options is not None and bool(body.stream_options.include_usage)
 
-        async def parts() -> AsyncIterator[dict[str, Any]]:
+        async def parts() -> AsyncGenerator[dict[str, Any], None]:
             for chunk in chunks(whole, include_usage=usage):
                 yield chunk
 
@@ -180,27 +175,6 @@ class LocalModel:
         """What to observe for a decision; scores of the options share out what is left over."""
         return tuple(replace(r, options=r.options or options) for r in self._judge.requests)
 
-    def trust(
-        self, record: Record, judgement: Judgement, key: str, warnings: Sequence[str]
-    ) -> dict[str, Any]:
-        """The trust object of an answer.
-
-        Args:
-            record: What was observed.
-            judgement: What is thought of it.
-            key: Names the answer in its receipt.
-            warnings: About the request.
-        """
-        sign = self._receipt
-        confidence = judgement.confidence
-        return trust_object(
-            judgement,
-            record=record,
-            calibrator=self._judge.calibrator,
-            receipt=None if sign is None or confidence is None else sign(key, confidence),
-            warnings=warnings,
-        )
-
     def _check(self, body: ChatBody) -> None:
         for name in _UNSUPPORTED:
             if getattr(body, name) not in _PLAIN:
@@ -255,19 +229,6 @@ class LocalModel:
             found.append(Seen(record, judgement))
         return found
 
-    def _held(self, seen: Seen, body: ChatBody, asked: Request) -> Judgement:
-        """The judgement, without its confidence where another token limit changed what it saw."""
-        fitted = self._judge.requests[0].max_new_tokens
-        if asked.max_new_tokens == fitted or seen.judgement.confidence is None:
-            return seen.judgement
-        within = min(asked.max_new_tokens, fitted)
-        if all(_ended(one, within) for one in (seen.record.answer, *seen.record.samples)):
-            return seen.judgement
-        return without_confidence(
-            seen.judgement,
-            f"cut at {asked.max_new_tokens} tokens where the policy was fitted at {fitted}",
-        )
-
     def _logprobs(self, body: ChatBody, record: Record) -> dict[str, Any] | None:
         shown = token_logprobs(record.answer) if body.logprobs else None
         if shown is None or not body.top_logprobs or self._spells is None:
@@ -277,9 +238,3 @@ class LocalModel:
         ids = record.array(Feature.TOP_TOKEN_IDS)[:, : body.top_logprobs]
         spelled = [self._spells.token_texts(row.tolist()) for row in ids]
         return with_top_logprobs(shown, record, body.top_logprobs, spelled)
-
-
-def _ended(generation: Generation, within: int) -> bool:
-    """Whether a generation ended by itself within so many tokens."""
-    tokens = generation.n_tokens
-    return generation.finish_reason == "stop" and tokens is not None and tokens <= within

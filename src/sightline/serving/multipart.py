@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,8 +9,8 @@ from python_multipart import FormParser
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import Field, File, parse_options_header
 
-from sightline.data.images import image_extension
 from sightline.serving.errors import RequestError
+from sightline.serving.images import as_data_url
 from sightline.serving.limits import Limits
 from sightline.serving.strict_json import loads
 
@@ -80,14 +79,9 @@ def _with_images(request: dict[str, Any], files: list[bytes]) -> dict[str, Any]:
     if not isinstance(messages, list) or not files:
         return request
     parts: list[Mapping[str, Any]] = [
-        {"type": "input_image", "image_url": _data_url(data)} for data in files
+        {"type": "input_image", "image_url": as_data_url(data)} for data in files
     ]
     return {**request, "input": [*messages, {"role": "user", "content": parts}]}
-
-
-def _data_url(data: bytes) -> str:
-    kind = {"jpg": "jpeg", None: "png"}.get(found := image_extension(data), found)
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def _damaged() -> RequestError:

@@ -130,12 +130,18 @@ def _checked(asked: Asked, limits: Limits) -> Asked:
             param=asked.param,
         )
     if len(asked.images) > limits.max_images:
-        raise RequestError(
-            f"{asked.param} hold {len(asked.images)} images; at most {limits.max_images} are "
-            "read. Send fewer.",
-            param=asked.param,
-        )
+        raise too_many_images(limits, asked.param, len(asked.images))
     return asked
+
+
+def too_many_images(limits: Limits, param: str, count: int | None = None) -> RequestError:
+    """The answer to a request with more images than are read."""
+    held = "too many" if count is None else count
+    return RequestError(
+        f"{param} hold {held} images; at most {limits.max_images} are read. Send fewer.",
+        param=param,
+        code="too_many_images",
+    )
 
 
 def _text(message: Message) -> str:

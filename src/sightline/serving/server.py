@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from sightline.core.protocols import VisionLanguageModel
     from sightline.serving.app import Backend, Mode, Server
     from sightline.serving.feedback import FeedbackStore
+    from sightline.serving.proxy import Served
     from sightline.serving.trust import Judge
+
+    _Make = Callable[[FeedbackStore | None], Backend]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +27,10 @@ class Settings:
     """What ``sightline serve`` is told.
 
     Attributes:
-        model: As `sightline.models.loading.load_model` takes it.
+        model: As `sightline.models.loading.load_model` takes it, or the upstream's name for it.
         policy: Directory of a saved policy, or None.
+        upstream: Base URL of an OpenAI-compatible server to stand before, or None.
+        upstream_key: Its bearer key, or None.
         host: Address to listen on.
         port: Port; 0 takes a free one.
         keys: Bearer keys.
@@ -36,12 +41,15 @@ class Settings:
         max_batch: Questions observed at once.
         window_s: Longest wait for a batch to fill.
         strict: Refuse unknown fields instead of dropping them.
+        fetch_hosts: Hosts that images may be fetched from; none switches fetching off.
         model_options: More options for loading the model.
         limits: Limits on requests.
     """
 
     model: str
     policy: Path | None = None
+    upstream: str | None = None
+    upstream_key: str | None = None
     host: str = "127.0.0.1"
     port: int = 8000
     keys: tuple[str, ...] = ()
@@ -52,6 +60,7 @@ class Settings:
     max_batch: int = 16
     window_s: float = 0.01
     strict: bool = False
+    fetch_hosts: tuple[str, ...] = ()
     model_options: Mapping[str, Any] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
 
@@ -110,19 +119,15 @@ def build(settings: Settings) -> Server:
         SightlineError: Something cannot be loaded, or does not go together.
     """
     check(settings)
-    from sightline.models.loading import load_model
     from sightline.serving.app import Server
     from sightline.serving.feedback import FeedbackStore
-    from sightline.serving.judging import local_judge
 
-    model = load_model(settings.model, **settings.model_options)
-    judge = store = None
-    if settings.policy is not None:
-        judge = local_judge(settings.policy, model.fingerprint())
-        if settings.feedback is not None:
-            store = FeedbackStore(settings.feedback, judge.calibrator)
+    make, judge = _upstream(settings) if settings.upstream is not None else _local(settings)
+    store = None
+    if settings.feedback is not None and judge is not None and judge.calibrator is not None:
+        store = FeedbackStore(settings.feedback, judge.calibrator)
     return Server(
-        backend=backend_of(settings, model, judge, store),
+        backend=make(store),
         limits=settings.limits,
         mode=settings.mode,
         keys=settings.keys,
@@ -191,6 +196,62 @@ def listen(host: str, port: int) -> socket.socket:
     return found
 
 
+def _local(settings: Settings) -> tuple[_Make, Judge | None]:
+    from sightline.models.loading import load_model
+    from sightline.serving.judging import local_judge
+
+    model = load_model(settings.model, **settings.model_options)
+    judge = None
+    if settings.policy is not None:
+        judge = local_judge(settings.policy, model.fingerprint())
+    return (lambda store: backend_of(settings, model, judge, store)), judge
+
+
+def _upstream(settings: Settings) -> tuple[_Make, Judge | None]:
+    from sightline.serving.judging import upstream_judge
+    from sightline.serving.proxy import Served
+
+    if settings.policy is None:
+        served = Served(settings.model, frozenset({settings.model}))
+        return (lambda store: proxy_of(settings, served, None, store)), None
+    judge, served = upstream_judge(settings.policy, settings.model)
+    return (lambda store: proxy_of(settings, served, judge, store)), judge
+
+
+def proxy_of(
+    settings: Settings, served: Served, judge: Judge | None, store: FeedbackStore | None
+) -> Backend:
+    """The backend before an upstream server.
+
+    Args:
+        settings: What was asked for; it names the upstream.
+        served: What the upstream's model is known by.
+        judge: Judges its answers; None for raw scores.
+        store: Signs confidences; None where no feedback is kept.
+    """
+    from sightline.models.openai.settings import EndpointSettings
+    from sightline.serving.fetching import Addresses
+    from sightline.serving.proxy import Proxy
+    from sightline.serving.trust import Trusting
+    from sightline.serving.upstream import Connection
+
+    (url,) = EndpointSettings((settings.upstream or "",)).base_urls
+    limits = settings.limits
+    return Proxy(
+        served,
+        Connection(url, settings.upstream_key, limits),
+        Trusting(judge or _raw_scores(settings), None if store is None else store.receipt),
+        Addresses(limits, settings.fetch_hosts),
+        limits,
+    )
+
+
+def _raw_scores(settings: Settings) -> Judge:
+    from sightline.serving.trust import RAW_SCORES, RawScores
+
+    return RawScores(settings.estimators or RAW_SCORES, settings.max_new_tokens)
+
+
 def backend_of(
     settings: Settings,
     model: VisionLanguageModel,
@@ -207,13 +268,13 @@ def backend_of(
     """
     from sightline.serving.decisions import AT_ONCE
     from sightline.serving.engine import Engine
-    from sightline.serving.fetching import DataUrls
+    from sightline.serving.fetching import Addresses
     from sightline.serving.images import Decoders
     from sightline.serving.local import LocalModel
-    from sightline.serving.trust import RAW_SCORES, RawScores
+    from sightline.serving.trust import Trusting
 
     limits = settings.limits
-    judge = judge or RawScores(settings.estimators or RAW_SCORES, settings.max_new_tokens)
+    judge = judge or _raw_scores(settings)
     engine = Engine(
         model,
         judge,
@@ -225,9 +286,8 @@ def backend_of(
         settings.model,
         model,
         engine,
-        judge,
-        DataUrls(limits),
+        Addresses(limits, settings.fetch_hosts),
         Decoders(limits),
         limits,
-        None if store is None else store.receipt,
+        Trusting(judge, None if store is None else store.receipt),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -11,7 +11,7 @@ import numpy as np
 from sightline.core.errors import UnscorableError
 from sightline.core.features import Feature
 from sightline.core.protocols import Estimator, Request
-from sightline.core.types import Record
+from sightline.core.types import Generation, Record
 from sightline.estimators import parse_estimator
 from sightline.workflow.requests import request_for
 
@@ -112,35 +112,45 @@ class RawScores:
         return Judgement(raw_score=raw, signals=signals, warnings=(NOT_PROBABILITIES,))
 
 
-def trust_object(
-    judgement: Judgement,
-    *,
-    record: Record,
-    calibrator: str | None,
-    receipt: str | None,
-    warnings: Sequence[str] = (),
-) -> dict[str, Any]:
-    """The ``trust`` object of a choice.
+Receipt = Callable[[str, float], str]
+"""Signs (id of an answer, its confidence), for feedback."""
 
-    Args:
-        judgement: What the judge says.
-        record: What was observed of the answer.
-        calibrator: What made the confidence.
-        receipt: What a client hands back with the graded outcome; None where there is no
-            confidence to check.
-        warnings: Further warnings about this request.
+
+@dataclass(frozen=True, slots=True)
+class Trusting:
+    """Writes the ``trust`` objects of one judge's answers.
+
+    Attributes:
+        judge: Says what is thought of an answer.
+        receipt: Signs confidences; None where no feedback is kept.
     """
-    return {
-        "confidence": judgement.confidence,
-        "raw_score": judgement.raw_score,
-        "abstain": judgement.abstain,
-        "threshold": judgement.threshold,
-        "signals": dict(judgement.signals),
-        "calibrator": calibrator if judgement.confidence is not None else None,
-        "backend_level": level_of(record),
-        "receipt": receipt,
-        "warnings": [*judgement.warnings, *warnings],
-    }
+
+    judge: Judge
+    receipt: Receipt | None
+
+    def trust(
+        self, record: Record, judgement: Judgement, key: str, warnings: Sequence[str]
+    ) -> dict[str, Any]:
+        """The ``trust`` object of a choice.
+
+        Args:
+            record: What was observed of the answer.
+            judgement: What the judge says of it.
+            key: Names the answer in its receipt.
+            warnings: Further warnings about the request.
+        """
+        sign, confidence = self.receipt, judgement.confidence
+        return {
+            "confidence": confidence,
+            "raw_score": judgement.raw_score,
+            "abstain": judgement.abstain,
+            "threshold": judgement.threshold,
+            "signals": dict(judgement.signals),
+            "calibrator": None if confidence is None else self.judge.calibrator,
+            "backend_level": level_of(record),
+            "receipt": None if sign is None or confidence is None else sign(key, confidence),
+            "warnings": [*judgement.warnings, *warnings],
+        }
 
 
 def without_confidence(judgement: Judgement, reason: str) -> Judgement:
@@ -153,6 +163,31 @@ def without_confidence(judgement: Judgement, reason: str) -> Judgement:
         signals=judgement.signals,
         warnings=(*judgement.warnings, reason),
     )
+
+
+def held_to_limit(judgement: Judgement, record: Record, asked: int, fitted: int) -> Judgement:
+    """The judgement, without its confidence where another token limit changed what was judged.
+
+    Args:
+        judgement: What the judge says.
+        record: What was observed.
+        asked: Tokens that the answer could have.
+        fitted: Tokens that the policy's answers could have.
+    """
+    if asked == fitted or judgement.confidence is None:
+        return judgement
+    within = min(asked, fitted)
+    if all(_ended(one, within) for one in (record.answer, *record.samples)):
+        return judgement
+    return without_confidence(
+        judgement, f"cut at {asked} tokens where the policy was fitted at {fitted}"
+    )
+
+
+def _ended(generation: Generation, within: int) -> bool:
+    """Whether a generation ended by itself within so many tokens."""
+    tokens = generation.n_tokens
+    return generation.finish_reason == "stop" and tokens is not None and tokens <= within
 
 
 def level_of(record: Record) -> str:

@@ -66,6 +66,9 @@ class Message(_Strict):
 
     role: Role
     content: str | list[_ChatPart] | None = None
+    name: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: str | None = None
 
 
 class InputMessage(_Strict):
