@@ -19,12 +19,16 @@ import sightline
 _COMMANDS = {
     "collect": ("sightline.cli.collecting", "collect_command"),
     "classify": ("sightline.cli.classifying", "classify_command"),
+    "rerank": ("sightline.cli.classifying", "rerank_command"),
     "derive": ("sightline.cli.deriving", "derive_command"),
     "import": ("sightline.cli.importing", "import_command"),
     "evaluate": ("sightline.cli.evaluating", "evaluate_command"),
     "fit": ("sightline.cli.fitting", "fit_command"),
+    "calibrate": ("sightline.cli.policies", "calibrate_command"),
+    "apply": ("sightline.cli.policies", "apply_command"),
     "ask": ("sightline.cli.asking", "ask_command"),
     "report": ("sightline.cli.evaluating", "report_command"),
+    "serve": ("sightline.cli.serving", "serve_command"),
     "study": ("sightline.cli.studies", "study_command"),
     "runs": ("sightline.cli.runs", "runs_group"),
     "models": ("sightline.cli.about", "models_group"),
@@ -57,12 +61,16 @@ def cli() -> None:
     \b
     collect   run a model over images and questions once, and store what it shows
     classify  run a zero-shot classifier over labelled pictures once, and store what it shows
+    rerank    let a model choose among a classifier's likeliest classes
     derive    compute signals from the stored answers: vectors, entailment, importance
     import    turn recorded outputs of a model that ran elsewhere into runs
     evaluate  score every answer, calibrate the scores, measure them honestly
     fit       fit an estimator on one run's answers, to score other runs with it
+    calibrate choose a confidence from which answers may be used, with a guarantee
+    apply     decide another run's answers by such a policy, and measure it there
     ask       ask one question about pictures, and say whether to trust the answer
     report    render the evaluation as one HTML page
+    serve     answer over OpenAI's API, every answer with its probability of being right
     study     repeat a committed study on the embedded models
     """  # noqa: D301 (a backspace, which click reads)
 
