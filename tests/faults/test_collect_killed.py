@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,14 @@ COMMAND = [
 ]  # fmt: skip
 
 
-def _collect(data: str, out: Path) -> subprocess.Popen[bytes]:
+CONDITIONS = [
+    "--conditions", "jpeg:3,rotate:30,wording:2,answer_text:1", "--condition-samples", "1",
+]  # fmt: skip
+
+
+def _collect(data: str, out: Path, more: Sequence[str] = ()) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [*COMMAND, "-d", data, "-o", str(out)],
+        [*COMMAND, *more, "-d", data, "-o", str(out)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -32,12 +38,17 @@ def _bytes(run: Path) -> dict[str, bytes]:
 
 
 def _kill_until_done(
-    data: str, out: Path, longest_s: float, kills: int, chance: random.Random
+    data: str,
+    out: Path,
+    longest_s: float,
+    kills: int,
+    chance: random.Random,
+    more: Sequence[str],
 ) -> int:
     """Starts the same command again and again until it is done; returns how often it was killed."""
     killed = 0
     while killed < kills:
-        process = _collect(data, out)
+        process = _collect(data, out, more)
         try:
             process.wait(timeout=chance.uniform(0.0, longest_s))
         except subprocess.TimeoutExpired:
@@ -50,19 +61,19 @@ def _kill_until_done(
         else:
             assert process.returncode == 0, process.stderr.read()
             return killed
-    process = _collect(data, out)
+    process = _collect(data, out, more)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     return killed
 
 
-def _check(tmp_path: Path, n: int, kills: int, seed: int) -> None:
+def _check(tmp_path: Path, n: int, kills: int, seed: int, more: Sequence[str] = ()) -> None:
     """Spreads the kills over as many runs as they last for, and compares each with a whole one."""
     from sightline.store.run import RunStore
 
     data = f"scenes:test?n={n}"
     started = time.monotonic()
-    whole = _collect(data, tmp_path / "whole")
+    whole = _collect(data, tmp_path / "whole", more)
     _, errors = whole.communicate(timeout=120)
     took = time.monotonic() - started
     assert whole.returncode == 0, errors
@@ -71,14 +82,15 @@ def _check(tmp_path: Path, n: int, kills: int, seed: int) -> None:
     killed, runs = 0, 0
     while killed < kills:
         out = tmp_path / f"killed-{runs}"
-        killed += _kill_until_done(data, out, took, kills - killed, chance)
+        killed += _kill_until_done(data, out, took, kills - killed, chance, more)
         runs += 1
         store = RunStore.open(out)
         store.gc()
         assert _bytes(out) == expected
         assert store.verify() == []
         keys = [record.key for record in store.records()]
-        assert len(keys) == len(set(keys)) == 2 * n
+        keys += [row.key for row in store.refused()]
+        assert len(keys) == len(set(keys)) == len(store.manifest.conditions) * n
     assert killed == kills
 
 
@@ -86,9 +98,18 @@ def test_three_kills(tmp_path):
     _check(tmp_path, n=40, kills=3, seed=1)
 
 
+def test_three_kills_under_conditions(tmp_path):
+    _check(tmp_path, n=24, kills=3, seed=2, more=CONDITIONS)
+
+
 @pytest.mark.slow
 def test_fifty_kills(tmp_path):
     _check(tmp_path, n=120, kills=50, seed=0)
+
+
+@pytest.mark.slow
+def test_fifty_kills_under_conditions(tmp_path):
+    _check(tmp_path, n=60, kills=50, seed=3, more=CONDITIONS)
 
 
 def test_two_collects_on_one_run_give_one_error_that_names_the_lock(tmp_path):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from sightline.core.errors import MissingFeatureError, UnscorableError
 from sightline.core.features import Feature
 from sightline.core.records import link
 from sightline.core.types import Example, Generation, Record
@@ -85,3 +86,61 @@ def test_blank_unchanged_compares_canonical_answers():
 
     records = [pair("a dog", "Dog."), pair("dog", "cat")]
     assert BlankUnchanged().uncertainty(records).tolist() == [1.0, 0.0]
+
+
+def noised(seen, levels, answer_start=0):
+    """A clean record linked to what its tokens have under noise, by level."""
+    example = Example("1", "?")
+    clean = Record(
+        example, greedy=Generation("x", logprobs=np.log(seen), answer_start=answer_start)
+    )
+    others = [
+        Record(
+            example,
+            f"noise:{level}",
+            Generation("y"),
+            features={Feature.CLEAN_LOGPROBS: np.log(under)},
+            truth="unknown",
+        )
+        for level, under in levels.items()
+    ]
+    (linked,) = link([clean, *others], condition="clean")
+    return linked
+
+
+def test_the_strongest_noise_stands_for_no_image():
+    one = noised([0.8, 0.5], {10: [0.1, 0.5], 2: [0.7, 0.5], 5: [0.4, 0.5]})
+    assert VisualUncertainty(against="noise").uncertainty([one])[0] == pytest.approx(0.3)
+    values = VisualInformation(against="noise", over="sum").uncertainty([one])
+    assert values[0] == pytest.approx(np.log(0.1 / 0.8))
+
+
+def test_noise_counts_answer_tokens_only():
+    one = noised([0.9, 0.6], {5: [0.1, 0.2]}, answer_start=1)
+    assert VisualUncertainty(against="noise").uncertainty([one])[0] == pytest.approx(0.6)
+
+
+def test_noise_that_says_nothing_of_the_answer_does_not_count():
+    example = Example("1", "?")
+    clean = Record(example, greedy=Generation("x", logprobs=np.log([0.5])))
+    others = [
+        Record(example, "noise:5", Generation("y")),
+        Record(
+            example,
+            "noise:1+jpeg:2",
+            Generation("y"),
+            features={Feature.CLEAN_LOGPROBS: np.log([0.5])},
+        ),
+    ]
+    (linked,) = link([clean, *others], condition="clean")
+    assert not linked.has(Feature.NOISED_LOGPROBS)
+    with pytest.raises(MissingFeatureError, match=r"noised_logprobs.*--conditions"):
+        VisualUncertainty(against="noise").uncertainty([linked])
+
+
+def test_noise_that_read_another_answer_is_refused():
+    with pytest.raises(UnscorableError, match="another answer read under noise") as error:
+        VisualInformation(against="noise").uncertainty(
+            [noised([0.5], {5: [0.5]}), noised([0.5, 0.5], {5: [0.5]})]
+        )
+    assert error.value.rows == (1,)
