@@ -81,6 +81,10 @@ class OutOfMemoryError(ModelError):
     """A batch that did not fit in memory; the caller halves it and tries again."""
 
 
+class EndpointError(SightlineError):
+    """A server of a model that cannot be asked at all; what was collected stays, and goes on."""
+
+
 class ImageError(DataError):
     """An image that cannot be read, or that breaks the limits."""
 

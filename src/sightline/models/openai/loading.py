@@ -1,0 +1,121 @@
+"""Finding out what stands behind the base URLs before the first question is asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sightline.core.errors import EndpointError, SightlineError, UsageError
+from sightline.data.prompts import PromptStyle
+from sightline.models.openai.background import wait_for
+from sightline.models.openai.capabilities import Capabilities, probe
+from sightline.models.openai.model import EndpointModel
+from sightline.models.openai.settings import EndpointSettings
+from sightline.models.openai.transport import FailedTryError, Transport
+
+_HEADERS = ("server", "openai-version", "x-model-revision")
+_LISTED = ("root", "max_model_len", "owned_by")
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What one server says of itself and was seen to do."""
+
+    identity: dict[str, Any]
+    capabilities: Capabilities
+
+
+def load_endpoint(
+    name: str,
+    settings: EndpointSettings,
+    *,
+    style: PromptStyle = PromptStyle(),  # noqa: B008 (frozen)
+    blank_colour: str = "white",
+) -> EndpointModel:
+    """Probes every server and returns the model they serve.
+
+    A server that cannot be reached now is asked later, as long as another one answers.
+
+    Args:
+        name: What the servers call the model.
+        settings: Where they are.
+        style: How examples become text.
+        blank_colour: Colour of the image that stands for "no image".
+
+    Raises:
+        EndpointError: No server can be asked.
+        UsageError: The servers differ, do not have the model, or give no greedy answer.
+        MissingExtraError: The HTTP client is not installed.
+    """
+    found: dict[str, _Found] = {}
+    lost: list[EndpointError] = []
+    for url in settings.base_urls:
+        try:
+            found[url] = wait_for(_examine(name, replace(settings, base_urls=(url,))))
+        except EndpointError as error:
+            lost.append(error)
+    if not found:
+        raise lost[0]
+    first_url, first = next(iter(found.items()))
+    for url, other in found.items():
+        different = _different(first, other)
+        if different:
+            raise UsageError(
+                f"{url} and {first_url} differ in {', '.join(different)}; servers of one run must "
+                "be alike. Leave one out, or start them alike."
+            )
+    return EndpointModel(
+        name,
+        settings,
+        first.capabilities,
+        first.identity,
+        transport=Transport(settings),
+        style=style,
+        blank_colour=blank_colour,
+    )
+
+
+async def _examine(name: str, settings: EndpointSettings) -> _Found:
+    transport = Transport(settings)
+    try:
+        identity = await _identity(transport, name)
+        return _Found(identity, await probe(transport, name))
+    finally:
+        await transport.close()
+
+
+async def _identity(transport: Transport, name: str) -> dict[str, Any]:
+    """The server's headers and version, and its entry for the model, where it shows them."""
+    (server,) = transport.pool.servers
+    identity: dict[str, Any] = {}
+    try:
+        models, headers = await transport.get(server, "models")
+    except (FailedTryError, SightlineError):
+        models, headers = {}, {}
+    says = {key: headers[key] for key in _HEADERS if key in headers}
+    try:
+        version = (await transport.get(server, "/version"))[0].get("version")
+    except (FailedTryError, SightlineError):
+        version = None
+    if isinstance(version, str):
+        says["version"] = version
+    if says:
+        identity["server"] = says
+    listed = models.get("data")
+    entries = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+    names = [str(one.get("id")) for one in entries]
+    if entries and name not in names:
+        raise UsageError(
+            f"{server.url} does not serve {name!r}; it serves {', '.join(names[:5])}"
+            f"{', …' if len(names) > 5 else ''}. Name one of these behind openai:."
+        )
+    for one in entries:
+        if one.get("id") == name:
+            identity |= {key: one[key] for key in _LISTED if isinstance(one.get(key), str | int)}
+    return identity
+
+
+def _different(first: _Found, other: _Found) -> list[str]:
+    left = {**first.identity, **first.capabilities.to_dict()}
+    right = {**other.identity, **other.capabilities.to_dict()}
+    return [key for key in {**left, **right} if left.get(key) != right.get(key)]

@@ -1,0 +1,344 @@
+"""Sending requests: bounded, repeated where that changes nothing, over several servers.
+
+A request is sent again after 429, 500, 502, 503, 504, a timeout or a broken connection. Once a
+byte of the answer has come, only a repeatable request is: greedy, or sampled from a seed that the
+server honours. With several servers, one that lets a repeatable request wait far longer than
+another needs loses it to an idle one; whichever answers first is taken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sightline.core.errors import EndpointError, MissingExtraError, ModelError, SightlineError
+from sightline.core.text import printable
+from sightline.models.openai.servers import Pool, Server, backoff
+from sightline.models.openai.settings import EndpointSettings
+from sightline.models.openai.wire import MalformedReplyError, Reply, read_object, read_reply
+
+if TYPE_CHECKING:
+    import httpx2
+
+T = TypeVar("T")
+
+_AGAIN = frozenset({408, 429, 500, 502, 503, 504})
+_DOWN = frozenset({429, 502, 503, 504})
+_BUSY = frozenset({429, 503})
+_LONGEST_WAIT_S = 60.0
+_SHOWN = 160
+
+
+class FailedTryError(Exception):
+    """One try that gave no reply.
+
+    Attributes:
+        reason: In words.
+        server: Who was asked.
+        begun: Whether bytes of an answer had come.
+        down: Whether it says something of the server rather than of the request.
+        busy: Whether the server said that it has no room now.
+        wait_s: How long it asked to be left alone, or None.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        server: Server,
+        *,
+        begun: bool = False,
+        down: bool = False,
+        busy: bool = False,
+        wait_s: float | None = None,
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.server = server
+        self.begun = begun
+        self.down = down
+        self.busy = busy
+        self.wait_s = wait_s
+
+
+class Transport:
+    """Sends chat completions to the servers of one model."""
+
+    def __init__(self, settings: EndpointSettings) -> None:
+        import_client()
+        self._settings = settings
+        self._key = settings.api_key()
+        self.pool = Pool(settings.base_urls, time.monotonic)
+        self._slots = asyncio.Semaphore(settings.concurrency)
+        self._client: httpx2.AsyncClient | None = None
+
+    async def complete(
+        self, payload: Mapping[str, Any], *, repeatable: bool, attempts: int | None = None
+    ) -> Reply:
+        """Sends a chat completion until it is answered.
+
+        Args:
+            payload: The request.
+            repeatable: Whether sending it twice gives the same answer.
+            attempts: Tries; None = those of the settings.
+
+        Raises:
+            ModelError: The server refuses this request, or fails on it while it answers others.
+            EndpointError: No server answers, or none may be asked.
+        """
+        body = json.dumps(payload, allow_nan=False).encode()
+        limit = self._settings.attempts if attempts is None else attempts
+        failed: list[FailedTryError] = []
+        while len(failed) < limit:
+            try:
+                return await self._answered(body, repeatable, {f.server for f in failed})
+            except FailedTryError as failure:
+                failed.append(failure)
+                if failure.begun and not repeatable:
+                    break
+                if not failure.down and len(failed) < limit:  # else the server is paused
+                    await asyncio.sleep(backoff(len(failed), self._settings.backoff_s))
+        raise await self._given_up(failed)
+
+    async def get(self, server: Server, path: str) -> tuple[dict[str, Any], Mapping[str, str]]:
+        """Reads a JSON object from one server, once; its headers beside it.
+
+        Args:
+            server: Who is asked.
+            path: Behind the base URL; one with a leading slash replaces the base URL's path.
+
+        Raises:
+            FailedTryError: It did not give one.
+        """
+        body, headers = await self._exchange(server, "GET", path, None)
+        try:
+            return read_object(body), headers
+        except MalformedReplyError as error:
+            raise FailedTryError(str(error), server, begun=True) from None
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        if self._client is not None:
+            await self._client.aclose()
+
+    async def _answered(self, body: bytes, repeatable: bool, avoid: set[Server]) -> Reply:
+        async with self._slots:
+            while (server := self.pool.choose(avoid)) is None:
+                await asyncio.sleep(min(self.pool.pause_s(), _LONGEST_WAIT_S))
+            tries = {asyncio.create_task(self._try(server, body))}
+            try:
+                return await self._first(tries, server, body, repeatable)
+            finally:
+                for task in tries:
+                    task.cancel()
+                await asyncio.gather(*tries, return_exceptions=True)
+
+    async def _first(
+        self, tries: set[asyncio.Task[Reply]], server: Server, body: bytes, repeatable: bool
+    ) -> Reply:
+        """The first reply to come; after a while an idle server is asked, too."""
+        patience = self.pool.patience_s(server) if repeatable else None
+        done, _ = await asyncio.wait(tries, timeout=patience)
+        if not done and not self._slots.locked():
+            other = self.pool.choose({server})
+            if other is not None and other is not server:
+                async with self._slots:
+                    tries.add(asyncio.create_task(self._try(other, body)))
+                    return await _first_of(tries)
+        return await _first_of(tries)
+
+    async def _try(self, server: Server, body: bytes) -> Reply:
+        start = time.monotonic()
+        server.started.append(start)
+        answered = False
+        try:
+            raw, _ = await self._exchange(server, "POST", "chat/completions", body)
+            try:
+                reply = read_reply(raw)
+            except MalformedReplyError as error:
+                raise FailedTryError(str(error), server, begun=True) from None
+            answered = True
+            return reply
+        except FailedTryError as failure:
+            if failure.down:
+                server.strike(time.monotonic(), self._settings.backoff_s, failure.wait_s)
+            raise
+        finally:
+            server.finish(start, time.monotonic(), answered=answered)
+
+    async def _exchange(
+        self, server: Server, method: str, path: str, body: bytes | None
+    ) -> tuple[bytes, Mapping[str, str]]:
+        import httpx2
+
+        begun = False
+        try:
+            async with asyncio.timeout(self._settings.timeout_s):
+                request = self._connected().stream(
+                    method, _url(server.url, path), content=body, headers=self._headers(body)
+                )
+                async with request as response:
+                    begun = response.status_code == 200
+                    raw = await self._read(response, server)
+                    if begun:
+                        return raw, response.headers
+        except TimeoutError:
+            limit = f"no whole answer within {self._settings.timeout_s:g} s"
+            raise FailedTryError(limit, server, begun=begun, down=not begun) from None
+        except httpx2.RequestError as error:
+            raise FailedTryError(_broken(error), server, begun=begun, down=not begun) from None
+        raise self._refusal(response, raw, server)
+
+    async def _read(self, response: httpx2.Response, server: Server) -> bytes:
+        limit = self._settings.max_reply_bytes
+        parts, size = [], 0
+        async for part in response.aiter_bytes():
+            parts.append(part)
+            size += len(part)
+            if size > limit:
+                raise ModelError(
+                    f"{server.url} sent a reply of more than {limit} bytes; shorter ones are read. "
+                    "Ask for fewer tokens, samples or log-probabilities."
+                )
+        return b"".join(parts)
+
+    def _refusal(self, response: httpx2.Response, raw: bytes, server: Server) -> Exception:
+        """What a reply without an answer means for the request."""
+        status = response.status_code
+        said = self._said(raw)
+        if status in _AGAIN:
+            return FailedTryError(
+                f"status {status}{said}",
+                server,
+                down=status in _DOWN,
+                busy=status in _BUSY,
+                wait_s=_retry_after(response.headers.get("retry-after")),
+            )
+        if status in (401, 403):
+            return EndpointError(
+                f"{server.url} refuses the key (status {status}){said}; a key that may use this "
+                "model is required. Name the variable that holds it with --api-key-env."
+            )
+        if status == 404 or 300 <= status < 400:
+            return EndpointError(
+                f"{server.url} has no chat completions of this model (status {status}){said}; the "
+                "address up to the version (…/v1) and a model it serves are required. Correct "
+                "--base-url or the name after openai:."
+            )
+        return ModelError(
+            f"{server.url} refuses the request (status {status}){said}; one that it takes is "
+            "required. Leave out what it names."
+        )
+
+    def _said(self, raw: bytes) -> str:
+        """The server's own message, in one printable line, the key blotted out."""
+        try:
+            error = read_object(raw).get("error")
+        except MalformedReplyError:
+            return ""
+        message = error.get("message") if isinstance(error, dict) else error
+        if not isinstance(message, str) or not message.strip():
+            return ""
+        if self._key is not None:
+            message = message.replace(self._key, "***")
+        return f": {printable(' '.join(message.split()))[:_SHOWN]}"
+
+    async def _given_up(self, failed: list[FailedTryError]) -> SightlineError:
+        """Whose fault it was, told by whether a server still answers anything."""
+        last = failed[-1]
+        tries = f"{len(failed)} {'try' if len(failed) == 1 else 'tries'}"
+        if not last.busy:
+            for server in dict.fromkeys([last.server, *self.pool.servers]):
+                try:
+                    await self.get(server, "models")
+                except (FailedTryError, SightlineError):
+                    continue
+                return ModelError(
+                    f"{last.server.url} gave no answer to this request ({last.reason}) in {tries}; "
+                    "one whole reply is required. Look at the server's log."
+                )
+        return EndpointError(
+            f"{', '.join(server.url for server in self.pool.servers)} gave no answer "
+            f"({last.reason}) in {tries}; a server that answers is required. Look at the server, "
+            "then run the same command to go on."
+        )
+
+    def _connected(self) -> httpx2.AsyncClient:
+        if self._client is None:
+            import httpx2
+
+            room = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
+            self._client = httpx2.AsyncClient(
+                timeout=self._settings.timeout_s, limits=room, follow_redirects=False
+            )
+        return self._client
+
+    def _headers(self, body: bytes | None) -> dict[str, str]:
+        headers = {"accept": "application/json"}
+        if body is not None:
+            headers["content-type"] = "application/json"
+        if self._key is not None:
+            headers["authorization"] = f"Bearer {self._key}"
+        return headers
+
+
+def import_client() -> None:
+    """Raises unless the HTTP client is installed.
+
+    Raises:
+        MissingExtraError: It is not.
+    """
+    try:
+        import httpx2  # noqa: F401
+    except ImportError:
+        raise MissingExtraError("httpx2", "remote", "asking an endpoint") from None
+
+
+async def _first_of(tries: set[asyncio.Task[T]]) -> T:
+    """The first result; an exception only where every try has raised one."""
+    pending = set(tries)
+    while True:
+        done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            if task.exception() is None or not pending:
+                return task.result()
+
+
+def _url(base: str, path: str) -> str:
+    if not path.startswith("/"):
+        return f"{base}/{path}"
+    scheme, _, rest = base.partition("://")
+    return f"{scheme}://{rest.partition('/')[0]}{path}"
+
+
+def _retry_after(value: str | None) -> float | None:
+    """Seconds of a Retry-After header, given as a number or a date; None where it is neither."""
+    if value is None:
+        return None
+    try:
+        return min(max(0.0, float(value)), _LONGEST_WAIT_S)
+    except ValueError:
+        pass
+    try:
+        when = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    when = when if when.tzinfo else when.replace(tzinfo=UTC)
+    return min(max(0.0, (when - datetime.now(UTC)).total_seconds()), _LONGEST_WAIT_S)
+
+
+def _broken(error: Exception) -> str:
+    """A connection's failure in words; the library's own can hold addresses and internals."""
+    import httpx2
+
+    if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
+        return "no connection"
+    if isinstance(error, httpx2.TimeoutException):
+        return "the connection timed out"
+    if isinstance(error, httpx2.DecodingError):
+        return "a reply that cannot be unpacked"
+    return "the connection broke"
