@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sightline.store.disk import PendingFile
     from sightline.workflow.classifying.collecting import ClassifyResult
     from sightline.workflow.classifying.evaluating import ClassifierSettings
+    from sightline.workflow.classifying.reranking import RerankResult
     from sightline.workflow.collect import CollectProgress, CollectResult
     from sightline.workflow.derive import DeriveResult
     from sightline.workflow.evaluate import Outcome, Settings
@@ -252,6 +253,73 @@ def classify(
         shard_size=shard_size,
         overwrite=overwrite,
         notes=_model_notes(model),
+        announce=announce,
+        progress=progress,
+        should_stop=should_stop,
+    )
+
+
+def rerank(
+    run: str | Path,
+    model: str,
+    output: str | Path,
+    *,
+    top: int = 3,
+    question: str | None = None,
+    shown: bool = False,
+    limit: int | None = None,
+    samples: int = 0,
+    max_new_tokens: int = 32,
+    layers: Sequence[float | int] = (),
+    seed: int = 0,
+    batch_size: int = 8,
+    shard_size: int = 32,
+    overwrite: bool = False,
+    model_options: Mapping[str, Any] | None = None,
+    announce: Callable[[str], None] = lambda _: None,
+    progress: Callable[[CollectProgress], None] = lambda _: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> RerankResult:
+    """Lets a vision-language model choose among a classifier's likeliest classes.
+
+    Args:
+        run: The classifier's run.
+        model: The model that is asked; as `collect` takes it.
+        output: Receives the model's run, which is evaluated like any other.
+        top: Classes offered.
+        question: What is asked of a picture; "What does the picture show?" if None.
+        shown: Also show a support picture of every class offered.
+        limit: The first pictures only.
+        samples: Sampled answers beside the greedy one.
+        max_new_tokens: Limit on generated tokens per answer.
+        layers: Depths whose hidden states are kept.
+        seed: Run seed.
+        batch_size: Pictures at once.
+        shard_size: Pictures committed at once.
+        overwrite: Remove an existing run first.
+        model_options: Passed to `sightline.models.load_model`.
+        announce: Called with one line on the size of the job.
+        progress: Called after every shard.
+        should_stop: Asked before every shard; True ends it, resumable.
+    """
+    from sightline.models import load_model
+    from sightline.workflow.classifying.reranking import ASKED
+    from sightline.workflow.classifying.reranking import rerank as run_rerank
+
+    return run_rerank(
+        Path(run),
+        load_model(model, **(model_options or {})),
+        Path(output),
+        top=top,
+        question=question or ASKED,
+        shown=shown,
+        limit=limit,
+        request=Request(
+            max_new_tokens=max_new_tokens, n_samples=samples, layers=tuple(layers), seed=seed
+        ),
+        batch_size=batch_size,
+        shard_size=shard_size,
+        overwrite=overwrite,
         announce=announce,
         progress=progress,
         should_stop=should_stop,

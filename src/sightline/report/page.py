@@ -8,7 +8,7 @@ from itertools import zip_longest
 
 from sightline.core.results import AnswerRow, EstimatorResult, Evaluation
 from sightline.core.types import Estimate, choice_letters
-from sightline.report import figures, numbers, tables
+from sightline.report import classifier_tables, figures, numbers, tables
 from sightline.report.numbers import Notes, inert
 from sightline.report.tables import heldout
 from sightline.report.thumbnails import ImageBytes, thumbnail
@@ -87,6 +87,8 @@ def _run(evaluation: Evaluation, key: str, name: str, image_bytes: ImageBytes) -
         raw=tables.raw_figures(evaluation),
         costs=tables.costs(evaluation),
         not_applicable=tables.not_applicable(evaluation),
+        over_draws=classifier_tables.over_draws(evaluation),
+        second_task=classifier_tables.second_task(evaluation),
         reliability=figures.reliability(evaluation, key),
         curves=figures.curves(evaluation, key),
         histograms=figures.histograms(evaluation, key),
@@ -280,6 +282,7 @@ def _protocol(evaluation: Evaluation) -> tuple[Fact, ...]:
         Fact("Created", inert(run.created)),
         Fact("Model", inert(run.model)),
         Fact("Data set", inert(run.dataset)),
+        *classifier_tables.facts(evaluation),
         Fact("Condition", inert(protocol.condition), "the records that were judged"),
         Fact("Decoding", _settings(run.decoding)),
         Fact(

@@ -9,6 +9,7 @@ from sightline.core.results import EstimatorResult, Evaluation, Skipped
 from sightline.core.types import Estimate
 from sightline.metrics import METRICS
 from sightline.report import numbers
+from sightline.report.classifier_tables import source_marks
 from sightline.report.numbers import Notes, inert
 from sightline.report.view import Bar, Cell, Heading, Row, Table
 
@@ -75,6 +76,7 @@ def marks(result: EstimatorResult, evaluation: Evaluation) -> tuple[str, ...]:
         out.append("control")
     if result.name == evaluation.protocol.baseline:
         out.append("best simple baseline")
+    out.extend(source_marks(result.name, evaluation))
     if result.calibration == "base rate":
         out.append("base rate")
     elif result.calibration.startswith("fitted in "):

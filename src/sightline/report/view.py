@@ -265,6 +265,8 @@ class RunView:
     raw: Table
     costs: Table
     not_applicable: Table | None
+    over_draws: Table | None
+    second_task: Table | None
     reliability: FigureGroup
     curves: FigureGroup
     histograms: FigureGroup

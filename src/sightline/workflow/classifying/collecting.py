@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from sightline.core.errors import DataError, ModelError, UsageError
+from sightline.core.protocols import VisionLanguageModel
 from sightline.core.types import Example
 from sightline.data.collected import Rejected, digest_json
 from sightline.data.examples import Dataset
@@ -125,7 +126,11 @@ def classify(
                 remove_run(run)
 
     def embed(
-        part: str, observer: Any, data: Dataset, where: Path, settings: Mapping[str, Any]
+        part: str,
+        observer: VisionLanguageModel,
+        data: Dataset,
+        where: Path,
+        settings: Mapping[str, Any],
     ) -> CollectResult:
         return collect(
             observer,

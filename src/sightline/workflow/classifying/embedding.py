@@ -213,7 +213,12 @@ class ClassObserver:
         }
 
     def observe(
-        self, examples: Sequence[Example], images: Sequence[tuple[Image, ...]], request: Request
+        self,
+        examples: Sequence[Example],
+        images: Sequence[tuple[Image, ...]],
+        request: Request,
+        *,
+        given: Sequence[Sequence[int] | None] | None = None,
     ) -> list[Record]:
         """One record per class."""
         texts = [text for e in examples for text in prompts(self.templates, e.question)]
@@ -260,7 +265,12 @@ class PictureObserver:
         }
 
     def observe(
-        self, examples: Sequence[Example], images: Sequence[tuple[Image, ...]], request: Request
+        self,
+        examples: Sequence[Example],
+        images: Sequence[tuple[Image, ...]],
+        request: Request,
+        *,
+        given: Sequence[Sequence[int] | None] | None = None,
     ) -> list[Record]:
         """One record per picture; its answer is the name of the class with the largest logit."""
         pictures = [mine[0] for mine in images]

@@ -1,0 +1,324 @@
+"""Post-hoc correction: a vision-language model chooses among the classifier's likeliest classes.
+
+The model sees the picture and the first classes with their probabilities, in the prompt form
+``rerank``; what it shows is a run of its own, which every estimator scores like any other.
+
+Source: "Surely Large Multimodal Models (Don't) Excel in Visual Species Recognition?" (2025). The
+wording, the rule by which a reply names a class, and keeping the classifier's class where it names
+none are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sightline.core.column import Column, ColumnKind
+from sightline.core.errors import UsageError
+from sightline.core.features import Feature
+from sightline.core.protocols import Request, VisionLanguageModel
+from sightline.core.text import normalise_answer
+from sightline.core.types import Estimate, Example, ImageRef, Record
+from sightline.data.collected import digest_json
+from sightline.data.examples import Dataset
+from sightline.metrics.intervals import proportion
+from sightline.store.layout import CLASSES, SUPPORT, is_run
+from sightline.store.run import RunStore
+from sightline.workflow.classifying.reading import (
+    Embedded,
+    open_classification,
+    read_embedded,
+    read_texts,
+)
+from sightline.workflow.collect import CollectProgress, CollectResult, collect
+from sightline.zeroshot.outputs import normalised
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+ASKED = "What does the picture show?"
+LABEL = "classifier_label"
+CANDIDATES = "candidates"
+
+
+@dataclass(frozen=True, slots=True)
+class RerankResult:
+    """What became of the classifier's labels.
+
+    Attributes:
+        collected: How the model was observed.
+        before: Share right of the classifier, on the pictures that the model answered.
+        after: Share right after the model's choice.
+        change: After less before, paired by picture.
+        changed: Pictures whose class changed.
+        unnamed: Pictures whose reply names none of the classes offered; they keep the classifier's.
+    """
+
+    collected: CollectResult
+    before: Estimate
+    after: Estimate
+    change: Estimate
+    changed: int
+    unnamed: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reranker:
+    """A model that also hands on the classifier's probability, as a recorded confidence.
+
+    Attributes:
+        model: The model that is asked.
+        confidences: The classifier's largest probability, by example id.
+        source: What the candidates come from.
+    """
+
+    model: VisionLanguageModel
+    confidences: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    source: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+    def fingerprint(self) -> Mapping[str, Any]:
+        """The model's own, and whose candidates it chooses among."""
+        return {**self.model.fingerprint(), "reranks": dict(self.source)}
+
+    def observe(
+        self,
+        examples: Sequence[Example],
+        images: Sequence[tuple[Image, ...]],
+        request: Request,
+        *,
+        given: Sequence[Sequence[int] | None] | None = None,
+    ) -> list[Record]:
+        """The model's records, with the classifier's confidence beside each answer."""
+        return [
+            replace(
+                record,
+                features={
+                    **record.features,
+                    Feature.RECORDED_CONFIDENCE: np.array(self.confidences[record.example.id]),
+                },
+            )
+            for record in self.model.observe(examples, images, request, given=given)
+        ]
+
+
+def rerank(
+    run: Path,
+    model: VisionLanguageModel,
+    path: Path,
+    *,
+    top: int = 3,
+    question: str = ASKED,
+    shown: bool = False,
+    limit: int | None = None,
+    request: Request = Request(),  # noqa: B008 (frozen)
+    batch_size: int = 8,
+    shard_size: int = 32,
+    overwrite: bool = False,
+    announce: Callable[[str], None] = lambda _: None,
+    progress: Callable[[CollectProgress], None] = lambda _: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> RerankResult:
+    """Asks a model to choose among the likeliest classes of every picture; the same call resumes.
+
+    Args:
+        run: The classifier's run.
+        model: The model that is asked.
+        path: Receives the model's run; its correctness is that of the class it chose.
+        top: Classes offered.
+        question: What is asked of the picture.
+        shown: Also show a support picture of every class offered, behind the picture itself.
+        limit: The first pictures only.
+        request: What to observe.
+        batch_size: Pictures at once.
+        shard_size: Pictures committed at once.
+        overwrite: Remove an existing run first.
+        announce: Called with one line on the size of the job.
+        progress: Called after every shard.
+        should_stop: Asked after every shard; True ends it, resumable.
+
+    Raises:
+        UsageError: Fewer than two classes are offered, or pictures are to be shown and there is no
+            support.
+    """
+    store = open_classification(run)
+    texts = read_texts(RunStore.open(run / CLASSES))
+    seen = read_embedded(store, texts)
+    if not 2 <= top <= len(texts.classes):
+        raise UsageError(
+            f"--top-k {top}; 2 to {len(texts.classes)}, the number of classes, are possible. Use 3."
+        )
+    judged = [i for i, label in enumerate(seen.labels) if label >= 0][:limit]
+    if not judged:
+        raise UsageError(
+            f"No picture of {run} has a label among its classes; labelled ones are required, to "
+            "count what changes. Classify labelled pictures."
+        )
+    probabilities = _probabilities(seen, np.array(judged))
+    pictures = _pictures_of_classes(run, seen) if shown else {}
+    examples = [
+        _example(seen.records[row].example, p, seen, top, question, pictures, run)
+        for row, p in zip(judged, probabilities, strict=True)
+    ]
+    right = float(np.mean([e.meta[LABEL] == e.references[0] for e in examples]))
+    source = {"run": store.manifest.run_hash(), "top": top, "question": question, "shown": shown}
+    named = store.manifest.model.get("name", "a classifier")
+    collected = collect(
+        Reranker(
+            model,
+            {e.id: float(p.max()) for e, p in zip(examples, probabilities, strict=True)},
+            source,
+        ),
+        Dataset(
+            f"{store.manifest.dataset.get('name', run.name)}, first {top} classes of {named}",
+            tuple(examples),
+            (),
+            digest_json([[e.id, e.question, [i.sha256 for i in e.images]] for e in examples]),
+            None if limit is None else f"--limit {limit}: the first {len(examples)}",
+        ),
+        path,
+        request=request,
+        batch_size=batch_size,
+        shard_size=shard_size,
+        overwrite=overwrite,
+        notes=(
+            f"The model chooses among the first {top} classes of {named}, which was right on "
+            f"{right:.1%} of these pictures; the recorded confidence is the classifier's.",
+        ),
+        announce=announce,
+        progress=progress,
+        should_stop=should_stop,
+    )
+    return _judged(RunStore.open(path), collected)
+
+
+def chosen_class(reply: str, candidates: Sequence[str]) -> str | None:
+    """The class that a reply names, or None where it names none or several.
+
+    It counts as named where the reply is its name, or holds all words of its name and of no other
+    candidate's, or where only its name holds all words of the reply.
+
+    Example:
+        >>> chosen_class("3", ["digit 3", "digit 8"]), chosen_class("a cat", ["cat", "dog"])
+        ('digit 3', 'cat')
+        >>> chosen_class("cat or dog", ["cat", "dog"]) is None
+        True
+    """
+    said = normalise_answer(reply)
+    exact = [c for c in candidates if normalise_answer(c) == said]
+    if exact:
+        return exact[0]
+    words = set(said.split())
+    parts = {c: set(normalise_answer(c).split()) for c in candidates}
+    for matching in (
+        [c for c, mine in parts.items() if mine and mine <= words],
+        [c for c, mine in parts.items() if words and words <= mine],
+    ):
+        if len(matching) == 1:
+            return matching[0]
+    return None
+
+
+def _probabilities(seen: Embedded, rows: np.ndarray) -> np.ndarray:
+    """Probability of each class, float64 (n, c)."""
+    image = normalised(seen.image[rows], np.float64)
+    logits = image @ seen.texts.vectors.T.astype(np.float64) * seen.texts.logit_scale
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(odds / odds.sum(axis=1, keepdims=True))
+
+
+def _example(
+    example: Example,
+    probabilities: np.ndarray,
+    seen: Embedded,
+    top: int,
+    question: str,
+    pictures: Mapping[str, ImageRef],
+    run: Path,
+) -> Example:
+    first = np.argsort(-probabilities, kind="stable")[:top]
+    names = [seen.texts.classes[i] for i in first]
+    offered = ", ".join(
+        f"{name} {round(100 * float(probabilities[i]))}%"
+        for name, i in zip(names, first, strict=True)
+    )
+    lines = [question]
+    images = [_absolute(example.images[0], run)]
+    if pictures:
+        images += [pictures[name] for name in names]
+        lines.append(f"The first picture is asked about. The others show: {', '.join(names)}.")
+    lines.append(f"A classifier suggests: {offered}.")
+    return replace(
+        example,
+        question="\n".join(lines),
+        images=tuple(images),
+        meta={**example.meta, LABEL: names[0], CANDIDATES: "\n".join(names)},
+    )
+
+
+def _absolute(ref: ImageRef, run: Path) -> ImageRef:
+    path = Path(ref.path)
+    return ref if path.is_absolute() else replace(ref, path=str((run / path).resolve()))
+
+
+def _pictures_of_classes(run: Path, seen: Embedded) -> dict[str, ImageRef]:
+    """The first support picture of every class."""
+    if not is_run(run / SUPPORT):
+        raise UsageError(
+            f"{run} has no support pictures to show; labelled ones are required. Make it with "
+            "'sightline classify … --support DATA', or leave --examples out."
+        )
+    found: dict[str, ImageRef] = {}
+    for example in RunStore.open(run / SUPPORT).examples():
+        found.setdefault(example.references[0], _absolute(example.images[0], run))
+    return found
+
+
+def _judged(store: RunStore, collected: CollectResult) -> RerankResult:
+    """Stores which of the chosen classes are right, and counts what changed."""
+    records = [r for r in store.records(features=()) if r.condition == "clean" and r.greedy]
+    before, after, changed, unnamed = [], [], 0, 0
+    for record in records:
+        meta, right = record.example.meta, record.example.references[0]
+        first = str(meta[LABEL])
+        named = chosen_class(record.answer.text, str(meta[CANDIDATES]).split("\n"))
+        unnamed += named is None
+        changed += named is not None and named != first
+        before.append(float(first == right))
+        after.append(float((named or first) == right))
+    store.write_column(
+        Column(
+            name="recorded",
+            kind=ColumnKind.CORRECT,
+            keys=tuple(r.key for r in records),
+            values=np.array(after),
+            spec={"name": "recorded", "of": "the class chosen among the classifier's first"},
+        ),
+        replace=True,
+    )
+    groups = np.unique([r.example.group for r in records], return_inverse=True)[1]
+    return RerankResult(
+        collected,
+        proportion(np.array(before), groups),
+        proportion(np.array(after), groups),
+        _change(np.array(before), np.array(after)),
+        changed,
+        unnamed,
+    )
+
+
+def _change(before: np.ndarray, after: np.ndarray) -> Estimate:
+    """Mean difference with the normal interval of its standard error."""
+    n = len(before)
+    if not n:
+        return Estimate(None, reason="no picture was answered")
+    difference = after - before
+    value = float(difference.mean())
+    if n < 2:
+        return Estimate(value, n=n)
+    around = 1.96 * float(difference.std(ddof=1)) / n**0.5
+    return Estimate(value, value - around, value + around, n=n)
