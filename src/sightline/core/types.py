@@ -317,6 +317,8 @@ class Record:
 
     def missing(self, needs: frozenset[Feature]) -> tuple[Feature, ...]:
         """The needed features this record lacks, in the order of the enum."""
+        if all(map(self.has, needs)):
+            return ()
         return tuple(f for f in Feature if f in needs and not self.has(f))
 
     def array(self, feature: Feature) -> np.ndarray:

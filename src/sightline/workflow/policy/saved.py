@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from sightline.calibration.fitted import load_calibration
 from sightline.core.errors import CorruptStoreError, DataError, DiskError, SightlineError
@@ -108,18 +108,24 @@ def load_policy(path: str | Path) -> TrustPolicy:
             f"{folder / POLICY} has format version {version!r}; {FORMAT_VERSION} is required. "
             "Calibrate again with this version of Sightline."
         )
+    try:
+        return _read(folder, document)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _damaged(folder, "its parts do not fit together") from error
+    except CorruptStoreError:
+        raise
+    except SightlineError as error:
+        raise DataError(f"Policy {folder}: {error}") from error
+
+
+def _read(folder: Path, document: Mapping[str, Any]) -> TrustPolicy:
     for name, digest in document["files"].items():
         if _digest(folder, name) != digest:
             raise _damaged(folder, f"{name} does not match its checksum")
-    try:
-        stages = tuple(_read_stage(folder, stage) for stage in document["stages"])
-        evidence = _EVIDENCE.validate_python(document["evidence"])
-        sets = None if document["sets"] is None else read_option_sets(document["sets"])
-        return TrustPolicy(stages, evidence, sets)
-    except (KeyError, TypeError, ValueError, ValidationError) as error:
-        raise _damaged(folder, "its parts do not fit together") from error
-    except SightlineError as error:
-        raise DataError(f"Policy {folder}: {error}") from error
+    stages = tuple(_read_stage(folder, stage) for stage in document["stages"])
+    evidence = _EVIDENCE.validate_python(document["evidence"])
+    sets = None if document["sets"] is None else read_option_sets(document["sets"])
+    return TrustPolicy(stages, evidence, sets)
 
 
 def _write_estimator(

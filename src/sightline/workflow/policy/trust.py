@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from sightline.core.errors import UnscorableError, UsageError
+from sightline.core.errors import DataError, UnscorableError, UsageError
 from sightline.core.features import ARRAY_AXES, FOLLOW_UPS, Feature
 from sightline.core.protocols import Calibration, Cost, Estimator, Request
 from sightline.core.types import Record
@@ -97,6 +97,14 @@ class TrustPolicy:
     stages: tuple[Stage, ...]
     evidence: Evidence
     sets: OptionSets | None = None
+
+    def __post_init__(self) -> None:
+        passing = [stage.undecided is not None for stage in self.stages]
+        if not passing or passing[-1] or not all(passing[:-1]):
+            raise DataError(
+                f"A policy of {len(passing)} stages of which {sum(passing)} leave answers to the "
+                "next; every stage but the last does, and there is at least one. Calibrate again."
+            )
 
     @property
     def needs(self) -> frozenset[Feature]:
