@@ -85,7 +85,10 @@ def test_the_target_counts_settings_and_rivals():
     gains = [Estimate(0.25, 0.2, 0.3), Estimate(0.3, 0.2, 0.4), Estimate(0.1, 0.0, 0.2)]
     shots = table(
         "shots-clip-scenes",
-        [(f"{n}: trustvlm_aux", gain) for n, gain in zip((1, 2, 4), gains, strict=True)],
+        [
+            *((f"{n}: trustvlm_aux", gain) for n, gain in zip((1, 2, 4), gains, strict=True)),
+            ("1: trustvlm_aux_rescored", gains[2]),
+        ],
         "AURC lower than msp's by",
     )
     every = table(
@@ -101,5 +104,6 @@ def test_the_target_counts_settings_and_rivals():
     )
     rows = targets_table([shots, every]).rows
     assert rows[0][1:] == ("2 of 3 settings", "reached")
-    assert rows[1][2] == "reached: lower than 2 of 2"
-    assert rows[2][1:] == ("50.0; best rival logistic_aux 45.0", "not reached: lower than 0 of 1")
+    assert rows[1][1:] == ("0 of 1 settings", "not reached")
+    assert rows[2][2] == "reached: lower than 2 of 2"
+    assert rows[3][1:] == ("50.0; best rival logistic_aux 45.0", "not reached: lower than 0 of 1")

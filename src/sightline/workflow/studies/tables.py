@@ -107,7 +107,7 @@ def write_study(folder: Path, name: str, title: str, tables: Sequence[StudyTable
         "sightline_version": sightline.__version__,
         "tables": [table.to_dict() for table in tables],
     }
-    text = json.dumps(document, indent=1, allow_nan=False) + "\n"
+    text = json.dumps(document, allow_nan=False) + "\n"
     (folder / f"{name}.json").write_text(text, encoding="utf-8")
     page = folder / f"{name}.md"
     page.write_text(markdown(title, tables), encoding="utf-8")
