@@ -11,11 +11,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
-from sightline.audit.resampled import Clusters
+from sightline.audit.resampled import Clusters, Ratio
 from sightline.core.errors import DataError
 from sightline.core.results import Skipped
 from sightline.core.types import Estimate
-from sightline.metrics.ranked import ratio
 
 NO_TRUTH = "no pair has a known right answer"
 TRUTH_CHANGES = "the right answer changes under the perturbation"
@@ -275,10 +274,8 @@ def instability(pairs: Pairs, clusters: Clusters) -> Instability:
         won=clusters.share(images, after, graded & ~before, undefined="no clean answer is wrong"),
         accuracy_before=clusters.share(images, before, graded, undefined=NO_TRUTH),
         accuracy_after=clusters.share(images, after, graded, undefined=NO_TRUTH),
-        accuracy_change=clusters.estimate(
-            images,
-            np.stack([after * 1.0 - before, graded * 1.0]),
-            lambda sums: ratio(sums[:, 0], sums[:, 1]),
+        accuracy_change=clusters.ratio(
+            Ratio(images, after * 1.0 - before, graded * 1.0),
             n=int(graded.sum()),
             undefined=NO_TRUTH,
             bounds=(-1.0, 1.0),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt
@@ -26,6 +27,20 @@ _BLOCK = 128
 
 Statistic = Callable[[Float[np.ndarray, "b s"]], Float[np.ndarray, " b"]]
 """From sums, one row per resample, to the figure; NaN where it is not defined."""
+
+
+class Ratio(NamedTuple):
+    """A sum over rows divided by another.
+
+    Attributes:
+        images: Image of each row.
+        over: Summed above the line.
+        under: Summed below it.
+    """
+
+    images: Int[np.ndarray, " n"]
+    over: Float[np.ndarray, " n"]
+    under: Float[np.ndarray, " n"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -133,8 +148,8 @@ class Clusters:
         """
         counted = np.ones(len(hits), dtype=bool) if among is None else among
         n = int(counted.sum())
-        rows = np.stack([hits & counted, counted]).astype(np.float64)
-        found = self.estimate(images, rows, _quotient, n=n, undefined=undefined, bounds=(0.0, 1.0))
+        rows = Ratio(images, (hits & counted) * 1.0, counted * 1.0)
+        found = self.ratio(rows, n=n, undefined=undefined, bounds=(0.0, 1.0))
         if found.value is None or found.low is not None:
             return found
         return proportion(hits[counted].astype(np.float64), images[counted], level=self.level)
@@ -148,8 +163,49 @@ class Clusters:
         """Mean over rows, in the unit of the values."""
         counted = np.ones(len(values), dtype=bool) if among is None else among
         n = int(counted.sum())
-        rows = np.stack([np.where(counted, values, 0.0), counted.astype(np.float64)])
-        return self.estimate(images, rows, _quotient, n=n)
+        return self.ratio(Ratio(images, np.where(counted, values, 0.0), counted * 1.0), n=n)
+
+    def ratio(
+        self,
+        rows: Ratio,
+        *,
+        n: int,
+        undefined: str = NO_ROWS,
+        bounds: tuple[float, float] = (-np.inf, np.inf),
+    ) -> Estimate:
+        """A ratio of two sums, with its interval.
+
+        Raises:
+            DataError: As `estimate`.
+        """
+        both = np.stack([rows.over, rows.under])
+        return self.estimate(rows.images, both, _quotient, n=n, undefined=undefined, bounds=bounds)
+
+    def difference(self, first: Ratio, second: Ratio, *, undefined: str = NO_ROWS) -> Estimate:
+        """First ratio less the second, on the same resamples: paired where images are shared.
+
+        Returns:
+            ``n`` is the rows of both that count below the line.
+
+        Raises:
+            DataError: As `estimate`.
+        """
+        none = np.zeros
+        rows = np.stack(
+            [
+                np.concatenate([first.over, none(len(second.over))]),
+                np.concatenate([first.under, none(len(second.under))]),
+                np.concatenate([none(len(first.over)), second.over]),
+                np.concatenate([none(len(first.under)), second.under]),
+            ]
+        )
+        return self.estimate(
+            np.concatenate([first.images, second.images]),
+            rows,
+            lambda sums: ratio(sums[:, 0], sums[:, 1]) - ratio(sums[:, 2], sums[:, 3]),
+            n=int(np.count_nonzero(first.under) + np.count_nonzero(second.under)),
+            undefined=undefined,
+        )
 
     def correlation(
         self, images: Int[np.ndarray, " n"], x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]
