@@ -16,6 +16,7 @@ from sightline.core.results import EstimatorResult, Evaluation
 from sightline.core.types import Estimate
 from sightline.data.examples import load_dataset
 from sightline.estimators import ESTIMATORS, parse_estimator
+from sightline.estimators.equivalence import EQUIVALENT
 from sightline.estimators.likelihood import SequenceProbability
 from sightline.metrics.intervals import WITHIN_TYPE
 from sightline.models import load_model
@@ -53,9 +54,10 @@ SIGNALS = {
     "+ hidden": "sequence_probability+linear_probe+relative_mahalanobis",
     "+ text (HARMONY)": "sequence_probability+harmony",
     "+ blank image": "sequence_probability+visual_information",
+    "+ perturbations": "sequence_probability+vl_uncertainty+noise_visual_information",
     ALL: (
         "sequence_probability+discrete_semantic_entropy+sgpu+linear_probe+relative_mahalanobis"
-        "+harmony+visual_information"
+        "+harmony+visual_information+vl_uncertainty+noise_visual_information"
     ),
 }
 """Stacks of the table of signals: members by what they add to the probability of the answer."""
@@ -235,6 +237,8 @@ def _collect(path: Path, model: str, split: str, n: int, size: StudySize) -> Non
             options=True,
             blank=True,
             asks=("p_true", "self_check", "confidence_word", "top_guesses"),
+            conditions=(*EQUIVALENT, "blur:2", "noise:2"),  # a blur of its own for questions that
+            # have one wording only
         ),
         batch_size=32,
         shard_size=256,
