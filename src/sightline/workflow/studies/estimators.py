@@ -237,8 +237,8 @@ def _collect(path: Path, model: str, split: str, n: int, size: StudySize) -> Non
             options=True,
             blank=True,
             asks=("p_true", "self_check", "confidence_word", "top_guesses"),
-            conditions=(*EQUIVALENT, "blur:2", "noise:2"),  # a blur of its own for questions that
-            # have one wording only
+            # a blur alone, for questions that have no other wording
+            conditions=(*EQUIVALENT, "blur:2", "noise:2"),
         ),
         batch_size=32,
         shard_size=256,
