@@ -121,6 +121,7 @@ class Decoders:
         self._idle: list[_Decoder] = []
         self._known: OrderedDict[str, Image] = OrderedDict()
         self._pixels = 0
+        self._coming: dict[str, asyncio.Future[Image]] = {}
 
     async def images(self, files: Sequence[bytes], param: str) -> tuple[Image, ...]:
         """Decodes the images of one request; equal bytes give the same object while cached.
@@ -153,6 +154,19 @@ class Decoders:
         if key in self._known:
             self._known.move_to_end(key)
             return self._known[key]
+        if key not in self._coming:
+            task = asyncio.ensure_future(self._decoded(key, data, param))
+            self._coming[key] = task
+            task.add_done_callback(lambda done: self._arrived(key, done))
+        # Others may wait for the same image when this client leaves.
+        return await asyncio.shield(self._coming[key])
+
+    def _arrived(self, key: str, done: asyncio.Future[Image]) -> None:
+        del self._coming[key]
+        if not done.cancelled():
+            done.exception()  # whoever waits has it; nobody may be left
+
+    async def _decoded(self, key: str, data: bytes, param: str) -> Image:
         async with self._free:
             decoder = self._idle.pop() if self._idle else await self._start()
             whole = False

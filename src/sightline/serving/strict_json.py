@@ -99,9 +99,10 @@ def _finite(digits: str) -> float:
 
 
 def _integer(digits: str) -> int:
-    if len(digits) > _MAX_DIGITS:
+    count = len(digits.removeprefix("-"))
+    if count > _MAX_DIGITS:
         _refuse(
-            f"The body holds an integer of {len(digits)} digits; at most {_MAX_DIGITS} are read. "
+            f"The body holds an integer of {count} digits; at most {_MAX_DIGITS} are read. "
             "Correct it."
         )
     return int(digits)
