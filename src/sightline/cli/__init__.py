@@ -31,6 +31,7 @@ _COMMANDS = {
     "serve": ("sightline.cli.serving", "serve_command"),
     "study": ("sightline.cli.studies", "study_command"),
     "runs": ("sightline.cli.runs", "runs_group"),
+    "perturbations": ("sightline.cli.perturbing", "perturbations_command"),
     "models": ("sightline.cli.about", "models_group"),
     "doctor": ("sightline.cli.about", "doctor_command"),
 }
