@@ -10,6 +10,7 @@ Axes: ``p`` drift values of a control.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -20,6 +21,7 @@ from sightline.core.errors import DataError, UndefinedMetricError
 from sightline.core.types import Estimate
 from sightline.metrics.ranked import ratio
 
+_BLOCK = 1024
 TOO_FEW_ITEMS = "fewer than 2 items with both a drift and a control"
 
 
@@ -151,6 +153,35 @@ class ControlDrift:
 
     items: Int[np.ndarray, " p"]
     values: Float[np.ndarray, " p"]
+
+
+def control_drift(
+    states: Float[np.ndarray, "n d"],
+    items: Int[np.ndarray, " n"],
+    rows: Int[np.ndarray, " p"],
+    partners: Int[np.ndarray, " p"],
+    *,
+    measure: Literal["cosine", "l2"] = "cosine",
+) -> ControlDrift:
+    """Drift between rows and their partners, with memory for a block of pairs at a time.
+
+    Args:
+        states: Clean representations of all rows.
+        items: Item of each row.
+        rows: Row numbers, as `sightline.audit.controls` draws them.
+        partners: Row numbers of the partners.
+        measure: ``cosine`` as `cosine_drift`, ``l2`` as `l2_drift`; the same numbers to the bit.
+
+    Raises:
+        DataError: As these.
+    """
+    points = _unit(states) if measure == "cosine" else _finite(states)
+    squares = np.empty(len(rows))
+    for start in range(0, len(rows), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        squares[part] = np.sum((points[rows[part]] - points[partners[part]]) ** 2, axis=-1)
+    values = np.minimum(squares / 2, 2.0) if measure == "cosine" else np.sqrt(squares)
+    return ControlDrift(items[rows], values)
 
 
 def summarise_drift(

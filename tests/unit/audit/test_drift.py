@@ -6,6 +6,7 @@ import pytest
 from sightline.audit.controls import other_items
 from sightline.audit.drift import (
     ControlDrift,
+    control_drift,
     cosine_drift,
     l2_drift,
     linear_cka,
@@ -87,6 +88,18 @@ def test_cka_without_variation_or_rows_is_undefined():
         linear_cka(x[:1], x[:1])
     with pytest.raises(UndefinedMetricError, match="at least 4"):
         linear_cka(x[:3], x[:3], debiased=True)
+
+
+@pytest.mark.parametrize("measure", ["cosine", "l2"])
+def test_a_control_is_the_drift_between_partners_to_the_bit(measure):
+    states = np.random.default_rng(7).normal(size=(70, 9)).astype(np.float16)
+    items = np.arange(70) + 100
+    keys = np.array([f"{i:02d}" for i in range(70)])
+    drawn = other_items(keys, items, k=25)  # more pairs than fit into one block
+    found = control_drift(states, items, drawn.rows, drawn.partners, measure=measure)
+    drift = cosine_drift if measure == "cosine" else l2_drift
+    assert np.array_equal(found.values, drift(states[drawn.rows], states[drawn.partners]))
+    assert np.array_equal(found.items, items[drawn.rows])
 
 
 def summary_input(seed=6, items=30, shift=0.4):
@@ -188,7 +201,7 @@ def test_unrelated_rows_lie_at_a_hundred_per_cent(clusters_of):
     keys = np.array([f"{i:02d}" for i in items])
     drawn = other_items(keys, items, k=10, seed=1)
     again = other_items(keys, items, k=4, seed=2)
-    control = ControlDrift(drawn.rows, cosine_drift(states[drawn.rows], states[drawn.partners]))
+    control = control_drift(states, items, drawn.rows, drawn.partners)
     moved = cosine_drift(states[again.rows], states[again.partners])
     found = summarise_drift(again.rows, again.rows, moved, control, clusters_of(items))
     assert found.percent.low < 100 < found.percent.high
