@@ -23,6 +23,7 @@ from sightline.serving.guard import App, Guard, Receive, Scope, Send
 from sightline.serving.limits import Limits
 from sightline.serving.multipart import read_multipart
 from sightline.serving.openapi import description
+from sightline.serving.page import page
 from sightline.serving.strict_json import loads
 from sightline.serving.wire import (
     ChatBody,
@@ -123,6 +124,7 @@ def create_app(server: Server) -> App:
         ("GET", "/health"): _health,
         ("GET", "/metrics"): _metrics,
         ("GET", "/openapi.json"): _openapi,
+        ("GET", "/"): _page,
     }
     paths = frozenset(path for _, path in routes)
 
@@ -358,6 +360,11 @@ async def _metrics(exchange: _Exchange) -> None:
 
 async def _openapi(exchange: _Exchange) -> None:
     await exchange.answer_json(description(exchange.server.limits))
+
+
+async def _page(exchange: _Exchange) -> None:
+    found = page()
+    await exchange.answer(found.html, "text/html; charset=utf-8", headers=found.headers)
 
 
 async def _object(exchange: _Exchange, data: bytes) -> dict[str, Any]:

@@ -88,6 +88,7 @@ def description(limits: Limits) -> dict[str, Any]:
             "/health": {"get": _get("Whether the server can answer.")},
             "/metrics": {"get": _get("Counters for Prometheus.", kind="text/plain", secured=True)},
             "/openapi.json": {"get": _get("This description.")},
+            "/": {"get": _get("A page to ask questions on.", kind="text/html")},
         },
         "components": {
             "schemas": schemas,

@@ -1,0 +1,222 @@
+"use strict";
+const $ = (id) => document.getElementById(id);
+const SVG = "http://www.w3.org/2000/svg";
+const SIDE = 320, LEFT = 44, TOP = 12, SIZE = 250;
+let picture = null, policy = null, receipt = null;
+
+const show = (id, visible) => $(id).classList.toggle("hidden", !visible);
+const percent = (value) => (100 * value).toFixed(1) + " %";
+const say = (text) => { $("status").textContent = text; };
+
+function headers() {
+  const key = $("key").value.trim();
+  const found = { "content-type": "application/json" };
+  if (key) found.authorization = "Bearer " + key;
+  return found;
+}
+
+async function call(path, body) {
+  const options = body === undefined ? { headers: headers() }
+    : { method: "POST", headers: headers(), body: JSON.stringify(body) };
+  const answer = await fetch(path, options);
+  let document = null;
+  try { document = await answer.json(); } catch (error) { document = null; }
+  if (answer.status === 401) { show("keyed", true); $("key").focus(); }
+  if (!answer.ok) {
+    throw new Error(document && document.error ? document.error.message
+      : "The server answered with status " + answer.status + ".");
+  }
+  return document;
+}
+
+function draw(name, attributes, parent, text) {
+  const made = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  if (text !== undefined) made.textContent = text;
+  parent.append(made);
+  return made;
+}
+
+const x = (value) => LEFT + SIZE * value;
+const y = (value) => TOP + SIZE * (1 - value);
+
+function line(parent, kind, x1, y1, x2, y2) {
+  return draw("line", { class: kind, x1, y1, x2, y2 }, parent);
+}
+
+function diagram(confidence, threshold) {
+  const holder = $("diagram");
+  holder.replaceChildren();
+  const label = "Reliability diagram: confidence stated against share right" +
+    (confidence === null ? "" : "; this answer at " + percent(confidence));
+  const root = draw("svg", { viewBox: "0 0 " + SIDE + " " + (SIDE - 12), role: "img",
+    "aria-label": label }, holder);
+  for (let step = 0; step <= 4; step++) {
+    const at = step / 4;
+    line(root, "grid", x(at), y(0), x(at), y(1));
+    line(root, "grid", x(0), y(at), x(1), y(at));
+    draw("text", { x: x(at), y: y(0) + 16, "text-anchor": "middle" }, root, at);
+    draw("text", { x: LEFT - 6, y: y(at) + 4, "text-anchor": "end" }, root, at);
+  }
+  draw("text", { x: x(0.5), y: y(0) + 34, "text-anchor": "middle" }, root, "confidence stated");
+  draw("text", { x: 12, y: y(0.5), "text-anchor": "middle",
+    transform: "rotate(-90 12 " + y(0.5) + ")" }, root, "share right");
+  line(root, "ideal", x(0), y(0), x(1), y(1));
+  for (const bin of policy.reliability) {
+    if (!bin.n || bin.confidence === null || bin.accuracy === null) continue;
+    if (bin.accuracy_low !== null) {
+      line(root, "bar", x(bin.confidence), y(bin.accuracy_low), x(bin.confidence),
+        y(bin.accuracy_high));
+    }
+    const dot = draw("circle", { class: "bin", cx: x(bin.confidence), cy: y(bin.accuracy), r: 4 },
+      root);
+    draw("title", {}, dot, percent(bin.accuracy) + " right of " + bin.n);
+  }
+  if (threshold !== null) line(root, "threshold", x(threshold), y(0), x(threshold), y(1));
+  if (confidence !== null) {
+    line(root, "here", x(confidence), y(0), x(confidence), y(1));
+    draw("text", { x: Math.min(Math.max(x(confidence), 70), SIDE - 40), y: TOP - 2,
+      "text-anchor": "middle" }, root, "this answer");
+  }
+}
+
+function placeOf(confidence) {
+  if (confidence === null) return "";
+  const bin = policy.reliability.find((one) => one.n && confidence > one.low
+    && confidence <= one.high);
+  if (!bin || bin.accuracy === null) return "No labelled answer had a confidence near this one.";
+  return "Of " + bin.n + " labelled answers with a confidence like this one, " +
+    percent(bin.accuracy) + " were right" + (bin.accuracy_low === null ? "." :
+    " (" + percent(bin.accuracy_low) + " to " + percent(bin.accuracy_high) + ").");
+}
+
+function showPolicy(model) {
+  policy = model.policy;
+  $("model").textContent = "Model " + model.id + (policy ? "" :
+    ". No policy: scores are raw uncertainties, not probabilities.");
+  show("policy", policy !== null);
+  if (policy === null) return;
+  const goal = policy.risk !== null ? "at most " + percent(policy.risk) + " wrong"
+    : percent(policy.coverage) + " of all answers";
+  $("promise").textContent = (policy.certified ? "Accepted answers: " + goal +
+    ", certified with confidence " + percent(1 - policy.delta) + " on "
+    : "Nothing could be certified on ") + policy.labelled + " labelled answers. Estimator: " +
+    policy.estimators.join(", ") + ".";
+  diagram(null, policy.thresholds.all === undefined ? null : policy.thresholds.all);
+}
+
+function showAnswer(choice) {
+  const trust = choice.trust, message = choice.message;
+  const withheld = message.content === null;
+  $("answer").textContent = withheld ? message.refusal : message.content || "(nothing)";
+  const verdict = $("verdict");
+  verdict.className = "verdict";
+  verdict.textContent = "";
+  if (trust.abstain !== null) {
+    verdict.classList.add(trust.abstain ? "abstained" : "accepted");
+    verdict.textContent = trust.abstain ? "✗ Do not rely on it." : "✓ Accepted.";
+  }
+  $("confidence").textContent = trust.confidence === null ? "No probability."
+    : "Right with probability " + percent(trust.confidence) +
+      (trust.threshold === null ? "" : "; " + percent(trust.threshold) + " is required.");
+  $("reason").textContent = trust.warnings.join(" · ");
+  const rows = Object.entries(trust.signals).map(([name, value]) => {
+    const row = document.createElement("tr");
+    const head = document.createElement("th");
+    head.scope = "row";
+    head.textContent = name.replaceAll("_", " ");
+    const cell = document.createElement("td");
+    cell.className = "number";
+    cell.textContent = value.toPrecision(4);
+    row.append(head, cell);
+    return row;
+  });
+  $("signals").replaceChildren(...rows, ...weakTokens(choice));
+  receipt = trust.receipt;
+  show("grading", receipt !== null);
+  $("graded").textContent = "";
+  if (policy !== null) {
+    diagram(trust.confidence, trust.threshold);
+    $("place").textContent = placeOf(trust.confidence);
+  }
+  show("result", true);
+  $("result").focus();
+}
+
+function weakTokens(choice) {
+  const tokens = choice.logprobs ? choice.logprobs.content : [];
+  if (!tokens.length) return [];
+  const weakest = tokens.reduce((a, b) => (b.logprob < a.logprob ? b : a));
+  const row = document.createElement("tr");
+  const head = document.createElement("th");
+  head.scope = "row";
+  head.textContent = "weakest token";
+  const cell = document.createElement("td");
+  cell.className = "number";
+  cell.textContent = JSON.stringify(weakest.token) + " " + percent(Math.exp(weakest.logprob));
+  row.append(head, cell);
+  return [row];
+}
+
+function choose(file) {
+  if (!file) return;
+  const reader = new FileReader();
+  reader.onload = () => {
+    picture = reader.result;
+    $("preview").src = picture;
+    show("preview", true);
+  };
+  reader.readAsDataURL(file);
+}
+
+async function ask() {
+  const content = [{ type: "text", text: $("question").value }];
+  if (picture !== null) content.unshift({ type: "image_url", image_url: { url: picture } });
+  const body = { messages: [{ role: "user", content }], logprobs: true };
+  const choices = $("choices").value.split(";").map((one) => one.trim()).filter(Boolean);
+  if (choices.length > 1) body.trust = { choices };
+  $("ask").disabled = true;
+  say("Asking…");
+  try {
+    const answer = await call("/v1/chat/completions", body);
+    if (policy === null) await start();
+    say("");
+    showAnswer(answer.choices[0]);
+  } catch (error) {
+    show("result", false);
+    say(error.message);
+  }
+  $("ask").disabled = false;
+}
+
+async function grade(correct) {
+  try {
+    const kept = await call("/v1/feedback", { receipt, correct });
+    $("graded").textContent = "Kept. " + kept.calibration.reading;
+  } catch (error) {
+    $("graded").textContent = error.message;
+  }
+}
+
+async function start() {
+  try {
+    showPolicy((await call("/v1/models")).data[0]);
+  } catch (error) {
+    $("model").textContent = error.message;
+  }
+}
+
+$("form").addEventListener("submit", (event) => { event.preventDefault(); ask(); });
+$("file").addEventListener("change", () => choose($("file").files[0]));
+$("key").addEventListener("change", start);
+$("right").addEventListener("click", () => grade(true));
+$("wrong").addEventListener("click", () => grade(false));
+document.addEventListener("paste", (event) => choose(event.clipboardData.files[0]));
+for (const kind of ["dragover", "dragleave", "drop"]) {
+  $("drop").addEventListener(kind, (event) => {
+    event.preventDefault();
+    $("drop").classList.toggle("over", kind === "dragover");
+    if (kind === "drop") choose(event.dataTransfer.files[0]);
+  });
+}
+if (location.protocol.startsWith("http")) start();

@@ -1,0 +1,172 @@
+"""The page in a real browser: quiet, offline, locked, usable by keyboard and on a phone."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chromium import Browser, Tab
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit" / "serving"))
+
+from judges import HalfJudge
+from running import Running, data_url, picture, running
+
+from sightline.core.protocols import Request
+from sightline.models.fake import FakeModel
+from sightline.serving.feedback import FeedbackStore
+
+pytestmark = pytest.mark.browser
+
+
+def opened(browser: Browser, server: Running, width: int = 390) -> Tab:
+    tab = browser.tab(width=width)
+    tab.call("Page.navigate", url=f"http://127.0.0.1:{server.port}/")
+    browser.wait_for("Page.loadEventFired", tab)
+    wait(tab, "document.getElementById('model').textContent.startsWith('Model')")
+    return tab
+
+
+def wait(tab: Tab, holds: str) -> None:
+    deadline = time.monotonic() + 30
+    while not tab.evaluate(f"Boolean({holds})") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert tab.evaluate(f"Boolean({holds})"), tab.evaluate("document.body.innerText")
+
+
+def text(tab: Tab, name: str) -> str:
+    return str(tab.evaluate(f"document.getElementById('{name}').textContent"))
+
+
+def press(tab: Tab, key: str, code: int, letters: str = "") -> None:
+    common = {"key": key, "code": key, "windowsVirtualKeyCode": code}
+    tab.call("Input.dispatchKeyEvent", type="keyDown", text=letters, **common)
+    tab.call("Input.dispatchKeyEvent", type="keyUp", **common)
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_asking_by_keyboard(browser: Browser, tmp_path: Path, width: int) -> None:
+    store = FeedbackStore(tmp_path, "half@sha256:0")
+    with running(judge=HalfJudge(), feedback=store, has_policy=True) as server:
+        tab = opened(browser, server, width)
+        url = data_url(picture("green", size=(200, 150)))
+        drop = f"""(() => {{
+            const bytes = Uint8Array.from(atob({json.dumps(url.partition(",")[2])}),
+              (c) => c.charCodeAt(0));
+            const files = new DataTransfer();
+            files.items.add(new File([bytes], 'x.png', {{ type: 'image/png' }}));
+            document.getElementById('drop').dispatchEvent(
+              new DragEvent('drop', {{ dataTransfer: files, bubbles: true, cancelable: true }}));
+        }})()"""
+        tab.evaluate(drop)
+        wait(tab, "document.getElementById('preview').naturalWidth === 200")
+        press(tab, "Tab", 9)
+        press(tab, "Tab", 9)
+        assert tab.evaluate("document.activeElement.id") == "question"
+        tab.call("Input.insertText", text="What is it?")
+        press(tab, "Enter", 13, "\r")
+        wait(tab, "!document.getElementById('result').classList.contains('hidden')")
+        assert text(tab, "answer")
+        assert "Right with probability" in text(tab, "confidence")
+        assert text(tab, "verdict") in ("✓ Accepted.", "✗ Do not rely on it.")
+        assert "sequence probability" in text(tab, "signals")
+        assert "weakest token" in text(tab, "signals")
+        assert tab.evaluate("document.querySelectorAll('#diagram .bin').length") == 5
+        assert tab.evaluate("document.querySelectorAll('#diagram .here').length") == 1
+        assert "labelled answers with a confidence like this one" in text(tab, "place")
+        assert "this answer at" in tab.evaluate(
+            "document.querySelector('#diagram svg').getAttribute('aria-label')"
+        )
+        assert tab.evaluate("document.activeElement.id") == "result"
+        press(tab, "Tab", 9)
+        assert tab.evaluate("document.activeElement.id") == "right"
+        press(tab, "Enter", 13, "\r")
+        wait(tab, "document.getElementById('graded').textContent.startsWith('Kept.')")
+        assert store.kept == 1
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        assert tab.complaints == []
+        own = f"http://127.0.0.1:{server.port}/"
+        assert all(request.startswith((own, "data:")) for request in tab.requests)
+
+
+def without_policy(browser: Browser, use: Callable[[Tab], None], model: Any = None) -> None:
+    with running(model) as server:
+        use(opened(browser, server))
+
+
+def asked(tab: Tab) -> None:
+    tab.evaluate("document.getElementById('question').value = 'What is it?'")
+    tab.evaluate("document.getElementById('ask').click()")
+    wait(tab, "!document.getElementById('result').classList.contains('hidden')")
+
+
+def test_without_a_policy_it_says_so(browser: Browser) -> None:
+    def use(tab: Tab) -> None:
+        assert "not probabilities" in text(tab, "model")
+        asked(tab)
+        assert text(tab, "confidence") == "No probability."
+        assert "they are not probabilities" in text(tab, "reason")
+
+    without_policy(browser, use)
+
+
+def test_a_hostile_answer_stays_text(browser: Browser) -> None:
+    evil = "</script><img src=x onerror=alert(1)><b>{{7*7}}</b> " + "W" * 5000
+
+    class Evil(FakeModel):
+        def observe(self, examples: Any, images: Any, request: Request) -> Any:
+            records = super().observe(examples, images, request)
+            object.__setattr__(records[0].greedy, "text", evil)
+            return records
+
+    def use(tab: Tab) -> None:
+        asked(tab)
+        assert text(tab, "answer") == evil
+        assert tab.evaluate("document.querySelectorAll('#answer *').length") == 0
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+        assert tab.complaints == []
+
+    without_policy(browser, use, Evil())
+
+
+def test_errors_are_shown_in_words(browser: Browser) -> None:
+    def use(tab: Tab) -> None:
+        tab.evaluate("choose(new File(['<svg/>'], 'x.png', { type: 'image/png' }))")
+        wait(tab, "picture !== null")
+        tab.evaluate("document.getElementById('question').value = 'What?'")
+        tab.evaluate("document.getElementById('ask').click()")
+        wait(tab, "document.getElementById('status').textContent.includes('not a readable image')")
+
+    without_policy(browser, use)
+
+
+def test_a_key_is_asked_for(browser: Browser) -> None:
+    with running(keys=("k",)) as server:
+        tab = browser.tab(width=390)
+        tab.call("Page.navigate", url=f"http://127.0.0.1:{server.port}/")
+        wait(
+            tab,
+            "document.getElementById('keyed') && !document.getElementById('keyed')"
+            ".classList.contains('hidden')",
+        )
+        tab.evaluate("document.getElementById('key').value = 'k'")
+        asked(tab)
+        assert text(tab, "answer")
+
+
+def test_nothing_else_may_run() -> None:
+    with running() as server:
+        status, body, headers = server.call("/")
+        assert status == 200
+        policy = headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'")
+        assert "unsafe" not in policy
+        assert headers["x-frame-options"] == "DENY"
+        assert b"http" not in body.replace(b"http://www.w3.org/2000/svg", b"").replace(
+            b'startsWith("http")', b""
+        )
