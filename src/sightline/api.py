@@ -71,7 +71,8 @@ def collect(
     """Observes a model on a dataset and stores everything it shows; the same call resumes.
 
     Args:
-        model: A directory or hub name that transformers loads, ``embedded:NAME`` or ``fake``.
+        model: A directory or hub name that transformers loads, ``embedded:NAME``, ``openai:NAME``
+            (with ``endpoint`` among the model_options) or ``fake``.
         data: A dataset file, folder or name; see `sightline.data.examples.load_dataset`.
         output: The run directory.
         images: Folder that relative image paths start from; the dataset's own folder if None.
@@ -115,7 +116,7 @@ def collect(
     from sightline.store.images import image_writer
     from sightline.store.layout import is_run, require_free
     from sightline.workflow.collect import collect as run_collect
-    from sightline.workflow.requests import answerable, no_letters, request_for
+    from sightline.workflow.requests import answerable, no_letters, request_for, unobservable
 
     named = bool(str(conditions).strip()) if isinstance(conditions, str) else bool(conditions)
     names = [condition.name for condition in read_conditions(conditions)] if named else []
@@ -154,6 +155,9 @@ def collect(
     request, unasked = answerable(request, loaded)
     if unasked is not None:
         announce(unasked)
+    unseen = unobservable(request, loaded)
+    if unseen is not None:
+        announce(unseen)
     return run_collect(
         loaded,
         dataset,
@@ -430,7 +434,7 @@ def evaluate(
             settings or Settings(),
             other_runs=[Path(other) for other in other_runs],
             given_split=given_split,
-            judge=None if judge is None else _judge(judge),
+            judge=None if judge is None else observed_judge(judge),
             progress=progress,
         )
     _write_outcome(outcome, Path(run))
@@ -471,7 +475,7 @@ def fit(
         settings or Settings(),
         all_rows=all_rows,
         given_split=given_split,
-        judge=None if judge is None else _judge(judge),
+        judge=None if judge is None else observed_judge(judge),
     )
 
 
@@ -497,7 +501,8 @@ def _write_outcome(outcome: Outcome, run: Path) -> None:
         write_file(path, fill)
 
 
-def _judge(model: str) -> JudgeModel:
+def observed_judge(model: str) -> JudgeModel:
+    """The model behind the grader ``judge``: a directory, hub name or embedded model."""
     from sightline.data.prompts import PromptStyle
     from sightline.grading import ObservedJudge
     from sightline.models import load_model

@@ -9,8 +9,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sightline.cli.display import size
-from sightline.cli.options import option, shared_options, show_config
+from sightline.cli.options import (
+    endpoint_options,
+    endpoint_settings,
+    option,
+    shared_options,
+    show_config,
+)
 from sightline.core.errors import GateFailedError
+from sightline.core.text import printable
 
 if TYPE_CHECKING:
     from sightline.workflow.gates import SplitFigures
@@ -109,6 +116,7 @@ def _show_types(figures: SplitFigures) -> None:
 
 @click.command("doctor")
 @option("--model", "-m", help="Also ask what this model shows.")
+@endpoint_options
 @shared_options
 @click.pass_context
 def doctor_command(ctx: click.Context, /, **flags: Any) -> int:
@@ -122,7 +130,7 @@ def doctor_command(ctx: click.Context, /, **flags: Any) -> int:
     if flags["model"] is not None:
         from sightline.models import load_model
 
-        model = load_model(flags["model"])
+        model = load_model(flags["model"], **endpoint_settings(flags, {}))
     diagnosis = examine(model)
     if flags["as_json"]:
         click.echo(json.dumps(diagnosis.to_dict(), indent=1, default=str))
@@ -139,6 +147,8 @@ def doctor_command(ctx: click.Context, /, **flags: Any) -> int:
     click.echo(
         f"model {diagnosis.model.get('name')}: {diagnosis.seconds_per_answer:.2f} s a record"
     )
+    for line in diagnosis.endpoint:
+        click.echo(f"  {printable(line)}")
     click.echo("signals observed: " + ", ".join(s.name for s in diagnosis.signals if s.observed))
     click.echo(
         "not observed:     " + ", ".join(s.name for s in diagnosis.signals if not s.observed)

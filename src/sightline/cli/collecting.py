@@ -9,6 +9,9 @@ import click
 
 from sightline.cli.display import ProgressLine, duration, stop_on_signal
 from sightline.cli.options import (
+    ENDPOINT_ARGS,
+    endpoint_options,
+    endpoint_settings,
     estimator_option,
     estimator_specs,
     key_values,
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
     from sightline.workflow.collect import CollectProgress, CollectResult
 
 
-_MODEL_ARGS = ("device_map", "dtype", "revision", "blank_colour")
+_MODEL_ARGS = ("device_map", "dtype", "revision", "blank_colour", *ENDPOINT_ARGS)
 
 
 @click.command("collect")
@@ -33,7 +36,7 @@ _MODEL_ARGS = ("device_map", "dtype", "revision", "blank_colour")
     "--model",
     "-m",
     required=True,
-    help="Directory or hub name that transformers loads, or embedded:vlm.",
+    help="Directory or hub name that transformers loads, embedded:vlm, or openai:NAME.",
 )
 @option(
     "--data",
@@ -164,6 +167,7 @@ _MODEL_ARGS = ("device_map", "dtype", "revision", "blank_colour")
 )
 @option("--revision", help="Hub revision of the model.")
 @click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the model.")
+@endpoint_options
 @click.option(
     "--model-args",
     "--model_args",
@@ -320,4 +324,4 @@ def _model_options(flags: dict[str, Any]) -> dict[str, Any]:
                 "is required. Correct the name."
             )
         options[key] = value
-    return options
+    return options | endpoint_settings(flags, options)

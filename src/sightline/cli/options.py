@@ -81,6 +81,68 @@ def loading_settings(flags: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
+def endpoint_options(command: F) -> F:
+    """Adds the flags that say where ``openai:NAME`` is served, read by `endpoint_settings`."""
+    for decorate in (
+        option(
+            "--concurrency",
+            default=8,
+            type=click.IntRange(1),
+            help="Requests in flight at once, over all servers of openai:NAME.",
+        ),
+        option("--api-key-env", help="Environment variable that holds the endpoint's key."),
+        option(
+            "--base-url",
+            "base_urls",
+            multiple=True,
+            help="Where openai:NAME is served, up to the version (…/v1); repeatable.",
+        ),
+    ):
+        command = decorate(command)
+    return command
+
+
+def endpoint_settings(flags: dict[str, Any], args: dict[str, Any]) -> dict[str, Any]:
+    """The argument of `sightline.models.load_model` that says where an endpoint is.
+
+    Args:
+        flags: Those of `endpoint_options`.
+        args: Of --model-args; those of an endpoint are taken out.
+    """
+    from sightline.models.openai import EndpointSettings
+
+    given = {name: args.pop(name) for name in ENDPOINT_ARGS if name in args}
+    if not flags["base_urls"]:
+        if given or flags["api_key_env"]:
+            raise UsageError(
+                f"{', '.join(given) or '--api-key-env'} without --base-url; the address of an "
+                "endpoint is required. Add --base-url http://127.0.0.1:8000/v1."
+            )
+        return {}
+    try:
+        numbers = {name: kind(given[name]) for name, kind in ENDPOINT_ARGS.items() if name in given}
+    except ValueError:
+        raise UsageError(
+            f"--model-args {','.join(f'{k}={v}' for k, v in given.items())}; timeout_s and "
+            "attempts are numbers. For example: --model-args timeout_s=300,attempts=8."
+        ) from None
+    settings = EndpointSettings(
+        base_urls=tuple(flags["base_urls"]),
+        api_key_env=flags["api_key_env"],
+        concurrency=flags["concurrency"],
+        **numbers,
+    )
+    return {"endpoint": settings}
+
+
+ENDPOINT_ARGS: dict[str, Callable[[str], Any]] = {
+    "timeout_s": float,
+    "attempts": int,
+    "image_format": str,
+}
+"""Keys of --model-args that belong to an endpoint, and what reads them."""
+
+
 def judging_options(command: F) -> F:
     """Adds the flags that decide which answers are right and how they are split."""
     for decorate in (

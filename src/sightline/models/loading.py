@@ -9,6 +9,8 @@ from sightline.core.errors import UsageError
 from sightline.core.protocols import VisionLanguageModel
 from sightline.data.prompts import PromptStyle
 from sightline.models.checkpoints import Checkpoint, content_hash, find_checkpoint, quiet
+from sightline.models.openai import PREFIX, EndpointSettings, load_endpoint
+from sightline.models.openai.settings import refuse_endpoint, required_endpoint
 from sightline.models.soundness import (
     STYLE_FILE,
     read_object,
@@ -39,13 +41,15 @@ def load_model(
     trust_remote_code: bool = False,
     style: PromptStyle | Mapping[str, str] | None = None,
     blank_colour: str = "white",
+    endpoint: EndpointSettings | None = None,
 ) -> VisionLanguageModel:
     """Loads a model that can be observed.
 
     Quantised checkpoints load as transformers loads them, by their own configuration.
 
     Args:
-        spec: ``fake``, ``embedded:<name>``, a model directory, or a hub name ``owner/model``.
+        spec: ``fake``, ``embedded:<name>``, a model directory, a hub name ``owner/model``, or
+            ``openai:<name>`` for a model behind an endpoint.
         device_map: As transformers takes it (``auto``, ``cpu``, ``cuda:1``, a mapping); None = the
             first GPU, else the CPU.
         dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto``: the checkpoint's, and float32
@@ -55,13 +59,23 @@ def load_model(
         style: How examples become text; None = the model directory's own style file, else the
             default. A mapping changes single fields of that.
         blank_colour: Colour of the image that stands for "no image".
+        endpoint: Where ``openai:<name>`` is served.
 
     Raises:
         UsageError: The model does not exist, is damaged, cannot be loaded, or brings code that was
             not allowed to run; the device is not there; the colour is none.
-        MissingExtraError: torch or transformers is not installed.
+        EndpointError: No server of an endpoint can be asked.
+        MissingExtraError: torch, transformers or the HTTP client is not installed.
     """
     _require_colour(blank_colour)
+    if spec.startswith(PREFIX):
+        return load_endpoint(
+            spec.removeprefix(PREFIX),
+            required_endpoint(spec, endpoint),
+            style=_chosen_style(PromptStyle(), style),
+            blank_colour=blank_colour,
+        )
+    refuse_endpoint(spec, endpoint)
     if spec == "fake":
         from sightline.models.fake import FakeModel
 
@@ -122,6 +136,10 @@ def check_model(spec: str, **options: Any) -> None:
         MissingExtraError: torch or transformers is not installed.
     """
     _require_colour(options.get("blank_colour", "white"))
+    if spec.startswith(PREFIX):
+        required_endpoint(spec, options.get("endpoint")).api_key()
+        return
+    refuse_endpoint(spec, options.get("endpoint"))
     if spec == "fake":
         return
     known = ("device_map", "dtype", "revision", "trust_remote_code")

@@ -17,12 +17,14 @@ from sightline.core.protocols import Request, VisionLanguageModel
 from sightline.core.records import link
 from sightline.core.types import CLEAN, Example, Record
 from sightline.estimators import ESTIMATORS
+from sightline.models.openai import EndpointModel
 
 EXTRAS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "models": (("torch", "transformers"), "collect from local models, embedded ones included"),
     "report": (("jinja2", "matplotlib"), "the HTML report"),
     "learn": (("sklearn", "scipy"), "estimators that are fitted on labelled answers"),
     "datasets": (("datasets",), "datasets by hub name (hf://…)"),
+    "remote": (("httpx2",), "models behind an endpoint (openai:NAME)"),
     "xlsx": (("openpyxl",), "recorded answers in Excel workbooks"),
 }
 """Extra to the packages it brings and what they are for."""
@@ -55,7 +57,10 @@ class EstimatorStatus:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What was found; the model's part is empty when none was given."""
+    """What was found; the model's part is empty when none was given.
+
+    ``endpoint`` holds, in plain lines, what the server of a model was seen to do.
+    """
 
     python: str
     platform: str
@@ -66,6 +71,7 @@ class Diagnosis:
     seconds_per_answer: float | None
     signals: tuple[SignalStatus, ...]
     estimators: tuple[EstimatorStatus, ...]
+    endpoint: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-serialisable form."""
@@ -105,6 +111,7 @@ def examine(model: VisionLanguageModel | None = None) -> Diagnosis:
         seconds_per_answer=seconds,
         signals=signals,
         estimators=estimators,
+        endpoint=model.capabilities.lines() if isinstance(model, EndpointModel) else (),
     )
 
 

@@ -13,6 +13,7 @@ from sightline.data.prompt_forms import follow_up_names
 from sightline.data.prompts import PromptStyle
 from sightline.estimators import parse_estimator
 from sightline.estimators.equivalence import EQUIVALENT
+from sightline.models.openai import EndpointModel
 
 SAMPLED = frozenset(
     {
@@ -109,6 +110,11 @@ def answerable(request: Request, model: VisionLanguageModel) -> tuple[Request, s
         f"trained to read {', '.join(style.asks or ()) or 'none'} of the follow-up questions only."
     )
     return replace(request, asks=kept), line
+
+
+def unobservable(request: Request, model: VisionLanguageModel) -> str | None:
+    """One line on signals asked for that a model's server does not show; None for local models."""
+    return model.unobservable(request) if isinstance(model, EndpointModel) else None
 
 
 def no_letters(estimators: Sequence[str], model: VisionLanguageModel) -> str | None:

@@ -85,6 +85,34 @@ class EndpointSettings:
         return key
 
 
+def required_endpoint(spec: str, settings: EndpointSettings | None) -> EndpointSettings:
+    """The settings of an endpoint's model.
+
+    Raises:
+        UsageError: There are none, or the model has no name.
+    """
+    if settings is None or spec == PREFIX:
+        raise UsageError(
+            f"{spec} without {'a name' if spec == PREFIX else 'a base URL'}; the server's name for "
+            "the model and its address are required. For example: --model openai:NAME --base-url "
+            "http://127.0.0.1:8000/v1."
+        )
+    return settings
+
+
+def refuse_endpoint(spec: str, settings: EndpointSettings | None) -> None:
+    """Raises where a model that is loaded here is given an address.
+
+    Raises:
+        UsageError: It is.
+    """
+    if settings is not None:
+        raise UsageError(
+            f"{spec} with a base URL; only a model named {PREFIX}NAME is asked over one. Leave "
+            f"--base-url out, or write {PREFIX}{spec}."
+        )
+
+
 def _checked_url(url: str) -> str:
     """The address without a final slash.
 
