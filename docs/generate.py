@@ -12,7 +12,13 @@ from pathlib import Path
 import click
 
 from sightline.cli import cli
-from sightline.data import perturb_text, perturb_truth, perturbations, wordings
+from sightline.data import (
+    condition_lists,
+    perturb_text,
+    perturb_truth,
+    perturbations,
+    wordings,
+)
 from sightline.data.label_preservation import QUESTION_KINDS, preservation_table
 from sightline.estimators.describe import estimators_page
 from sightline.metrics import METRICS
@@ -84,6 +90,15 @@ def metrics_page() -> str:
     return "\n".join([*lines, ""])
 
 
+_COLLECTING = """`sightline collect … --conditions jpeg:3,rotate:30` asks every example again under
+each of them; a list of the bank or a YAML file may stand for the names, and
+`sightline perturbations --preview sheet.png --image photo.jpg` shows them first. A condition that
+does not exist for an example is counted with its reason. Whether the right answer stays is decided
+for every pair: from the scene of a generated picture, else from the table below. Estimators compare
+an answer only with those whose right answer is the same, and with none whose picture names a wrong
+one (`answer_text`); `sightline runs show` and every evaluation count the others."""
+
+
 def perturbations_page() -> str:
     """The perturbation bank, its strengths, and which answers it keeps."""
     side = 336
@@ -124,6 +139,7 @@ def perturbations_page() -> str:
                 f"| `{condition.name}` | {says} | {found.value:g} {found.unit} | {size} | {share} "
                 f"| {needs} |"
             )
+    lines += ["", "## Collecting under them", "", _COLLECTING, "", _prose(condition_lists.__doc__)]
     lines += ["", "## Text", "", _prose(perturb_text.__doc__)]
     lines += ["", "## Wordings", "", _prose(wordings.__doc__)]
     lines += ["", "## Truth on generated pictures", "", _prose(perturb_truth.__doc__)]

@@ -89,7 +89,8 @@ def _cost(estimator: AnyEstimator) -> str:
     if estimator.needs & FOLLOW_UPS:
         return f"a prefill{' and the reply' if cost.generations else ''} per wording asked"
     what = "a prefill and the answers" if cost.generations else "a prefill"
-    return f"{what} per {' and per '.join(per)}" if per else f"{what} with a blank image"
+    image = "noised" if Feature.NOISED_LOGPROBS in estimator.needs else "blank"
+    return f"{what} per {' and per '.join(per)}" if per else f"{what} with a {image} image"
 
 
 def _one_of_everything() -> Record:
@@ -104,7 +105,7 @@ def _one_of_everything() -> Record:
         greedy=answer,
         samples=(answer,),
         related=Related(
-            conditions=(other("view:1"), other("negated:1"), other("blank")),
+            conditions=(other("blur:1"), other("negated:1"), other("blank")),
             rotations=(other("clean"),),
             models=(other("clean"),),
             follow_ups=tuple(other(asked_condition(question)) for question in FOLLOW_UPS),

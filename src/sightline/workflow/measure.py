@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from sightline.core.protocols import Calibration
+from sightline.core.features import FOLLOW_UPS, Feature
+from sightline.core.protocols import Calibration, Cost
 from sightline.core.results import AnswerRow, Curve, EstimatorResult, Skipped
 from sightline.core.types import Estimate, Record
 from sightline.data.splits import Split
@@ -380,7 +381,7 @@ def estimator_result(
         skipped=_skipped(item, per_seed),
         forward_passes=cost.forward_passes,
         generations=cost.generations,
-        generated_tokens=_sampled_tokens(seen) if cost.generations else 0.0,
+        generated_tokens=_generated_tokens(seen, item.estimator.needs, cost),
         seconds=item.seconds,
         raw=raw_figures(item, rows, settings) if raw is None else raw,
         heldout=figures.heldout,
@@ -416,15 +417,39 @@ def _calibration_note(per_seed: Sequence[Heldout]) -> str:
     return "; ".join(f"{note} in {n} splits" for note, n in sorted(counts.items()))
 
 
-def _sampled_tokens(records: Sequence[Record]) -> float | None:
-    """Mean tokens of the samples; None where there are none, or their tokens were not observed."""
-    counts = []
-    for record in records:
-        lengths = [s.n_tokens for s in record.samples]
-        if not lengths or any(length is None for length in lengths):
-            return None
-        counts.append(sum(length for length in lengths if length is not None))
-    return float(np.mean(counts))
+def _generated_tokens(
+    records: Sequence[Record], needs: frozenset[Feature], cost: Cost
+) -> float | None:
+    """Mean tokens of the extra answers of a record; None where they were not observed.
+
+    Of answers to linked questions, the mean length of all there are times the number that counts.
+    """
+    if not cost.generations:
+        return 0.0
+    linked = [_linked(record, needs) for record in records]
+    answers = [[g for o in others for g in (o.greedy, *o.samples) if g] for others in linked]
+    own = not any(answers) or bool(needs & {Feature.SAMPLES, Feature.SAMPLE_LOGPROBS})
+    if own:
+        answers = [[*r.samples, *more] for r, more in zip(records, answers, strict=True)]
+    lengths = [generation.n_tokens for found in answers for generation in found]
+    known = [length for length in lengths if length is not None]
+    if not known or len(known) < len(lengths) or (own and not all(answers)):
+        return None
+    return float(sum(known) / len(records) if own else cost.generations * np.mean(known))
+
+
+def _linked(record: Record, needs: frozenset[Feature]) -> list[Record]:
+    """The linked records whose answers an estimator with these needs reads."""
+    related = record.related
+    by_need = {
+        Feature.CONDITIONS: related.views,
+        Feature.BLANK_ANSWER: related.blank,
+        Feature.NEGATIONS: related.negations,
+        Feature.ROTATIONS: related.rotations,
+        Feature.MODELS: related.models,
+        **{question: related.asked(question) for question in needs & FOLLOW_UPS},
+    }
+    return [other for need in by_need if need in needs for other in by_need[need]]
 
 
 def _drawn(held: Heldout, rows: JudgedRows, level: float) -> dict[str, Any]:

@@ -29,4 +29,6 @@ def test_costs_are_in_words():
     assert rows["sequence_probability"] == "nothing"
     assert rows["sample_agreement"] == "the samples"
     assert rows["visual_information"] == "a prefill with a blank image"
+    assert rows["noise_visual_uncertainty"] == "a prefill with a noised image"
+    assert rows["vl_uncertainty"] == "a prefill and the answers per condition"
     assert rows["rotation_agreement"] == "a prefill and the answers per rotation"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -390,7 +391,17 @@ def test_an_evaluation_says_how_many_answers_are_no_views(judged_run):
     found = {r.name: r for r in outcome.evaluation.estimators}
     assert found["noise_visual_uncertainty"].scored == 60
     views = [r for r in link(records, condition=CLEAN) if r.related.views]
-    assert found["condition_agreement"].scored == len(views)
+    agreement = found["condition_agreement"]
+    assert agreement.scored == len(views)
+    lengths = [
+        generation.n_tokens
+        for record in views
+        for view in record.related.views
+        for generation in (view.answer, *view.samples)
+    ]
+    assert agreement.generations == math.ceil(len(lengths) / len(views))
+    assert agreement.generated_tokens == pytest.approx(agreement.generations * np.mean(lengths))
+    assert found["noise_visual_uncertainty"].generated_tokens == 0.0
 
 
 def test_answers_under_a_condition_are_judged_by_its_own_truth(judged_run):
