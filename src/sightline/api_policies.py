@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def calibrate(
     run: str | Path,
-    estimator: str,
+    estimator: str | Sequence[str],
     output: str | Path,
     *,
     risk: float | None = None,
@@ -36,6 +36,7 @@ def calibrate(
     sets_scores: Scores = "options",
     fractions: tuple[float, float, float] | None = None,
     hold_out: float = 0.0,
+    budget: float | None = None,
     settings: Settings | None = None,
     given_split: Mapping[str, str] | None = None,
     judge: str | None = None,
@@ -45,7 +46,7 @@ def calibrate(
 
     Args:
         run: The run directory.
-        estimator: Name or spec.
+        estimator: Name or spec; several make a cascade, the cheapest first.
         output: Receives the policy; holds nothing yet.
         risk: Largest error rate among accepted answers; 0.05 where no coverage is given.
         coverage: In place of risk: share of answers to accept; their error rate is bounded.
@@ -59,6 +60,8 @@ def calibrate(
         sets_scores: Which probabilities of the options the sets read.
         fractions: Shares of groups to fit, to calibrate and to certify on.
         hold_out: Share of groups kept apart, to measure the finished policy on.
+        budget: Most that a cascade may cost per answer, on average, in extra passes over the image
+            and extra generated answers; None for no limit.
         settings: Grader, threshold of correctness, condition and seed; the defaults if None.
         given_split: Split name (train, calibration or test) by group; replaces the shuffle.
         judge: Model that answers for the grader ``judge``.
@@ -68,13 +71,13 @@ def calibrate(
     from sightline.workflow.policy.calibrating import Plan
     from sightline.workflow.policy.calibrating import calibrate as run_calibrate
     from sightline.workflow.policy.evidence import Target
-    from sightline.workflow.policy.fitting import SetsTarget
+    from sightline.workflow.policy.labelled import SetsTarget
 
     if risk is None and coverage is None:
         risk = 0.05
     return run_calibrate(
         Path(run),
-        (estimator,),
+        (estimator,) if isinstance(estimator, str) else tuple(estimator),
         Path(output),
         Target(risk, coverage, delta, method, unit, per_group),
         Plan(
@@ -82,6 +85,7 @@ def calibrate(
             sets=None if sets is None else SetsTarget(sets_scores, sets, sets_level),
             fractions=fractions,
             hold_out=hold_out,
+            budget=budget,
         ),
         settings or Settings(),
         given_split=given_split,

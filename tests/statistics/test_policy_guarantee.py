@@ -12,7 +12,8 @@ from sightline.core.types import Example, Generation, Record
 from sightline.data.splits import split_groups
 from sightline.estimators import ESTIMATORS
 from sightline.workflow.policy.evidence import Target
-from sightline.workflow.policy.fitting import Labelled, fit_policy
+from sightline.workflow.policy.fitting import fit_policy
+from sightline.workflow.policy.labelled import Labelled
 
 SIMULATIONS = 1000
 POOL = 12_000

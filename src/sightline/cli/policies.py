@@ -17,14 +17,14 @@ from sightline.cli.options import (
     shared_options,
     show_config,
 )
-from sightline.core.errors import GateFailedError
+from sightline.core.errors import GateFailedError, UsageError
 from sightline.core.text import printable
 
 if TYPE_CHECKING:
     from sightline.core.types import Estimate
     from sightline.workflow.policy import TrustPolicy
     from sightline.workflow.policy.applying import Application
-    from sightline.workflow.policy.evidence import Achieved, Promise, Target
+    from sightline.workflow.policy.evidence import Achieved, Promise, Routing, Target
 
 
 @click.command("calibrate")
@@ -33,6 +33,18 @@ if TYPE_CHECKING:
     "--estimator",
     "-e",
     help="NAME or NAME:KEY=VALUE; fusion:members=A+B joins several.",
+)
+@click.option(
+    "--cascade",
+    metavar="A -> B",
+    help="In place of --estimator: two or three, from cheap to expensive; a later one looks only "
+    "at what the earlier ones leave undecided.",
+)
+@option(
+    "--budget",
+    type=click.FloatRange(0),
+    help="Most that a cascade may cost per answer, on average: extra passes over the image and "
+    "extra generated answers.  [default: no limit]",
 )
 @option(
     "--output-path",
@@ -109,7 +121,7 @@ def calibrate_command(ctx: click.Context, /, **flags: Any) -> int:
     fractions = judging.pop("fractions")
     policy = calibrate(
         flags["run"],
-        flags["estimator"],
+        _estimators(flags["estimator"], flags["cascade"]),
         flags["output"],
         risk=flags["risk"],
         coverage=flags["coverage"],
@@ -123,6 +135,7 @@ def calibrate_command(ctx: click.Context, /, **flags: Any) -> int:
         sets_scores=flags["sets_scores"],
         fractions=fractions if chosen else None,
         hold_out=flags["hold_out"],
+        budget=flags["budget"],
         settings=Settings(**judging),
         given_split=given_split(flags["split_file"]),
         judge=flags["judge"],
@@ -211,6 +224,15 @@ def apply_command(ctx: click.Context, /, **flags: Any) -> int:
     return 0
 
 
+def _estimators(estimator: str | None, cascade: str | None) -> list[str]:
+    if (estimator is None) == (cascade is None):
+        raise UsageError(
+            f"--estimator {estimator} and --cascade {cascade}; exactly one of them is required. "
+            "For example: --estimator sequence_probability."
+        )
+    return [part.strip() for part in (cascade or "").split("->")] if cascade else [str(estimator)]
+
+
 def _say(line: str) -> None:
     click.echo(line, err=True)
 
@@ -255,6 +277,8 @@ def _policy_lines(path: str, policy: TrustPolicy) -> Iterator[str]:
     )
     for promise in evidence.promises:
         yield from _promise_lines(promise, evidence.target)
+    if evidence.routing is not None:
+        yield from _routing_lines(evidence.routing, policy)
     if policy.sets is not None:
         sets = policy.sets.conformal
         yield f"  sets       {sets.score}, hold the right option in {sets.level:.0%} of answers"
@@ -262,6 +286,31 @@ def _policy_lines(path: str, policy: TrustPolicy) -> Iterator[str]:
         yield from _achieved_lines("held out", evidence.tested)
     for skipped in evidence.skipped:
         yield f"  no score   {skipped.n:,} answers: {printable(skipped.reason)}"
+
+
+def _routing_lines(routing: Routing, policy: TrustPolicy) -> Iterator[str]:
+    shares = ", ".join(
+        f"{stage.name} settles {share:.0%}"
+        for stage, share in zip(policy.stages, routing.settled, strict=True)
+    )
+    yield f"  cascade    {shares}"
+    yield (
+        f"  cost       {routing.cost:.2f} passes and generations per answer, of "
+        f"{routing.full_cost:g} if every stage looked at every answer"
+    )
+    at = f"at coverage {routing.coverage:.0%}"
+    yield f"  frontier   cost → error rate {at}, on the answers certified on"
+    for cost, risk in zip(routing.frontier.x, routing.frontier.y, strict=True):
+        yield f"             {cost:6.2f}   {risk:.1%}"
+    for stage, cost, risk in zip(policy.stages, routing.alone.x, routing.alone.y, strict=True):
+        yield f"             {cost:6.2f}   {risk:.1%}   {stage.name} alone, on every answer"
+    last = routing.last_tenth
+    if last is not None:
+        yield (
+            f"  last tenth from cost {last.cost_before:.2f} to {last.cost_after:.2f} the error "
+            f"rate {at} goes from {last.risk_before:.1%} to {last.risk_after:.1%}, a change of "
+            f"{_percent(last.change)}"
+        )
 
 
 def _promise_lines(promise: Promise, target: Target) -> Iterator[str]:

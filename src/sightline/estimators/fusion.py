@@ -128,7 +128,7 @@ class Fusion:
 
     def cost(self, records: Sequence[Record]) -> Cost:
         """Of the members, those that read the same extra observations counted once."""
-        return _cost(self._estimators(), records)
+        return joint_cost(self._estimators(), records)
 
     def _estimators(self) -> list[AnyEstimator]:
         from sightline.estimators import parse_estimator
@@ -186,7 +186,7 @@ class FittedFusion:
 
     def cost(self, records: Sequence[Record]) -> Cost:
         """Of the members, those that read the same extra observations counted once."""
-        return _cost(self.members, records)
+        return joint_cost(self.members, records)
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """The members with their own states, and the regression."""
@@ -286,7 +286,8 @@ def _needs(members: Iterable[AnyEstimator]) -> frozenset[Feature]:
     return frozenset[Feature]().union(*(member.needs for member in members))
 
 
-def _cost(members: Iterable[AnyEstimator], records: Sequence[Record]) -> Cost:
+def joint_cost(members: Iterable[AnyEstimator], records: Sequence[Record]) -> Cost:
+    """What several estimators cost together, those that read the same observations counted once."""
     apart = {member.needs & _OBSERVED_APART: member.cost(records) for member in members}
     return Cost(
         forward_passes=sum(cost.forward_passes for cost in apart.values()),

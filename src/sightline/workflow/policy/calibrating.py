@@ -23,7 +23,8 @@ from sightline.store.run import RunStore
 from sightline.workflow.evaluate import Judged, Settings, check, read_judged
 from sightline.workflow.fitted import content
 from sightline.workflow.policy.evidence import Achieved, Origin, Target
-from sightline.workflow.policy.fitting import Labelled, SetsTarget, fit_policy, named
+from sightline.workflow.policy.fitting import check_stages, fit_policy, named
+from sightline.workflow.policy.labelled import Labelled, SetsTarget
 from sightline.workflow.policy.measuring import measured
 from sightline.workflow.policy.option_sets import option_needs
 from sightline.workflow.policy.saved import require_no_policy, save_policy
@@ -44,12 +45,14 @@ class Plan:
         fractions: Shares of groups for fitting, calibrating and certifying; None for `LEARNS` or
             `LEARNS_NOT`.
         hold_out: Share of groups kept from all of these, to measure the finished policy on.
+        budget: Most that a cascade may cost per answer, on average; None for no limit.
     """
 
     calibrator: str = "platt"
     sets: SetsTarget | None = None
     fractions: tuple[float, float, float] | None = None
     hold_out: float = 0.0
+    budget: float | None = None
 
 
 def calibrate(
@@ -71,7 +74,7 @@ def calibrate(
 
     Args:
         path: The run directory; receives graded correctness.
-        specs: Spec of the estimator.
+        specs: Spec of the estimator; several make a cascade, the cheapest first.
         output: Receives the policy; holds nothing yet.
         target: What to promise.
         plan: Calibrator, sets and shares.
@@ -87,6 +90,7 @@ def calibrate(
         AntiInformativeError: The score ranks wrong answers above right ones beyond chance.
         DiskError: The operating system refused to write.
     """
+    check_stages(specs, plan.budget)
     estimators = [parse_estimator(spec) for spec in specs]
     named(plan.calibrator)
     fractions = plan.fractions
@@ -110,7 +114,13 @@ def calibrate(
     data = Labelled(judged.rows.records, judged.rows.correct, judged.rows.groups, parts)
     _announce_parts(data, target, announce)
     policy = fit_policy(
-        specs, data, target, calibrator=plan.calibrator, sets=plan.sets, seed=settings.seed
+        specs,
+        data,
+        target,
+        calibrator=plan.calibrator,
+        sets=plan.sets,
+        budget=plan.budget,
+        seed=settings.seed,
     )
     used = np.concatenate([parts.train, parts.calibration, parts.test])
     split: dict[str, Any] = {"given": True}

@@ -112,25 +112,51 @@ class Promise:
 
 
 @dataclass(frozen=True, config=_STRICT)
-class Routing:
-    """How a cascade spends: shares of answers settled by each stage, and cost per answer.
+class LastTenth:
+    """What the last tenth of a cascade's cost buys, on rows that had no part in choosing bands.
 
     Attributes:
-        settled: Share of the threshold split's answers that each stage settles.
-        cost: Mean cost of an answer beyond its greedy generation, in extra passes over the image
-            and extra generated answers, which count alike.
-        full_cost: The same if every stage ran on every answer.
-        budget: What the mean cost was held to.
-        frontier: Error rate at fixed coverage (y) against mean cost (x) as the budget grows.
-        last_tenth: What the last 10 % of the budget buy, in words.
+        cost_before: Mean cost of an answer with the best bands for nine tenths of the cost.
+        cost_after: With the chosen bands.
+        risk_before: Error rate at the coverage aimed at, before.
+        risk_after: The same after.
+        change: After less before, with its interval over resampled groups.
+    """
+
+    cost_before: float
+    cost_after: float
+    risk_before: Share
+    risk_after: Share
+    change: Estimate
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Routing:
+    """How a cascade spends and what that buys, on the threshold split.
+
+    Cost is per answer, beyond its greedy generation: extra passes over the image and extra
+    generated answers, which count alike.
+
+    Attributes:
+        settled: Share of answers that each stage settles.
+        cost: Mean cost of an answer.
+        full_cost: The same if every stage looked at every answer.
+        budget: What the mean cost was held to on the planning rows.
+        coverage: Coverage at which error rates are compared.
+        frontier: Error rate there (y) against mean cost (x), as the budget grows.
+        alone: Error rate (y) and cost (x) of each stage on all answers, signals of the stages
+            before it paid.
+        last_tenth: What the last tenth of the cost buys; None where nothing is spent.
     """
 
     settled: tuple[Share, ...]
     cost: float
     full_cost: float
     budget: float
+    coverage: Share
     frontier: Curve
-    last_tenth: str
+    alone: Curve
+    last_tenth: LastTenth | None
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -9,73 +9,30 @@ others can spoil it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from sightline.calibration import CALIBRATORS
-from sightline.calibration.conformal import Score
-from sightline.calibration.risk_control import (
-    Guarantee,
-    ThresholdTest,
-    error_bound,
-    learn_threshold,
-    plan_thresholds,
-    smallest_accepted,
-)
-from sightline.core.errors import DataError, MissingFeatureError, UndefinedMetricError, UsageError
+from sightline.core.errors import DataError, MissingFeatureError, UsageError
 from sightline.core.features import how_to_observe
 from sightline.core.protocols import Calibration, Calibrator, Estimator, LearnedEstimator
-from sightline.core.results import Skipped
-from sightline.core.types import Estimate, Record
-from sightline.data.splits import Split
 from sightline.estimators import AnyEstimator, parse_estimator, spec_of
-from sightline.estimators.choice import Scores
-from sightline.metrics import METRICS
-from sightline.metrics.curves import reliability_bins
-from sightline.metrics.intervals import auroc_estimate
-from sightline.workflow.policy.evidence import Evidence, Part, Promise, Target
-from sightline.workflow.policy.measuring import accepted_rows, achieved
-from sightline.workflow.policy.option_sets import OptionSets, fit_option_sets
-from sightline.workflow.policy.trust import NOT_SCORED, Stage, TrustPolicy, category_of, route
+from sightline.workflow.policy.cascade import (
+    MOST_STAGES,
+    Scored,
+    least_cost,
+    measured_routing,
+    search_bands,
+    stage_costs,
+)
+from sightline.workflow.policy.certifying import certified
+from sightline.workflow.policy.evidence import Routing, Target
+from sightline.workflow.policy.labelled import Labelled, SetsTarget
+from sightline.workflow.policy.trust import Stage, TrustPolicy, route
 from sightline.workflow.scoring import fit_rows, observable, score_rows
-
-BOUND_STEP = 0.001
-"""Risks that a bound for groups is looked for in."""
-
-
-@dataclass(frozen=True, slots=True)
-class SetsTarget:
-    """Prediction sets to fit beside the threshold.
-
-    Attributes:
-        scores: Which probabilities of the options count.
-        kind: How an option's place is scored.
-        level: Share of sets that must hold the right option.
-    """
-
-    scores: Scores = "options"
-    kind: Score = "aps"
-    level: float = 0.9
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Labelled:
-    """Answers with their correctness, and the parts they are used in.
-
-    Attributes:
-        records: Linked records with an answer.
-        correct: 0 or 1 per record.
-        groups: Rows that share a number are not independent.
-        parts: Train for estimators that learn, calibration, and test for the thresholds.
-    """
-
-    records: tuple[Record, ...]
-    correct: Float[np.ndarray, " n"]
-    groups: Int[np.ndarray, " n"]
-    parts: Split
 
 
 def fit_policy(
@@ -85,16 +42,19 @@ def fit_policy(
     *,
     calibrator: str = "platt",
     sets: SetsTarget | None = None,
+    budget: float | None = None,
     seed: int = 0,
 ) -> TrustPolicy:
-    """Fits a policy of one stage.
+    """Fits a policy of one stage, or a cascade.
 
     Args:
-        specs: The estimator's spec.
+        specs: The estimator's spec; several make a cascade, the cheapest first.
         data: Labelled answers with their parts.
         target: What to promise.
         calibrator: Name in `sightline.calibration.CALIBRATORS`.
         sets: Prediction sets to fit on the third part too; None for none.
+        budget: Most that a cascade may cost per answer, on average, in extra passes and generated
+            answers; None for no limit.
         seed: Of everything that is drawn.
 
     Returns:
@@ -102,11 +62,13 @@ def fit_policy(
         every answer.
 
     Raises:
-        UsageError: An unknown estimator or calibrator, or one that calibrates probabilities only.
+        UsageError: An unknown estimator or calibrator, one that calibrates probabilities only, or
+            a cascade or budget that cannot be.
         DataError: The rows are too few for an estimator that learns.
         MissingFeatureError: No row shows the signals of the estimator.
         AntiInformativeError: The score ranks wrong answers above right ones beyond chance.
     """
+    check_stages(specs, budget)
     fitted_on = np.empty(0, dtype=np.int64)
     stages, skipped = [], Counter[str]()
     for spec in specs:
@@ -114,7 +76,58 @@ def fit_policy(
         fitted_on = np.union1d(fitted_on, rows)
         calibration = _calibrated(spec, estimator, data, skipped, named(calibrator), calibrator)
         stages.append(Stage(spec, spec_of(parse_estimator(spec)), estimator, calibration))
-    return certified(tuple(stages), data, fitted_on, skipped, target, sets=sets, seed=seed)
+    routing = None
+    if len(stages) > 1:
+        stages, routing = _with_bands(stages, data, target, budget, seed)
+    return certified(
+        tuple(stages), data, fitted_on, skipped, target, sets=sets, routing=routing, seed=seed
+    )
+
+
+def check_stages(specs: Sequence[str], budget: float | None) -> None:
+    """Requires one estimator, or the different ones of a cascade.
+
+    Raises:
+        UsageError: There are none, too many, or one comes twice; or a budget without a cascade.
+    """
+    if not 1 <= len(specs) <= MOST_STAGES or len(set(specs)) < len(specs):
+        raise UsageError(
+            f"A policy of {' -> '.join(specs) or 'no estimator'}; one estimator, or a cascade of "
+            f"at most {MOST_STAGES} different ones, is required. For example "
+            "sequence_probability -> sample_agreement."
+        )
+    if budget is not None and len(specs) == 1:
+        raise UsageError(
+            f"Budget {budget:g} and the single estimator {specs[0]}; only a cascade can spend less "
+            "than all of its cost. Leave the budget out, or name a cascade."
+        )
+
+
+def _with_bands(
+    stages: Sequence[Stage], data: Labelled, target: Target, budget: float | None, seed: int
+) -> tuple[list[Stage], Routing]:
+    """The stages of a cascade with their bands, and what these cost and buy."""
+    plan, test = data.parts.calibration, data.parts.test
+    costs = stage_costs(stages, [data.records[i] for i in plan])
+    limit = least_cost(costs, float(costs.sum()) if budget is None else budget)
+    planned, tested = (_scored(stages, data, rows) for rows in (plan, test))
+    search = search_bands(planned, costs, risk=target.risk, coverage=target.coverage)
+    bands = search.best(limit)
+    if bands is None:
+        raise UsageError(
+            f"No bands keep the mean cost within {limit:g}, because answers without the signals of "
+            "a stage go on to the next; a larger budget is required. Raise --budget."
+        )
+    with_bands = [
+        replace(stage, undecided=band) for stage, band in zip(stages[:-1], bands, strict=True)
+    ]
+    return [*with_bands, stages[-1]], measured_routing(search, bands, tested, costs, limit, seed)
+
+
+def _scored(stages: Sequence[Stage], data: Labelled, rows: Int[np.ndarray, " k"]) -> Scored:
+    records = [data.records[i] for i in rows]
+    alone = np.stack([route((stage,), records).final for stage in stages])
+    return Scored(alone, data.correct[rows], data.groups[rows])
 
 
 def ready(
@@ -155,32 +168,6 @@ def named(calibrator: str) -> Calibrator:
     return CALIBRATORS[calibrator]
 
 
-def certified(
-    stages: tuple[Stage, ...],
-    data: Labelled,
-    fitted_on: Int[np.ndarray, " k"],
-    skipped: Mapping[str, int],
-    target: Target,
-    *,
-    sets: SetsTarget | None,
-    seed: int,
-) -> TrustPolicy:
-    """Chooses thresholds for calibrated stages, tests them, and gathers what was seen."""
-    plan, test = data.parts.calibration, data.parts.test
-    confidence = np.full(len(data.records), NOT_SCORED)
-    for part in (plan, test):
-        confidence[part] = route(stages, [data.records[i] for i in part]).confidence
-    promises = tuple(
-        _promise(category, rows, confidence, data, target, seed)
-        for category, rows in _categories(data, target)
-    )
-    option_sets = None
-    if sets is not None:
-        option_sets = _fit_sets(sets, data, np.random.default_rng(seed))
-    evidence = _evidence(target, data, fitted_on, skipped, stages, promises, confidence)
-    return TrustPolicy(stages, evidence, option_sets)
-
-
 def _require_shown(spec: str, estimator: AnyEstimator, data: Labelled) -> None:
     used = [data.records[i] for i in (*data.parts.calibration, *data.parts.test)]
     rows, lacking = observable(used, estimator.needs)
@@ -218,204 +205,3 @@ def _calibrated(
             "part; at least one is required. Use more labelled answers, or other --fractions."
         )
     return calibrator.fit(values, data.correct[rows], groups=data.groups[rows])
-
-
-def _categories(
-    data: Labelled, target: Target
-) -> list[tuple[str | None, tuple[Int[np.ndarray, " a"], Int[np.ndarray, " b"]]]]:
-    """Rows of the second and third part, by category."""
-    plan, test = data.parts.calibration, data.parts.test
-    if target.per_group is None:
-        return [(None, (plan, test))]
-    field = target.per_group
-    names = [category_of(record, field) for record in data.records]
-    if all(name is None for name in names):
-        raise UsageError(
-            f"No example has {field!r}; a field of the data set is required, question_type or an "
-            "entry of its meta data. Correct --per-group, or leave it out."
-        )
-    found = sorted({names[i] for i in (*plan, *test)} - {None}, key=str)
-    pick = np.array(names, dtype=object)
-    return [(name, (plan[pick[plan] == name], test[pick[test] == name])) for name in found]
-
-
-def _promise(
-    category: str | None,
-    rows: tuple[Int[np.ndarray, " a"], Int[np.ndarray, " b"]],
-    confidence: Float[np.ndarray, " n"],
-    data: Labelled,
-    target: Target,
-    seed: int,
-) -> Promise:
-    plan, test = rows
-    units = len(test) if target.unit == "rows" else len(np.unique(data.groups[test]))
-    levels = _planned(confidence[plan], data.correct[plan], target, units)
-    rng = np.random.default_rng(seed)
-    if target.risk is None:
-        guarantee = _bounded(levels, confidence[test], data, test, target, seed)
-    elif len(levels):
-        guarantee = learn_threshold(
-            confidence[test],
-            data.correct[test],
-            levels,
-            risk=target.risk,
-            delta=target.delta,
-            method=target.method,
-            groups=data.groups[test],
-            unit=target.unit,
-            rng=rng,
-        )
-    else:
-        guarantee = _nothing(target.risk, target, len(test))
-    smallest = None if target.risk is None else smallest_accepted(target.risk, target.delta)
-    accepted = accepted_rows(confidence[test], guarantee.threshold)
-    return Promise(
-        category=category,
-        guarantee=guarantee,
-        smallest=smallest,
-        units=units,
-        achieved=achieved(accepted, data.correct[test], data.groups[test]),
-        why_not=_why_not(guarantee, smallest, units, target),
-    )
-
-
-def _planned(
-    confidence: Float[np.ndarray, " n"],
-    correct: Float[np.ndarray, " n"],
-    target: Target,
-    units: int,
-) -> Float[np.ndarray, " k"]:
-    """Thresholds to test; none where nothing could be scored."""
-    if not np.any(confidence > NOT_SCORED):
-        return np.empty(0)
-    if target.coverage is not None:
-        rank = min(len(confidence), int(np.ceil(target.coverage * len(confidence))))
-        level = float(np.sort(confidence)[::-1][rank - 1])
-        return np.array([max(level, float(confidence[confidence > NOT_SCORED].min()))])
-    if target.risk is None:
-        raise UsageError("A target needs a risk or a coverage. Give one.")
-    levels = plan_thresholds(
-        confidence, correct, risk=target.risk, delta=target.delta, n_test=units
-    )
-    return levels[levels > NOT_SCORED]
-
-
-def _bounded(
-    levels: Float[np.ndarray, " k"],
-    confidence: Float[np.ndarray, " n"],
-    data: Labelled,
-    test: Int[np.ndarray, " n"],
-    target: Target,
-    seed: int,
-) -> Guarantee:
-    """The smallest risk that can be certified at one threshold that was fixed beforehand."""
-    if not len(levels) or not len(test):
-        return _nothing(1.0, target, len(test))
-
-    def tested(risk: float) -> Guarantee:
-        return learn_threshold(
-            confidence,
-            data.correct[test],
-            levels[:1],
-            risk=risk,
-            delta=target.delta,
-            groups=data.groups[test],
-            unit=target.unit,
-            rng=np.random.default_rng(seed),
-        )
-
-    # From the largest risk down, stopping at the first that fails: nested hypotheses, so that
-    # all of them together err no more often than delta.
-    seen = tested(0.5).tests[0]
-    bound = 1.0
-    if target.unit == "groups":
-        for risk in np.arange(1.0 - BOUND_STEP, 0.0, -BOUND_STEP).tolist():
-            if tested(risk).threshold is None:
-                break
-            bound = risk
-    else:
-        bound = error_bound(round(seen.wrong), seen.accepted, target.delta)
-    test_of = ThresholdTest(seen.threshold, seen.accepted, seen.wrong, target.delta, certified=True)
-    return Guarantee(
-        bound, target.delta, seen.threshold, (test_of,), len(test), target.method, target.unit
-    )
-
-
-def _nothing(risk: float, target: Target, n: int) -> Guarantee:
-    return Guarantee(risk, target.delta, None, (), n, target.method, target.unit)
-
-
-def _why_not(guarantee: Guarantee, smallest: int | None, units: int, target: Target) -> str | None:
-    if guarantee.threshold is not None:
-        return None
-    if not guarantee.tests:
-        return "none of the answers that thresholds are chosen on could be scored"
-    risk = guarantee.risk
-    if smallest is not None and units < smallest:
-        return (
-            f"{units} independent answers to test on; at least {smallest}, all accepted and right, "
-            f"are needed to certify a risk of {risk:.1%}"
-        )
-    closest = guarantee.closest
-    seen = closest.wrong / closest.accepted if closest.accepted else 0.0
-    shown = f"{closest.wrong:g} of {closest.accepted:,} accepted answers wrong ({seen:.1%})"
-    if target.unit != "groups":
-        bound = error_bound(round(closest.wrong), closest.accepted, target.delta)
-        shown += f", a risk of at most {bound:.1%} with {1 - target.delta:.0%} certainty"
-    return f"the closest of {len(guarantee.tests)} thresholds is {closest.threshold:.4f}: {shown}"
-
-
-def _fit_sets(sets: SetsTarget, data: Labelled, rng: np.random.Generator) -> OptionSets | None:
-    """Sets fitted on a random row of each group of the third part."""
-    rows = rng.permutation(data.parts.test)
-    _, first = np.unique(data.groups[rows], return_index=True)
-    chosen = [data.records[i] for i in np.sort(rows[first])]
-    return fit_option_sets(chosen, scores=sets.scores, level=sets.level, score=sets.kind)
-
-
-def _evidence(
-    target: Target,
-    data: Labelled,
-    fitted_on: Int[np.ndarray, " k"],
-    skipped: Mapping[str, int],
-    stages: Sequence[Stage],
-    promises: tuple[Promise, ...],
-    confidence: Float[np.ndarray, " n"],
-) -> Evidence:
-    test = data.parts.test
-    known = test[confidence[test] > NOT_SCORED]
-    seen, correct, groups = confidence[known], data.correct[known], data.groups[known]
-    informative = all(stage.calibration.informative for stage in stages)
-    return Evidence(
-        target=target,
-        fitted_on=_part(fitted_on, data),
-        calibrated_on=_part(data.parts.calibration, data),
-        certified_on=_part(test, data),
-        skipped=tuple(Skipped(reason, n) for reason, n in Counter(skipped).most_common()),
-        calibration="fitted" if informative else "base rate",
-        promises=promises,
-        reliability=reliability_bins(seen, correct, groups) if len(known) else (),
-        auroc=_auroc(seen, correct, groups),
-        ece=_ece(seen, correct),
-    )
-
-
-def _part(rows: Int[np.ndarray, " k"], data: Labelled) -> Part:
-    return Part(len(rows), len(np.unique(data.groups[rows])))
-
-
-def _auroc(
-    confidence: Float[np.ndarray, " n"],
-    correct: Float[np.ndarray, " n"],
-    groups: Int[np.ndarray, " n"],
-) -> Estimate:
-    if not len(correct):
-        return Estimate(None, n=0, reason="no answer could be scored")
-    return auroc_estimate(confidence, correct, groups)
-
-
-def _ece(confidence: Float[np.ndarray, " n"], correct: Float[np.ndarray, " n"]) -> float | None:
-    try:
-        return float(METRICS["ece"].function(confidence, correct))
-    except UndefinedMetricError:
-        return None

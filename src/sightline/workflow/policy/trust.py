@@ -76,6 +76,13 @@ class Routed:
     lacking: dict[int, str]
     pending: dict[int, frozenset[Feature]]
 
+    @property
+    def final(self) -> Float[np.ndarray, " n"]:
+        """Confidence that the threshold is held against: `NOT_SCORED` where a stage lacked it."""
+        final = self.confidence.copy()
+        final[list(self.lacking)] = NOT_SCORED
+        return final
+
     @classmethod
     def empty(cls, n: int) -> Routed:
         """Nothing scored yet."""

@@ -5,7 +5,7 @@ import numpy as np
 from sightline.core.features import Feature
 from sightline.core.types import Example, Generation, Record
 from sightline.data.splits import split_groups
-from sightline.workflow.policy.fitting import Labelled
+from sightline.workflow.policy.labelled import Labelled
 
 RNG = np.random.default_rng
 

@@ -11,7 +11,8 @@ from sightline.core.errors import CorruptStoreError, DataError, SightlineError
 from sightline.store.sealed import dump_document, load_document
 from sightline.workflow.policy import TrustPolicy, load_policy, save_policy
 from sightline.workflow.policy.evidence import Origin, Target
-from sightline.workflow.policy.fitting import SetsTarget, fit_policy
+from sightline.workflow.policy.fitting import fit_policy
+from sightline.workflow.policy.labelled import SetsTarget
 
 ORIGIN = Origin(
     run="run",

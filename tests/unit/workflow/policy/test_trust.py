@@ -14,7 +14,8 @@ from sightline.core.types import Example, Generation, Record
 from sightline.estimators import ESTIMATORS
 from sightline.workflow.policy import Decision
 from sightline.workflow.policy.evidence import Target
-from sightline.workflow.policy.fitting import SetsTarget, fit_policy
+from sightline.workflow.policy.fitting import fit_policy
+from sightline.workflow.policy.labelled import SetsTarget
 from sightline.workflow.policy.trust import narrowed
 
 
