@@ -194,7 +194,7 @@ def _choice(value: Any) -> Choice:
         raise MalformedReplyError(f"a choice's content is a JSON {type(content).__name__}")
     reasoning = _text(message.get("reasoning_content")) or _text(message.get("reasoning"))
     return Choice(
-        text=content if content is not None else (refusal or ""),
+        text=_text(content) or refusal or "",
         reasoning=reasoning,
         finish_reason=_text(value.get("finish_reason")),
         steps=_steps(value.get("logprobs")),
