@@ -1,0 +1,95 @@
+"""What the commands print: hostile text is inert, marks stand for weak tokens."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from sightline.cli import asking, policies
+from sightline.core.types import Estimate, Example, Generation, Record
+from sightline.workflow.asking import Answer
+from sightline.workflow.explaining import Draws, Explanation, Prior, Shift, Token
+from sightline.workflow.policy.evidence import Achieved
+
+HOSTILE = "red\x1b[2J\x1b]52;c;aGk=\x07\n[/foo] \u202egnp"
+
+
+def hostile_answer():
+    explanation = Explanation(
+        prior=Prior(HOSTILE, False, 0.5, 0.25),
+        draws=Draws(10, 7, ((HOSTILE, 3),)),
+        tokens=(Token(HOSTILE, 0.31), Token("</s>", 0.99), Token(" ", None)),
+        shifts=(Shift("jpeg:3", HOSTILE, False, 0.125), Shift("blank", HOSTILE, True, None)),
+    )
+    record = Record(Example("e", "?"), greedy=Generation(HOSTILE))
+    return Answer(HOSTILE, None, {"perplexity": 0.25}, record, explanation)
+
+
+@pytest.fixture
+def asked(monkeypatch, tmp_path):
+    from sightline import api_policies
+
+    monkeypatch.setattr(api_policies, "ask", lambda *_, **__: hostile_answer())
+    monkeypatch.delenv("NO_COLOR", raising=False)
+
+    def run(*flags, **settings):
+        runner = CliRunner()
+        flags = ["p.png", "What?", "-m", "fake", *flags]
+        result = runner.invoke(asking.ask_command, flags, **settings)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    return run
+
+
+def test_an_answer_cannot_drive_the_terminal(asked):
+    text = asked()
+    for code in ("\x1b", "\x07", "\u202e"):
+        assert code not in text
+    assert "[/foo]" in text
+    assert "red\\x1b[2J" in text
+    assert "none: without a policy scores are raw and no probabilities" in text
+    lines = text.splitlines()
+    assert lines[0].startswith("answer")
+    assert any(line.startswith("drift") and "states move by 0.125" in line for line in lines)
+    assert "[31%] </s> ␣" in text
+
+
+def test_json_is_one_document(asked):
+    document = json.loads(asked("--json"))
+    assert document["answer"] == HOSTILE
+    assert document["confidence"] is None
+    assert document["explanation"]["draws"]["agree"] == 7
+
+
+def test_weak_tokens_are_marked_with_colour_only_where_it_is_wanted(asked):
+    coloured = asked(color=True)
+    assert "\x1b[31m\x1b[1m" in coloured
+    assert "\x1b[2J" not in coloured
+    assert "\x1b[31m" not in asked(color=True, env={"NO_COLOR": "1"})
+
+
+def test_a_question_without_a_picture_is_refused():
+    result = CliRunner().invoke(asking.ask_command, ["What?", "-m", "fake"])
+    assert "pictures and then a question" in str(result.exception)
+
+
+def test_estimator_or_cascade():
+    both = ["r", "-e", "perplexity", "--cascade", "a -> b", "-o", "p"]
+    for flags in (both, ["r", "-o", "p"]):
+        result = CliRunner().invoke(policies.calibrate_command, flags)
+        assert "exactly one of them is required" in str(result.exception)
+    result = CliRunner().invoke(
+        policies.calibrate_command, ["r", "--cascade", "perplexity -> nothing", "-o", "p"]
+    )
+    assert "'nothing' does not exist" in str(result.exception)
+
+
+def test_achieved_figures_read_as_shares():
+    nothing = Estimate(None, reason="no answer was accepted")
+    achieved = Achieved(10, 5, Estimate(0.0, 0.0, 0.3), nothing, Estimate(0.5))
+    (line,) = policies._achieved_lines("seen", achieved)
+    assert line == (
+        "  seen       0.0% [0.0%, 30.0%] of 10 answers (5 groups) accepted, "
+        "— (no answer was accepted) of these wrong; of all 50.0% right"
+    )
