@@ -103,17 +103,15 @@ def load_image_set(
     pictures = list(opened.pictures)
     rejected = [Rejected(p.where, p.error) for p in pictures if p.error is not None]
     usable = [p for p in pictures if p.error is None]
+    if not usable:
+        raise DataError(_nothing(opened.name, rejected))
     chosen, partial = _limited(usable, limit)
     reader = ImageReader(opened.root, store_image, limits)
     labels = list(dict.fromkeys(p.label for p in usable if p.label is not None))
     names = class_names(classes, opened.names, labels)
     examples = _examples(chosen, names, reader, rejected)
     if not examples:
-        why = f" ({rejected[0].where}: {rejected[0].reason})" if rejected else ""
-        raise DataError(
-            f"{opened.name} has no usable picture{why}; at least one is required. Correct the "
-            "source, or name the folder of its pictures with --images."
-        )
+        raise DataError(_nothing(opened.name, rejected))
     digest = hashlib.sha256()
     for e in examples:
         digest.update(digest_json([e.id, e.images[0].sha256, e.references]).encode())
@@ -183,6 +181,14 @@ def load_templates(given: str | None, default: str) -> tuple[str, ...]:
             'For example: "a photo of a {}."'
         )
     return templates
+
+
+def _nothing(name: str, rejected: Sequence[Rejected]) -> str:
+    why = f" ({rejected[0].where}: {rejected[0].reason})" if rejected else ""
+    return (
+        f"{name} has no usable picture{why}; at least one is required. Correct the source, or name "
+        "the folder of its pictures with --images."
+    )
 
 
 def _spoken(label: str) -> str:

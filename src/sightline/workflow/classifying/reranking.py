@@ -200,7 +200,8 @@ def chosen_class(reply: str, candidates: Sequence[str]) -> str | None:
     """The class that a reply names, or None where it names none or several.
 
     It counts as named where the reply is its name, or holds all words of its name and of no other
-    candidate's, or where only its name holds all words of the reply.
+    candidate's (but one within it: "sea lion" is no lion), or where only its name holds all words
+    of the reply.
 
     Example:
         >>> chosen_class("3", ["digit 3", "digit 8"]), chosen_class("a cat", ["cat", "dog"])
@@ -218,8 +219,9 @@ def chosen_class(reply: str, candidates: Sequence[str]) -> str | None:
         [c for c, mine in parts.items() if mine and mine <= words],
         [c for c, mine in parts.items() if words and words <= mine],
     ):
-        if len(matching) == 1:
-            return matching[0]
+        longest = [c for c in matching if not any(parts[c] < parts[other] for other in matching)]
+        if len(longest) == 1:
+            return longest[0]
     return None
 
 

@@ -185,16 +185,27 @@ def _entries(
         chosen = {spec: parse_score(spec) for spec in specs}
     entries, lacking = [], []
     for name, one in chosen.items():
-        if not one.traits.uses_aux:
-            entries.append(_Entry(name, one, None))
-        elif not seen.encoders:
-            why = "no auxiliary encoder; classify with --encoder"
+        why = _lacks(one.traits, seen)
+        if why is not None:
             lacking.append(NotApplicable(name, (Skipped(why, len(seen.image)),)))
+        elif not one.traits.uses_aux:
+            entries.append(_Entry(name, one, None))
         else:
             several = len(seen.encoders) > 1
             for at, encoder in enumerate(seen.encoders):
                 entries.append(_Entry(f"{name}[{encoder}]" if several else name, one, at))
     return entries, lacking
+
+
+def _lacks(traits: Traits, seen: Embedded) -> str | None:
+    """What the run does not hold that a score needs, and how to get it."""
+    if traits.uses_aux and not seen.encoders:
+        return "no auxiliary encoder; classify with --encoder"
+    if traits.uses_views and seen.views is None:
+        return "no transformed views; classify with --views"
+    if traits.uses_templates and seen.texts.templates is None:
+        return "a single prompt template; classify with several --templates"
+    return None
 
 
 def _fitted(

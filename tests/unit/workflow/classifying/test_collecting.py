@@ -1,0 +1,282 @@
+"""Embedding pictures, classes and support pictures into a run."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from sightline.core.errors import (
+    DataError,
+    LeakageError,
+    StoreError,
+    UsageError,
+)
+from sightline.core.features import Feature
+from sightline.data.image_sets import load_image_set
+from sightline.store.layout import CLASSES, SUPPORT
+from sightline.store.run import RunStore
+from sightline.workflow.classifying.collecting import classify, encoder_name
+from sightline.workflow.classifying.embedding import FileEncoder, parse_views
+from sightline.workflow.classifying.reading import read_embedded, read_support, read_texts
+
+from .conftest import (
+    COLOURS,
+    ColourClassifier,
+    Patches,
+    colour_run,
+    patches,
+    unit,
+    write_pictures,
+)
+
+
+def shard_bytes(run):
+    return {
+        f"{part.name}/{file.name}": file.read_bytes()
+        for part in (run / "shards", run / CLASSES / "shards", run / SUPPORT / "shards")
+        for file in sorted(part.iterdir())
+    }
+
+
+def test_the_run_holds_every_vector_and_the_likeliest_class(run, tested):
+    store = RunStore.open(run)
+    records = list(store.records())
+    assert len(records) == 180
+    texts = read_texts(RunStore.open(run / CLASSES))
+    assert texts.classes == ("blue", "green", "red")
+    assert texts.templates.shape == (2, 3, 3)
+    first = records[0]
+    image = load_image_set(tested).examples[0]
+    assert first.example.id == image.id == "blue/000.png"
+    vector = first.array(Feature.IMAGE_VECTOR)
+    assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-6)
+    assert first.answer.text == texts.classes[int(np.argmax(texts.vectors @ vector))]
+    assert first.array(Feature.VIEW_VECTORS).shape == (1, 3)
+    assert first.array(Feature.AUX_VECTORS).shape == (3,)
+    assert store.verify() == []
+
+
+def test_several_templates_are_joined_by_their_mean(run):
+    texts = read_texts(RunStore.open(run / CLASSES))
+    joined = unit(texts.templates.mean(axis=0))
+    np.testing.assert_allclose(texts.vectors, joined, atol=1e-6)
+
+
+def test_two_encoders_lie_one_after_another(tmp_path, tested):
+    images = load_image_set(tested)
+    table = np.random.default_rng(0).normal(size=(len(images.examples), 5)).astype(np.float32)
+    np.savez(tmp_path / "far.npz", keys=[e.id for e in images.examples], vectors=table)
+    far = FileEncoder.read(tmp_path / "far.npz")
+    colour_run(tmp_path / "run", tested, encoders=[patches(), far])
+    store = RunStore.open(tmp_path / "run")
+    seen = read_embedded(store, read_texts(RunStore.open(tmp_path / "run" / CLASSES)))
+    assert seen.encoders == ("patches", "far")
+    assert [aux.shape[1] for aux in seen.aux] == [3, 5]
+    np.testing.assert_array_equal(seen.aux[1], table)
+
+
+class TestResuming:
+    def test_a_stopped_run_ends_with_the_same_bytes(self, tmp_path, run, tested, pool):
+        asked = iter([False, False, True])
+        first = colour_run(tmp_path / "r", tested, pool, should_stop=lambda: next(asked, True))
+        assert first.interrupted
+        assert first.support is None
+        for _ in range(20):
+            stops = iter([False, True])
+            again = colour_run(tmp_path / "r", tested, pool, should_stop=lambda s=stops: next(s))
+            if not again.interrupted:
+                break
+        assert not again.interrupted
+        assert shard_bytes(tmp_path / "r") == shard_bytes(run)
+
+    def test_a_finished_run_embeds_nothing_again(self, tmp_path, tested):
+        model = ColourClassifier()
+        colour_run(tmp_path / "r", tested, model=model)
+        before = model.seen
+        colour_run(tmp_path / "r", tested, model=model)
+        assert model.seen == before
+
+    def test_another_template_is_another_run(self, tmp_path, tested):
+        colour_run(tmp_path / "r", tested)
+        with pytest.raises(StoreError, match="overwrite"):
+            colour_run(tmp_path / "r", tested, templates=("{}",))
+        colour_run(tmp_path / "r", tested, templates=("{}",), overwrite=True)
+        assert RunStore.open(tmp_path / "r").manifest.model["templates"] == ["{}"]
+
+    def test_overwriting_removes_the_support_too(self, tmp_path, tested, pool):
+        colour_run(tmp_path / "r", tested, pool)
+        colour_run(tmp_path / "r", tested, overwrite=True)
+        assert not (tmp_path / "r" / SUPPORT / "manifest.json").exists()
+
+    def test_damage_in_a_part_is_found(self, tmp_path, tested, pool):
+        colour_run(tmp_path / "r", tested, pool)
+        file = next((tmp_path / "r" / SUPPORT / "shards").glob("*.safetensors"))
+        content = bytearray(file.read_bytes())
+        content[-1] ^= 1
+        file.write_bytes(content)
+        found = RunStore.open(tmp_path / "r").verify()
+        assert [problem.file.split("/")[0] for problem in found] == [SUPPORT]
+
+
+class TestDraws:
+    def test_every_draw_has_its_shots_of_every_class(self, run):
+        store = RunStore.open(run)
+        seen = read_embedded(store, read_texts(RunStore.open(run / CLASSES)))
+        draws = read_support(run, seen, None)
+        assert len(draws.rows) == 3
+        for rows in draws.rows:
+            assert np.bincount(draws.pictures.labels[rows]).tolist() == [4, 4, 4]
+            assert len(set(rows.tolist())) == 12
+        assert len({tuple(sorted(rows)) for rows in draws.rows}) == 3
+
+    def test_fewer_shots_are_the_first_of_more(self, run):
+        seen = read_embedded(RunStore.open(run), read_texts(RunStore.open(run / CLASSES)))
+        all_of, two = read_support(run, seen, None), read_support(run, seen, 2)
+        for more, fewer in zip(all_of.rows, two.rows, strict=True):
+            assert set(fewer) <= set(more)
+            assert len(fewer) == 6
+
+    def test_more_shots_than_were_drawn_are_refused(self, run):
+        seen = read_embedded(RunStore.open(run), read_texts(RunStore.open(run / CLASSES)))
+        with pytest.raises(UsageError, match="--shots 9; 1 to 4"):
+            read_support(run, seen, 9)
+
+    def test_a_class_with_fewer_pictures_gives_all_it_has(self, tmp_path, tested):
+        pool = write_pictures(tmp_path / "pool", {"red": 2, "green": 9, "blue": 9}, seed=5)
+        said = []
+        colour_run(tmp_path / "r", tested, pool, announce=said.append)
+        assert any("1 of 3 classes have fewer than 4 pictures" in line for line in said)
+        seen = read_embedded(
+            RunStore.open(tmp_path / "r"), read_texts(RunStore.open(tmp_path / "r" / CLASSES))
+        )
+        rows = read_support(tmp_path / "r", seen, None).rows[0]
+        assert len(rows) == 4 + 4 + 2
+
+    def test_no_shots_are_refused(self, tmp_path, tested, pool):
+        with pytest.raises(UsageError, match="0 shots"):
+            colour_run(tmp_path / "r", tested, pool, shots=0)
+
+    def test_a_class_without_pictures_is_named(self, tmp_path, tested):
+        pool = write_pictures(tmp_path / "pool", {"red": 3, "green": 3}, seed=5)
+        with pytest.raises(DataError, match=r"1 of 3 classes have no picture.*'blue'"):
+            colour_run(tmp_path / "r", tested, pool)
+
+
+class TestLeakage:
+    def test_a_tested_picture_cannot_be_learned_from(self, tmp_path, tested):
+        pool = write_pictures(tmp_path / "pool", dict.fromkeys(COLOURS, 3), seed=5)
+        shutil.copy(tested / "red" / "007.png", pool / "red" / "renamed.png")
+        with pytest.raises(LeakageError, match=r"1 support pictures.*'red/renamed.png'"):
+            colour_run(tmp_path / "r", tested, pool)
+
+    def test_nor_from_another_run(self, tmp_path, run, pool):
+        other = tmp_path / "other"
+        colour_run(other, pool)
+        seen = read_embedded(RunStore.open(other), read_texts(RunStore.open(other / CLASSES)))
+        with pytest.raises(LeakageError, match="support pictures"):
+            read_support(run, seen, None)
+
+
+class TestBadPictures:
+    def test_an_unreadable_picture_is_quarantined(self, tmp_path):
+        folder = write_pictures(tmp_path / "p", dict.fromkeys(COLOURS, 3))
+        (folder / "red" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+        result = colour_run(tmp_path / "r", folder)
+        assert result.images.quarantined == 1
+        assert "readable image" in result.images.reasons[0][0]
+        assert len(list(RunStore.open(tmp_path / "r").records())) == 9
+
+    def test_an_unreadable_support_picture_shortens_its_draws(self, tmp_path, tested):
+        pool = write_pictures(tmp_path / "pool", dict.fromkeys(COLOURS, 4), seed=5)
+        (pool / "red" / "003.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+        colour_run(tmp_path / "r", tested, pool)
+        seen = read_embedded(
+            RunStore.open(tmp_path / "r"), read_texts(RunStore.open(tmp_path / "r" / CLASSES))
+        )
+        draws = read_support(tmp_path / "r", seen, None)
+        assert draws.lacking == 1
+        assert [len(rows) for rows in draws.rows] == [11, 11, 11]
+
+    def test_a_picture_of_an_unknown_class_is_kept_without_reference(self, tmp_path):
+        folder = write_pictures(tmp_path / "p", dict.fromkeys(COLOURS, 3))
+        said = []
+        images = load_image_set(folder, classes="red,green")
+        classify(
+            ColourClassifier(), images, tmp_path / "r", templates=("{}",), announce=said.append
+        )
+        assert any("3 of 9 pictures have a label that is none" in line for line in said)
+
+    def test_a_vector_without_direction_is_quarantined(self, tmp_path):
+        class Blind(ColourClassifier):
+            def image_vectors(self, images):
+                vectors = super().image_vectors(images)
+                vectors[[np.asarray(i).max() == 0 for i in images]] = 0
+                return vectors
+
+        from PIL import Image
+
+        folder = write_pictures(tmp_path / "p", dict.fromkeys(COLOURS, 3))
+        Image.new("RGB", (8, 8)).save(folder / "red" / "black.png")
+        result = colour_run(tmp_path / "r", folder, model=Blind())
+        assert result.images.quarantined == 1
+        assert "zero or not finite" in result.images.reasons[0][0]
+
+
+class TestVectorFiles:
+    def test_pictures_without_a_vector_are_left_out(self, tmp_path):
+        folder = write_pictures(tmp_path / "p", dict.fromkeys(COLOURS, 3))
+        images = load_image_set(folder)
+        keys = [e.images[0].sha256 for e in images.examples][:-2]
+        table = np.ones((len(keys), 4), dtype=np.float32)
+        table[0] = 0
+        np.savez(tmp_path / "v.npz", keys=keys, vectors=table)
+        result = colour_run(
+            tmp_path / "r", folder, encoders=[FileEncoder.read(tmp_path / "v.npz")], views=()
+        )
+        reasons = dict(result.images.reasons)
+        assert reasons == {
+            "v.npz has no vector under its id, path or SHA-256": 2,
+            "its vector in v.npz is zero": 1,
+        }
+
+    def test_keys_of_other_pictures_are_one_line(self, tmp_path, tested):
+        np.savez(tmp_path / "v.npz", keys=["x"], vectors=np.ones((1, 2)))
+        with pytest.raises(DataError, match="None of 180 pictures"):
+            colour_run(tmp_path / "r", tested, encoders=[FileEncoder.read(tmp_path / "v.npz")])
+
+    def test_a_key_twice_is_refused(self, tmp_path):
+        np.savez(tmp_path / "v.npz", keys=["x", "x"], vectors=np.ones((2, 2)))
+        with pytest.raises(DataError, match="'x' twice"):
+            FileEncoder.read(tmp_path / "v.npz")
+
+
+def test_two_encoders_of_one_name_are_refused(tmp_path, tested):
+    with pytest.raises(UsageError, match="2 encoders are called 'patches'"):
+        colour_run(tmp_path / "r", tested, encoders=[patches(), patches()])
+
+
+def test_encoders_are_called_by_the_end_of_their_spec():
+    assert encoder_name("embedded:encoder") == "encoder"
+    assert encoder_name("facebook/dinov2-base") == "dinov2-base"
+    assert encoder_name("/models/my encoder") == "my-encoder"
+
+
+def test_views_by_name():
+    assert parse_views("gray,mirror,gray") == ("gray", "mirror")
+    assert parse_views("none") == ()
+    with pytest.raises(UsageError, match="'upside-down'"):
+        parse_views("upside-down")
+
+
+def test_the_width_of_an_encoder_is_found_on_a_blank_picture():
+    assert patches().width == 3
+    assert Patches().fingerprint() == {"name": "patches"}
+
+
+def test_support_plans_are_settings_of_the_support_run(run):
+    settings = RunStore.open(run / SUPPORT).manifest.settings
+    assert {k: settings[k] for k in ("shots", "draws", "seed")} == {
+        "shots": 4,
+        "draws": 3,
+        "seed": 0,
+    }

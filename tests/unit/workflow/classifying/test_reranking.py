@@ -1,0 +1,137 @@
+"""A model chooses among the classifier's first classes; what changes is counted and evaluated."""
+
+import numpy as np
+import pytest
+
+from sightline.api import evaluate
+from sightline.core.column import ColumnKind
+from sightline.core.errors import UsageError
+from sightline.core.features import Feature
+from sightline.core.types import Generation, Record
+from sightline.data.prompt_forms import PROMPT_FORMS, filled
+from sightline.data.prompts import PromptStyle, user_text
+from sightline.store.run import RunStore
+from sightline.workflow.classifying.reranking import chosen_class, rerank
+from sightline.workflow.evaluate import Settings
+
+from .conftest import COLOURS, colour_run
+
+
+class CornerModel:
+    """Answers with the colour of the corner, whatever it is offered; now and then with none."""
+
+    def __init__(self, lost=0):
+        self.lost, self.shown = lost, set()
+
+    def fingerprint(self):
+        return {"name": "corners"}
+
+    def observe(self, examples, images, request, *, given=None):
+        out = []
+        for example, pictures in zip(examples, images, strict=True):
+            self.shown.add(len(pictures))
+            corner = np.asarray(pictures[0], dtype=float)[:2, :2].mean(axis=(0, 1)) / 255
+            distance = {n: np.abs(corner - c).sum() for n, c in COLOURS.items()}
+            said = min(distance, key=distance.get)
+            if self.lost and example.id.endswith(f"{self.lost:03d}.png"):
+                said = "no idea"
+            logprobs = np.array([-distance.get(said, 3.0)])
+            out.append(Record(example, greedy=Generation(f"It is {said}.", logprobs=logprobs)))
+        return out
+
+
+@pytest.fixture(scope="module")
+def reranked(run, tmp_path_factory):
+    path = tmp_path_factory.mktemp("reranked") / "run"
+    return rerank(run, CornerModel(), path, top=3), path
+
+
+def test_the_prompt_is_the_form_that_models_are_trained_on(reranked):
+    example = RunStore.open(reranked[1]).examples()[0]
+    lines = example.question.split("\n")
+    assert lines[0] == "What does the picture show?"
+    shares = [int(part.split()[-1].rstrip("%.")) for part in lines[1].split(",")]
+    assert shares == sorted(shares, reverse=True)
+    assert sum(shares) in (99, 100, 101)
+    form = filled(
+        PROMPT_FORMS["rerank"],
+        question=lines[0],
+        candidates=lines[1].removeprefix("A classifier suggests: ").rstrip("."),
+    )
+    assert user_text(example, PromptStyle()) == form
+
+
+def test_what_changed_is_counted(run, reranked):
+    result, path = reranked
+    store = RunStore.open(path)
+    first = list(RunStore.open(run).records())
+    before = np.mean([r.answer.text == r.example.references[0] for r in first])
+    named = [chosen_class(r.answer.text, tuple(COLOURS)) for r in store.records()]
+    right = [r.example.references[0] for r in store.records()]
+    after = np.mean([a == b for a, b in zip(named, right, strict=True)])
+    assert result.before.value == pytest.approx(before)
+    assert result.after.value == pytest.approx(after)
+    assert result.change.value == pytest.approx(after - before)
+    assert result.change.low < result.change.value < result.change.high
+    assert result.changed > 0
+    assert result.unnamed == 0
+    column = store.column(ColumnKind.CORRECT, "recorded")
+    assert column.values.mean() == pytest.approx(after)
+
+
+def test_the_choice_is_evaluated_like_any_answer(reranked):
+    _, path = reranked
+    names = ("sequence_probability", "recorded_confidence")
+    found = evaluate(path, Settings(estimators=names, resamples=100, seeds=2))
+    assert {e.name for e in found.estimators} == set(names)
+    assert found.accuracy.value == pytest.approx(reranked[0].after.value)
+    assert any("which was right on" in note for note in found.run.notes)
+
+
+def test_the_classifiers_probability_stands_beside_the_answer(reranked):
+    for record in RunStore.open(reranked[1]).records():
+        assert 1 / 3 <= float(record.array(Feature.RECORDED_CONFIDENCE)) <= 1
+
+
+def test_replies_that_name_no_class_keep_the_classifiers(run, tmp_path):
+    result = rerank(run, CornerModel(lost=7), tmp_path / "r")
+    assert result.unnamed == 3
+    assert result.after.n == 180
+
+
+def test_example_pictures_come_behind_the_picture(run, tmp_path):
+    model = CornerModel()
+    rerank(run, model, tmp_path / "r", top=2, shown=True, limit=5)
+    assert model.shown == {3}
+    example = RunStore.open(tmp_path / "r").examples()[0]
+    assert "The others show: " in example.question
+    assert RunStore.open(tmp_path / "r").manifest.partial == "--limit 5: the first 5"
+
+
+def test_example_pictures_need_support(tmp_path, tested):
+    colour_run(tmp_path / "plain", tested)
+    with pytest.raises(UsageError, match="has no support pictures to show"):
+        rerank(tmp_path / "plain", CornerModel(), tmp_path / "r", shown=True)
+
+
+@pytest.mark.parametrize("top", [1, 4])
+def test_as_many_classes_as_there_are(run, tmp_path, top):
+    with pytest.raises(UsageError, match=f"--top-k {top}; 2 to 3"):
+        rerank(run, CornerModel(), tmp_path / "r", top=top)
+
+
+@pytest.mark.parametrize(
+    ("reply", "candidates", "named"),
+    [
+        ("Dog.", ["cat", "dog"], "dog"),
+        ("a dog", ["cat", "dog"], "dog"),
+        ("I think it is a sea lion", ["sea lion", "lion"], "sea lion"),
+        ("lion", ["sea lion", "lion"], "lion"),
+        ("3", ["digit 3", "digit 8"], "digit 3"),
+        ("big", ["big cat", "big dog"], None),
+        ("neither", ["cat", "dog"], None),
+        ("", ["cat", "dog"], None),
+    ],
+)
+def test_which_class_a_reply_names(reply, candidates, named):
+    assert chosen_class(reply, candidates) == named
