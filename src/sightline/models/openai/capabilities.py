@@ -156,8 +156,8 @@ class _Asking:
         """Finds the field that bounds the answer; the reply to a plain greedy question."""
         for field in ("max_completion_tokens", "max_tokens"):
             self.limit_field = field
-            reply = await self.ask(_WORDS, tokens=3)
-            if reply is not None and (reply.completion_tokens or 0) <= 3:
+            reply = await self.ask(_WORDS, tokens=1)
+            if reply is not None and (reply.completion_tokens or 0) <= 1:
                 return reply
         if reply is None:
             raise UsageError(
