@@ -13,7 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sightline.core.errors import MissingFeatureError, UsageError
-from sightline.core.features import ARRAY_AXES, FIXED_REPLIES, FOLLOW_UPS, Feature
+from sightline.core.features import (
+    ARRAY_AXES,
+    FIXED_REPLIES,
+    FOLLOW_UPS,
+    READ_WITH,
+    Feature,
+)
 from sightline.core.protocols import Cost, Estimator, LearnedEstimator
 from sightline.core.types import Example, Generation, Record, Related, asked_condition
 from sightline.estimators import ESTIMATORS, from_spec, parse_estimator, spec_of
@@ -66,6 +72,20 @@ def follow_ups(example, rng):
 
 def scores(rng, replies):
     return np.log(rng.dirichlet(np.ones(len(replies) + 1))[:-1])
+
+
+READ_BY_NONE = frozenset(
+    f for f in ARRAY_AXES if not any(f in e.needs for e in ESTIMATORS.values())
+) - {*READ_WITH.values()}
+
+
+def unread(sizes):
+    """Arrays that no estimator reads, of the right axes."""
+    rng = np.random.default_rng(0)
+    return {
+        feature: rng.normal(size=tuple(sizes.get(axis, 3) for axis in ARRAY_AXES[feature]))
+        for feature in sorted(READ_BY_NONE)
+    }
 
 
 def noised(example, logprobs):
@@ -127,10 +147,7 @@ def full_record(
             Feature.CLEAN_LOGPROBS: np.array(logprobs) * 1.2 - 0.1,
             Feature.REPLY_LOGPROBS: -rng.exponential(2.0, size=2),
             Feature.RECORDED_CONFIDENCE: np.array(rng.uniform()),
-            Feature.IMAGE_VECTOR: rng.normal(size=3),
-            Feature.VIEW_VECTORS: rng.normal(size=(2, 3)),
-            Feature.AUX_VECTORS: rng.normal(size=4),
-            Feature.CLASS_VECTORS: rng.normal(size=(2, 3)),
+            **unread({"t": t, "c": c, "m": len(samples), "a": 1 + len(samples), "l": 2}),
         },
         layers=(1, 2),
         related=Related(
