@@ -9,11 +9,13 @@ from PIL import Image
 from tiny_models import qwen2_vl
 
 from sightline.audit.attack import LOW_BAND, PixelAttack, attack
+from sightline.audit.probes import flip_thresholds, noise_flips
 from sightline.core.errors import UsageError
 from sightline.core.features import Feature
 from sightline.core.protocols import Request
 from sightline.core.types import Example, ImageRef
 from sightline.data.examples import load_dataset
+from sightline.data.perturbations import parse_condition
 from sightline.models import load_model
 from sightline.models.pixels import PixelScorer
 from sightline.store.images import image_writer
@@ -81,6 +83,33 @@ def test_an_attack_lowers_the_margin_and_epsilon_zero_does_nothing(model, asked)
     still = attack(clean, loss, PixelAttack(epsilon=0.0, steps=1))
     assert np.array_equal(still.images, clean)
     assert scorer.labels(still.images)[0] == base
+
+
+def test_a_full_cyclic_shift_flips_nothing_and_moves_no_score(model, asked):
+    example, image = asked
+    shifted = parse_condition(f"translate:{image.width}").apply(image, example)
+    clean, moved = (PixelScorer(model, example, picture) for picture in (image, shifted))
+    assert np.array_equal(clean.clean, moved.clean)
+    assert np.array_equal(clean.values(clean.clean[None]), moved.values(moved.clean[None]))
+    half = parse_condition(f"translate:{image.width // 2}").apply(image, example)
+    assert not np.array_equal(clean.clean, PixelScorer(model, example, half).clean)
+
+
+def test_probes_ask_the_model_in_its_own_pixel_space(model, asked):
+    scorer = PixelScorer(model, *asked)
+    base = scorer.labels(scorer.clean[None])
+
+    def label_of(pictures, rows):
+        return scorer.labels(np.stack(pictures))
+
+    images = [scorer.clean]
+    low = flip_thresholds(images, base, label_of, filtering="low", cutoffs=[1.0, 0.5, 0.0])
+    assert low.kept[0] == 1  # the whole picture
+    blank = np.broadcast_to(scorer.clean.mean(axis=(0, 1)), scorer.clean.shape)
+    assert (low.kept[2] == 1) <= (scorer.labels(blank[None].copy())[0] == base[0])
+    settings = {"keys": np.array([3]), "bands": [LOW_BAND], "trials": 2, "sizes": [0.0, 0.9]}
+    flips = noise_flips(images, base, label_of, **settings)
+    assert not flips[:, 0].any()
 
 
 def test_the_gradient_points_where_the_margin_goes(model, asked):
