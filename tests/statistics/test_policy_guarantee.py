@@ -17,7 +17,7 @@ from sightline.workflow.policy.labelled import Labelled
 
 SIMULATIONS = 1000
 POOL = 12_000
-RISK, DELTA = 0.12, 0.1
+RISK, DELTA = 0.15, 0.1
 NOISE = 3 * np.sqrt(DELTA * (1 - DELTA) / SIMULATIONS)
 """Three standard errors of a share of delta."""
 
@@ -85,9 +85,9 @@ def population():
 @pytest.mark.parametrize(
     ("method", "unit", "per_group", "n", "least"),
     [
-        ("fixed_sequence", "rows", 1, 1500, 0.7),
-        ("bonferroni", "one_per_group", 1, 1500, 0.4),
-        ("fixed_sequence", "groups", 3, 3000, 0.3),
+        ("fixed_sequence", "rows", 1, 1500, 0.6),
+        ("bonferroni", "one_per_group", 1, 1500, 0.3),
+        ("fixed_sequence", "groups", 3, 3000, 0.2),
     ],
 )
 def test_the_promised_risk_is_exceeded_at_most_at_delta_in_every_way_to_test(
@@ -97,7 +97,7 @@ def test_the_promised_risk_is_exceeded_at_most_at_delta_in_every_way_to_test(
 
 
 def test_the_promised_risk_is_exceeded_at_most_at_delta(population):
-    keeps_its_promise(population(3), Target(RISK, None, DELTA), 2400, 0.4)
+    keeps_its_promise(population(3), Target(RISK, None, DELTA), 2400, 0.35)
 
 
 def keeps_its_promise(pool, target, n, least):
@@ -126,7 +126,7 @@ def test_every_category_keeps_its_own_promise(population):
                 certified[kind] += 1
                 exceeded[kind] += risk > RISK
     assert (exceeded / SIMULATIONS <= DELTA + NOISE).all()
-    assert certified[0] / SIMULATIONS > 0.5
+    assert certified[0] / SIMULATIONS > 0.4
 
 
 @pytest.mark.slow

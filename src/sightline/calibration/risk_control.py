@@ -29,9 +29,6 @@ from sightline.core.errors import DataError, UsageError
 Method = Literal["fixed_sequence", "bonferroni"]
 Unit = Literal["rows", "one_per_group", "groups"]
 
-POWER = 0.8
-"""Chance to pass its test, by the planning rows, that the first threshold of a sequence needs."""
-
 
 @dataclass(frozen=True, slots=True)
 class ThresholdTest:
@@ -162,8 +159,9 @@ def plan_thresholds(
 ) -> Float[np.ndarray, " k"]:
     """Chooses which thresholds to test, on rows that are not tested.
 
-    Coverages run in equal steps from the smallest that is likely to pass (with a chance of `POWER`
-    by the error rate seen here) up to everything; where none is, from the likeliest.
+    Coverages run in equal steps from the likeliest to pass, by the error rates seen here, up to
+    everything. A fixed sequence that fails at its first threshold certifies nothing, and one that
+    passes goes on to more coverage, so nothing is gained by beginning with less.
 
     Args:
         confidence: Of the planning rows.
@@ -196,8 +194,7 @@ def plan_thresholds(
     chances = np.array(
         [_power(wrong[k - 1], int(k), k / len(order), n_test, risk, delta) for k in kept.tolist()]
     )
-    likely = np.flatnonzero(chances >= POWER)
-    start = kept[likely[0] if len(likely) else int(np.argmax(chances))]
+    start = kept[int(np.argmax(chances))]
     ranks = np.unique(np.linspace(start, len(order), count).astype(np.int64))
     thresholds = np.unique(confidence[order][ranks - 1])[::-1]
     return np.array(thresholds, dtype=np.float64)

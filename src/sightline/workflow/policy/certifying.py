@@ -196,13 +196,24 @@ def _why_not(guarantee: Guarantee, smallest: int | None, units: int, target: Tar
             f"{units} independent answers to test on; at least {smallest}, all accepted and right, "
             f"are needed to certify a risk of {risk:.1%}"
         )
-    closest = guarantee.closest
-    seen = closest.wrong / closest.accepted if closest.accepted else 0.0
-    shown = f"{closest.wrong:g} of {closest.accepted:,} accepted answers wrong ({seen:.1%})"
+    closest, first = guarantee.closest, guarantee.tests[0]
+    why = f"the closest of {len(guarantee.tests)} thresholds is {_shown(closest, target)}"
+    if guarantee.method == "fixed_sequence" and first != closest:
+        why += f", but the sequence stopped at its first, {_shown(first, target)}"
+    return why
+
+
+def _shown(test: ThresholdTest, target: Target) -> str:
+    """A threshold with the errors seen there, and the bound that would hold for it alone."""
+    seen = test.wrong / test.accepted if test.accepted else 0.0
+    text = (
+        f"{test.threshold:.4f}: {test.wrong:g} of {test.accepted:,} accepted answers wrong "
+        f"({seen:.1%})"
+    )
     if target.unit != "groups":
-        bound = error_bound(round(closest.wrong), closest.accepted, target.delta)
-        shown += f", a risk of at most {bound:.1%} with {1 - target.delta:.0%} certainty"
-    return f"the closest of {len(guarantee.tests)} thresholds is {closest.threshold:.4f}: {shown}"
+        bound = error_bound(round(test.wrong), test.accepted, target.delta)
+        text += f", alone a risk of at most {bound:.1%} with {1 - target.delta:.0%} certainty"
+    return text
 
 
 def _fit_sets(sets: SetsTarget, data: Labelled, rng: np.random.Generator) -> OptionSets | None:

@@ -190,6 +190,7 @@ def test_what_cannot_be_certified_says_so_and_gives_the_closest(run, tmp_path):
     why = not_met(run, tmp_path / "p", Target(risk=0.02))
     assert why.startswith("the closest of")
     assert "of at most" in why
+    assert "alone a risk" in why
 
 
 def test_twenty_labels_are_too_few(tmp_path):
