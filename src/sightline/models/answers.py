@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,10 @@ class AnswerReader:
             reasoning=reasoning,
             answer_start=start or 0,
         )
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """The text of each token by itself."""
+        return [self._piece(token) for token in ids]
 
     def _answer_start(self, ids: list[int], prompt: str) -> int | None:
         """Index of the first answer token after a reasoning prefix; None without a prefix.

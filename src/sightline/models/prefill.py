@@ -94,7 +94,7 @@ def prefill(
     positions = torch.zeros_like(ids)
     if recompute:
         outputs = model(**inputs, use_cache=False, **settings)
-    elif _is_separate(model):
+    elif is_separate(model):
         positions = (mask.long().cumsum(-1) - 1).clamp_min(0)
         outputs = model(
             **inputs, position_ids=positions, use_cache=True, logits_to_keep=1, **settings
@@ -160,7 +160,7 @@ class Continuation:
         settings: dict[str, Any] = {"return_dict": True}
         if states:
             settings["output_hidden_states"] = True
-        if _is_separate(self._model):
+        if is_separate(self._model):
             outputs = self._model.language_model(input_ids=ids, **common, **settings)
         else:
             prepared = self._model.prepare_inputs_for_generation(
@@ -211,12 +211,13 @@ class Recomputation:
         return Outputs(torch.cat(logits), torch.cat(hidden) if states else None)
 
 
-def _is_separate(model: Any) -> bool:
+def is_separate(model: Any) -> bool:
+    """Whether the language model stands by itself behind the rest, as in BLIP."""
     return model.config.model_type in _SEPARATE_LANGUAGE_MODEL
 
 
 def _language_model_outputs(model: Any, outputs: Any) -> Any:
-    return outputs.language_model_outputs if _is_separate(model) else outputs
+    return outputs.language_model_outputs if is_separate(model) else outputs
 
 
 def _last_states(outputs: Any, layers: Sequence[int], device: torch.device) -> torch.Tensor:

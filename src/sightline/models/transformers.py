@@ -42,7 +42,8 @@ from sightline.models.options import (
     option_features,
     option_texts,
 )
-from sightline.models.prefill import Prefill, prefill
+from sightline.models.prefill import Prefill, is_separate, prefill
+from sightline.models.shared_prefix import PrefixSharing, by_images, which
 from sightline.models.soundness import out_of_memory
 from sightline.models.verification import Decoding, decoding_of
 
@@ -98,6 +99,7 @@ class TransformersModel:
         self._depth = int(config.get_text_config().num_hidden_layers)
         self._reader = AnswerReader(self._inputs.tokenizer)
         self._decoding = decoding or decoding_of(model, self._inputs, self._image_token_id)
+        self._sharing = PrefixSharing()
         self._asker = Asker(
             self._inputs, self._form, style, self._reader, self._eos_ids, self._prefill
         )
@@ -164,8 +166,9 @@ class TransformersModel:
             for example, own in zip(examples, images, strict=True)
         ]
         groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+        pictured = by_images(images)
         for i, own in enumerate(images):
-            groups[len(own), 0 if self._decoding is Decoding.SHARED else i].append(i)
+            groups[len(own), pictured[i] if self._decoding is Decoding.SHARED else i].append(i)
         records: dict[int, list[Record]] = {}
         with model_errors(), torch.inference_mode():
             for (count, _), members in groups.items():
@@ -261,7 +264,8 @@ class TransformersModel:
         features: list[dict[Feature, np.ndarray]],
     ) -> list[Decoded]:
         """Adds the blank features to the clean ones and returns the blank greedy answers."""
-        images = [blank_images(own, self._blank_colour) for own in batch.images]
+        blank = {which(own): blank_images(own, self._blank_colour) for own in batch.images}
+        images = [blank[which(own)] for own in batch.images]
         start = self._prefill(batch.prompts, images)
         greedy, _, _ = decode(
             start,
@@ -285,7 +289,8 @@ class TransformersModel:
         layers: tuple[int, ...] = (),
     ) -> Prefill:
         device, dtype = self._model.device, self._model.dtype
-        try:
+
+        def plain() -> Prefill:
             inputs = {
                 name: value.to(device, dtype) if value.is_floating_point() else value.to(device)
                 for name, value in self._inputs.tensors(prompts, images).items()
@@ -297,9 +302,18 @@ class TransformersModel:
                 layers=layers,
                 recompute=self._decoding is Decoding.RECOMPUTED,
             )
+
+        try:
+            if self._decoding is not Decoding.SHARED or is_separate(self._model):
+                return plain()
+            return self._sharing.prefill(self._model, self._inputs, prompts, images, layers, plain)
         except (ValueError, IndexError, TypeError) as error:
             # How processors and models refuse an image or a text.
             raise ModelError(_one_line(error, "the model refused its inputs")) from error
+
+    def token_texts(self, ids: Sequence[int]) -> list[str]:
+        """The text of each token by itself."""
+        return self._reader.pieces(ids)
 
 
 @dataclass(frozen=True, slots=True)
