@@ -57,6 +57,7 @@ def list_command(root: Path, as_json: bool) -> int:
 def show_command(run: Path, as_json: bool) -> int:
     """Show one run: what it is, what it holds, what failed."""
     from sightline.core.text import printable
+    from sightline.core.types import CLEAN
     from sightline.store.listing import describe_run
     from sightline.store.run import RunStore
 
@@ -88,7 +89,8 @@ def show_command(run: Path, as_json: bool) -> int:
     for name, settings in store.manifest.settings.items():
         click.echo(f"{name:12} {printable(json.dumps(settings))}")
     for q in quarantined[:20]:
-        click.echo(f"quarantined  {printable(q.key.example_id)}: {printable(q.reason)}")
+        under = "" if q.key.condition == CLEAN else f" under {q.key.condition}"
+        click.echo(f"quarantined  {printable(q.key.example_id + under)}: {printable(q.reason)}")
     for row in rejected[:20]:
         click.echo(f"rejected     {printable(row.where)}: {printable(row.reason)}")
     for (condition, reason), count in refused.most_common(20):

@@ -62,6 +62,9 @@ from sightline.store.sealed import dump_document, load_document
 __all__ = ["Manifest", "RunStore", "RunWriter"]
 
 
+_LISTED = 8
+
+
 class RunStore:
     """One run: a manifest, examples, shards of records, and columns.
 
@@ -423,4 +426,16 @@ def _first_difference(name: str, before: Any, now: Any) -> tuple[str, str, str] 
             if found := _first_difference(f"{name}.{key}", before[key], now[key]):
                 return found
         return None
+    if isinstance(before, list) and isinstance(now, list) and max(len(before), len(now)) > _LISTED:
+        gone = [entry for entry in before if entry not in now]
+        come = [entry for entry in now if entry not in before]
+        if gone or come:
+            return f"{name} (those that differ)", _listed(gone), _listed(come)
     return None if before == now else (name, canonical_json(before), canonical_json(now))
+
+
+def _listed(entries: Sequence[Any]) -> str:
+    """The first entries, and how many more there are."""
+    more = len(entries) - _LISTED
+    shown = canonical_json(list(entries[:_LISTED])) if entries else "nothing"
+    return f"{shown} and {more} more" if more > 0 else shown

@@ -66,14 +66,15 @@ def run_summary(store: RunStore, judged: Sequence[Record], rows: JudgedRows) -> 
     """What a report says of the run before any score."""
     manifest = store.manifest
     quarantined = store.quarantined()
-    reasons = Counter(q.reason for q in quarantined)
+    failed = {(q.key.example_id, q.reason) for q in quarantined}
+    reasons = Counter(reason for _, reason in sorted(failed))
     return RunSummary(
         name=store.path.name,
         path=str(store.path),
         model=str(manifest.model.get("name", "unknown")),
         dataset=str(manifest.dataset.get("name", "unknown")),
         records=len(judged),
-        quarantined=len(quarantined),
+        quarantined=len({example_id for example_id, _ in failed}),
         quarantine_reasons=tuple(Skipped(reason, n) for reason, n in reasons.most_common(10)),
         partial=_partial(store),
         truncated_answers=sum(record.answer.is_truncated for record in judged),

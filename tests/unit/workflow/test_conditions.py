@@ -291,6 +291,25 @@ def test_other_conditions_do_not_resume(tmp_path):
             collect(FakeModel(), dataset, tmp_path / "run", request=replace(REQUEST, **change))
 
 
+def test_what_differs_between_long_lists_is_named_in_a_short_line(tmp_path):
+    dataset = photos(tmp_path / "data", 1)
+    names = tuple(c.name for c in parse_conditions("default"))
+    collect(FakeModel(), dataset, tmp_path / "run", request=replace(REQUEST, conditions=names))
+    with pytest.raises(SettingsDifferError) as error:
+        collect(
+            FakeModel(),
+            dataset,
+            tmp_path / "run",
+            request=replace(REQUEST, conditions=(*names[:-1], "grayscale")),
+        )
+    said = str(error.value)
+    assert 'conditions (those that differ) = ["contrast:5"]' in said
+    assert 'asked for with ["grayscale"]' in said
+    one = replace(REQUEST, conditions=("jpeg:1",))
+    with pytest.raises(SettingsDifferError, match=r"and 46 more and is now asked for with nothing"):
+        collect(FakeModel(), dataset, tmp_path / "run", request=one)
+
+
 def test_without_conditions_a_run_is_described_as_before(tmp_path):
     """A run begun before conditions existed can be gone on with."""
     dataset = photos(tmp_path / "data", 2)
