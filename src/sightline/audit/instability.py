@@ -100,8 +100,10 @@ class Pairs:
             excluded: As for `of_labels`.
 
         Raises:
-            DataError: Lengths differ, or an item has two clean marks or two images.
+            DataError: Lengths differ, a mark is not in [0, 1], or an item has two clean marks or
+                two images.
         """
+        _require_marks(before, after)
         _one_per_item(items, before, "clean marks")
         right_before, right_after = before >= threshold, after >= threshold
         return Pairs._checked(
@@ -137,8 +139,9 @@ class Pairs:
             excluded: As for `of_labels`.
 
         Raises:
-            DataError: Lengths differ, or an item has two images.
+            DataError: Lengths differ, a mark is not in [0, 1], or an item has two images.
         """
+        _require_marks(*(marks for marks in (before, after) if marks is not None))
         graded = before is not None and after is not None
         unknown = np.zeros(len(items), dtype=bool)
         return Pairs._checked(
@@ -336,6 +339,16 @@ def mean_visual_entropy(
     items, entropy = visual_entropy(pairs.items[used], clean[used], perturbed[used])
     found, first = np.unique(pairs.items[used], return_index=True)
     return clusters.mean(pairs.images[used][first], entropy[np.searchsorted(items, found)])
+
+
+def _require_marks(*columns: Float[np.ndarray, " n"]) -> None:
+    for marks in columns:
+        outside = ~((marks >= 0) & (marks <= 1))
+        if outside.any():
+            raise DataError(
+                f"{int(outside.sum())} marks are not in [0, 1], such as {marks[outside][0]}; "
+                "correctness from 0 to 1 is required. Exclude pairs that were not graded."
+            )
 
 
 def _one_per_item(

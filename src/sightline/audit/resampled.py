@@ -143,7 +143,7 @@ class Clusters:
         """Share of rows that are hits, among some or all of them.
 
         Returns:
-            Value in [0, 1]. Where the resamples all agree, as with no hit at all, the interval is
+            Value in [0, 1]. Where resampling gives no interval, as with no hit at all, it is
             `sightline.metrics.intervals.proportion`'s (Wilson's, at the effective size).
         """
         counted = np.ones(len(hits), dtype=bool) if among is None else among

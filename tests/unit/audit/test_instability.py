@@ -100,6 +100,15 @@ def test_a_threshold_decides_what_is_right():
     assert not pairs.flipped.any()
 
 
+@pytest.mark.parametrize("mark", [np.nan, 1.5, -0.1])
+def test_marks_outside_their_range_are_refused(mark):
+    one, marks = np.arange(1), np.array([mark])
+    with pytest.raises(DataError, match="1 marks are not in"):
+        Pairs.of_grades(one, one, np.ones(1), marks)
+    with pytest.raises(DataError, match="1 marks are not in"):
+        Pairs.of_meaning(one, one, np.ones(1, dtype=bool), marks, np.ones(1))
+
+
 def test_rates_equal_a_naive_loop(clusters_of):
     rng = np.random.default_rng(5)
     items = np.repeat(np.arange(40), 5)
