@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 DEFAULT_LAYERS = (0.25, 0.5, 0.75, 1.0)
 DEFAULT_SAMPLES = 10
+DEFAULT_ENERGY_MAPS = 16
 RESULTS = Path("evaluation") / "results.json"
 SAMPLES = Path("evaluation") / "samples.parquet"
 CALIBRATIONS = Path("evaluation") / "calibrations.json"
@@ -56,6 +57,8 @@ def collect(
     asks: Sequence[str] = (),
     conditions: str | Path | Sequence[str] = (),
     condition_samples: int = 0,
+    channels: bool = False,
+    energy_maps: int = DEFAULT_ENERGY_MAPS,
     seed: int = 0,
     limit: float | None = None,
     sample_ids: Sequence[str] = (),
@@ -96,6 +99,10 @@ def collect(
             `sightline.data.condition_lists`. Whether the right answer stays is decided for each.
             Where estimators need answers under conditions and none is named, theirs are used.
         condition_samples: Sampled answers under each condition.
+        channels: Keep what the model holds of question, picture and answer, at the same layers, and
+            how smooth its vision tokens are: what `sightline audit` compares. With estimators, on
+            top of what they need.
+        energy_maps: With channels, examples of which the energy of every vision token is kept.
         seed: Run seed.
         limit: First examples only: a count (int) or a share (float ≤ 1); stamps the run partial.
         sample_ids: Only these examples.
@@ -133,6 +140,8 @@ def collect(
         asks=follow_up_names(asks),
         conditions=tuple(name for name in names if name not in (BLANK, CLEAN)),
         condition_samples=condition_samples,
+        channels=channels,
+        energy_maps=energy_maps if channels else 0,
         seed=seed,
     )
     if estimators is not None:

@@ -136,6 +136,18 @@ _MODEL_ARGS = ("device_map", "dtype", "revision", "blank_colour", *ENDPOINT_ARGS
     help="Sampled answers under each condition.",
 )
 @option(
+    "--channels/--no-channels",
+    default=False,
+    help="Also keep what 'sightline audit' compares: states of prompts and answers at --layers, "
+    "vision tokens and their energy.",
+)
+@option(
+    "--energy-maps",
+    default=16,
+    type=click.IntRange(0),
+    help="With --channels, examples of which every vision token's energy is kept.",
+)
+@option(
     "--limit",
     "-L",
     help="First examples only: a count (100) or a share (0.1).",
@@ -237,6 +249,8 @@ def collect_command(ctx: click.Context, /, **flags: Any) -> int:
             asks=flags["asks"].split(","),
             conditions=flags["conditions"],
             condition_samples=flags["condition_samples"],
+            channels=flags["channels"],
+            energy_maps=flags["energy_maps"],
             seed=flags["seed"],
             limit=parse_limit(flags["limit"]),
             sample_ids=flags["sample_ids"],

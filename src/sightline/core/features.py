@@ -2,7 +2,8 @@
 
 Axes: ``m`` samples, ``a`` answers (greedy, then samples), ``t`` generated tokens, ``k`` most likely
 tokens, ``l`` layers, ``d`` width, ``c`` choices, ``r`` fixed replies to a follow-up question, ``s``
-tokens of the clean answer, ``v`` transformed views of an image, ``p`` prompt templates.
+tokens of the clean answer, ``v`` transformed views of an image, ``p`` prompt templates, ``y`` and
+``x`` vision tokens down and across, ``q`` yes and no.
 Logarithms are natural (nats).
 """
 
@@ -63,6 +64,18 @@ class Feature(StrEnum):
     BLANK_OPTION_LOGPROBS = "blank_option_logprobs"
     BLANK_LETTER_LOGPROBS = "blank_letter_logprobs"
     CLEAN_LOGPROBS = "clean_logprobs"
+    YES_NO_LOGPROBS = "yes_no_logprobs"
+    CTX_MCQ = "ctx_mcq"
+    CTX_OPEN = "ctx_open"
+    ANS_OPEN = "ans_open"
+    ANS_MCQ = "ans_mcq"
+    ANS_MCQ_FREE = "ans_mcq_free"
+    ANS_FIXED = "ans_fixed"
+    VISION_ENCODED = "vision_encoded"
+    VISION_PROJECTED = "vision_projected"
+    VISION_ENERGY = "vision_energy"
+    VISION_ENERGY_NORMALISED = "vision_energy_normalised"
+    ENERGY_MAP = "energy_map"
     REPLY_LOGPROBS = "reply_logprobs"
     RECORDED_CONFIDENCE = "recorded_confidence"
     IMAGE_VECTOR = "image_vector"
@@ -91,6 +104,18 @@ ARRAY_AXES: Mapping[Feature, tuple[str, ...]] = MappingProxyType(
         Feature.BLANK_OPTION_LOGPROBS: ("c",),
         Feature.BLANK_LETTER_LOGPROBS: ("c",),
         Feature.CLEAN_LOGPROBS: ("s",),  # the clean answer's tokens under this condition
+        Feature.YES_NO_LOGPROBS: ("q",),  # log p(the answer begins with yes, with no | prompt)
+        Feature.CTX_MCQ: ("l", "d"),  # state at the last position of the multiple-choice prompt
+        Feature.CTX_OPEN: ("l", "d"),  # the same of the open prompt: the question without options
+        Feature.ANS_OPEN: ("l", "d"),  # mean state over the greedy answer to the open prompt
+        Feature.ANS_MCQ: ("l", "d"),  # over the most probable option's text
+        Feature.ANS_MCQ_FREE: ("l", "d"),  # over the greedy answer to the multiple-choice prompt
+        Feature.ANS_FIXED: ("l", "d"),  # over the clean answer, read under this condition
+        Feature.VISION_ENCODED: ("d",),  # mean vision token before the projector
+        Feature.VISION_PROJECTED: ("d",),  # mean vision token as the language model reads it
+        Feature.VISION_ENERGY: (),  # Dirichlet energy of the grid of vision tokens
+        Feature.VISION_ENERGY_NORMALISED: (),  # the same over their mean squared length
+        Feature.ENERGY_MAP: ("y", "x"),  # mean squared difference to a token's neighbours
         Feature.REPLY_LOGPROBS: ("r",),  # log p of each of the FIXED_REPLIES of a follow-up
         Feature.RECORDED_CONFIDENCE: (),  # whatever confidence another tool recorded
         Feature.IMAGE_VECTOR: ("d",),  # unit vector of the image in a zero-shot classifier's space
@@ -102,8 +127,39 @@ ARRAY_AXES: Mapping[Feature, tuple[str, ...]] = MappingProxyType(
 """Axes of every array feature, in order."""
 
 
+STATE_CHANNELS = (
+    *(Feature.CTX_OPEN, Feature.CTX_MCQ, Feature.ANS_OPEN, Feature.ANS_MCQ),
+    *(Feature.ANS_MCQ_FREE, Feature.ANS_FIXED),
+)
+"""What a language model holds of question, picture and answer, at every kept layer.
+
+An answer's state is read at the positions of its own tokens, the one that ends the turn among them
+(so that each has been seen), the first 32 at most.
+"""
+
+
+VISION_CHANNELS = (Feature.VISION_ENCODED, Feature.VISION_PROJECTED)
+"""What is held of the picture before the language model."""
+
+
+CHANNELS = frozenset(
+    {
+        *STATE_CHANNELS,
+        *VISION_CHANNELS,
+        Feature.VISION_ENERGY,
+        Feature.VISION_ENERGY_NORMALISED,
+        Feature.ENERGY_MAP,
+        Feature.YES_NO_LOGPROBS,
+    }
+)
+"""What `Request.channels` adds to a record."""
+
+
 LAYERED = frozenset(
-    {Feature.HIDDEN, Feature.PROMPT_HIDDEN, Feature.IMAGE_HIDDEN, Feature.SAMPLE_HIDDEN}
+    {
+        *(Feature.HIDDEN, Feature.PROMPT_HIDDEN, Feature.IMAGE_HIDDEN, Feature.SAMPLE_HIDDEN),
+        *STATE_CHANNELS,
+    }
 )
 """Features with a leading layer axis, described by `Record.layers`."""
 
@@ -174,6 +230,8 @@ def how_to_observe(missing: Iterable[Feature]) -> str:
         return "Run sightline derive"
     if Feature.SAMPLE_HIDDEN in wanted:
         return "Collect the run with --sample-states"
+    if wanted & CHANNELS:
+        return "Collect the run with --channels"
     if wanted & {Feature.CONDITIONS, Feature.NOISED_LOGPROBS}:
         return "Collect the run with --conditions"
     if wanted & FOLLOW_UPS:

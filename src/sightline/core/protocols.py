@@ -227,6 +227,10 @@ class Request:
         conditions: Perturbations under which every example is observed too, by name (``jpeg:3``).
             Whoever collects renders them; a model only ever sees their pictures and questions.
         condition_samples: Samples drawn under each of these.
+        channels: Keep what the model holds of question, picture and answer, at the same layers, and
+            how smooth its vision tokens are (`sightline.core.features.CHANNELS`).
+        energy_maps: Examples, from the first of the plan, of which the energy of every vision token
+            is kept too.
         seed: Run seed; a sample's own seed is derived from it, the example id and its index.
     """
 
@@ -242,6 +246,8 @@ class Request:
     asks: tuple[str, ...] = ()
     conditions: tuple[str, ...] = ()
     condition_samples: int = 0
+    channels: bool = False
+    energy_maps: int = 0
     seed: int = 0
 
 

@@ -155,22 +155,49 @@ def score(
         Float64 arrays in nats, one value per token. A shorter continuation is padded on the
         right, where causal attention cannot see it.
     """
-    device = start.log_probs.device
-    index = torch.as_tensor(list(rows), device=device)
-    begins = torch.as_tensor([ids[0] for ids in continuations], device=device)
-    first = start.log_probs[index, begins].cpu().double().numpy()
-    longest = max(len(ids) for ids in continuations)
-    if longest == 1:
-        return [value.reshape(1) for value in first]
-    padded = torch.zeros((len(rows), longest), dtype=torch.long)
+    index = torch.as_tensor(list(rows), device=start.log_probs.device)
+    padded = padded_tokens(continuations).to(index.device)
+    lengths = [len(ids) for ids in continuations]
+    logits = None
+    if max(lengths) > 1:
+        logits = start.continued(index, room=padded.shape[1]).feed(padded[:, :-1]).logits
+    return log_probabilities(start, index, padded, logits, lengths)
+
+
+def padded_tokens(continuations: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Tokens in one row each, (r, t), zeros behind the shorter ones."""
+    padded = torch.zeros((len(continuations), max(map(len, continuations))), dtype=torch.long)
     for row, ids in enumerate(continuations):
         padded[row, : len(ids)] = torch.as_tensor(ids)
-    padded = padded.to(device)
-    logits = start.continued(index, room=longest).feed(padded[:, :-1]).logits
+    return padded
+
+
+def log_probabilities(
+    start: Prefill,
+    rows: torch.Tensor,
+    padded: torch.Tensor,
+    logits: torch.Tensor | None,
+    lengths: Sequence[int],
+) -> list[Float[np.ndarray, " t"]]:
+    """Log-probabilities of continuations that have been fed.
+
+    Args:
+        start: The prefill.
+        rows: (r,) prefill row of each continuation.
+        padded: (r, t) their tokens.
+        logits: (r, t - 1, v) behind every token but the last; None where all are single tokens.
+        lengths: Tokens of each.
+
+    Raises:
+        ModelError: A value is NaN or infinite.
+    """
+    first = start.log_probs[rows, padded[:, 0]].cpu().double().numpy()
+    if logits is None or padded.shape[1] == 1:
+        return [value.reshape(1) for value in first]
     rest = _chosen(logits, padded[:, 1:]).cpu().double().numpy()
     scored = [
-        np.concatenate([first[row : row + 1], rest[row, : len(ids) - 1]])
-        for row, ids in enumerate(continuations)
+        np.concatenate([first[row : row + 1], rest[row, : length - 1]])
+        for row, length in enumerate(lengths)
     ]
     if not all(np.isfinite(values).all() for values in scored):
         raise ModelError(_NOT_FINITE)

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xxhash
 
+from sightline.audit.structure import dirichlet_energy, energy_map
 from sightline.core.errors import ModelError
 from sightline.core.features import FIXED_REPLIES, Feature
 from sightline.core.protocols import Request
+from sightline.core.text import answer_form
 from sightline.core.types import BLANK, Example, Generation, Record, asked_condition
 from sightline.data.prompt_forms import follow_up_of
 from sightline.data.prompts import PromptStyle, follow_up_text, user_text
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 _WORDS = ("yes", "no", "red", "blue", "green", "one", "two", "three", "circle", "square")
 _END = len(_WORDS)
-_DEPTH, _WIDTH = 4, 8
+_DEPTH, _WIDTH, _SIDE = 4, 8, 3
 _SAID = {
     Feature.CONFIDENCE_NUMBER: "{3}%",
     Feature.CONFIDENCE_REASONED: "It looks like it.\nConfidence: {3}%",
@@ -85,6 +87,8 @@ class FakeModel:
         features = clean.features()
         if given is not None:
             features[Feature.CLEAN_LOGPROBS] = clean.logprobs(given)
+        if request.channels:
+            features |= clean.channels(given)
         if not self.style.asks_for_letters:
             features.pop(Feature.LETTER_LOGPROBS, None)
         replies = [
@@ -102,7 +106,10 @@ class FakeModel:
             features[Feature.BLANK_OPTION_LOGPROBS] = texts
             if self.style.asks_for_letters:
                 features[Feature.BLANK_LETTER_LOGPROBS] = letters
-        shown = Record(example, condition=BLANK, greedy=blank.answer)
+        own = {}
+        if request.channels and answer_form(example) == "yes_no":
+            own[Feature.YES_NO_LOGPROBS] = blank.yes_no()
+        shown = Record(example, condition=BLANK, greedy=blank.answer, features=own)
         return [clean.record(features), shown, *replies]
 
     def _reply(
@@ -195,6 +202,40 @@ class _Shown:
         dist = self.rng("options").dirichlet(np.ones(count + 1))[:count]
         letters = self.rng("letters").dirichlet(np.ones(count + 1))[:count]
         return np.log(np.maximum(dist, 1e-12)), np.log(np.maximum(letters, 1e-12))
+
+    def yes_no(self) -> np.ndarray:
+        """Log-probabilities of yes and no, (2,)."""
+        dist = self.rng("yes no").dirichlet(np.ones(3))[:2]
+        return np.log(np.maximum(dist, 1e-12))
+
+    def channels(self, given: Sequence[int] | None) -> dict[Feature, np.ndarray]:
+        """States of question, picture and answer, and the energy of the picture's tokens."""
+        shape = (len(self.layers), _WIDTH)
+        wanted = [Feature.CTX_OPEN, Feature.ANS_OPEN]
+        if self._example.choices is not None:
+            wanted += [Feature.CTX_MCQ, Feature.ANS_MCQ_FREE]
+            wanted += [Feature.ANS_MCQ] if self._request.options else []
+        found: dict[Feature, np.ndarray] = {
+            feature: self.rng(feature.value).normal(size=shape).astype(np.float16)
+            for feature in wanted
+        }
+        if given is not None:
+            asked = Feature.ANS_OPEN if self._example.choices is None else Feature.ANS_MCQ_FREE
+            purpose = asked.value if list(given) == self.greedy_ids else f"given {list(given)}"
+            state = self.rng(purpose).normal(size=shape)
+            found[Feature.ANS_FIXED] = state.astype(np.float16)
+        if answer_form(self._example) == "yes_no":
+            found[Feature.YES_NO_LOGPROBS] = self.yes_no()
+        if self._has_image:
+            tokens = self.rng("vision").normal(size=(_SIDE, _SIDE, _WIDTH))
+            found[Feature.VISION_ENCODED] = tokens.mean((0, 1)).astype(np.float32)
+            found[Feature.VISION_PROJECTED] = -found[Feature.VISION_ENCODED]
+            found[Feature.VISION_ENERGY] = np.asarray(dirichlet_energy(tokens))
+            found[Feature.VISION_ENERGY_NORMALISED] = np.asarray(
+                dirichlet_energy(tokens, normalised=True)
+            )
+            found[Feature.ENERGY_MAP] = energy_map(tokens).astype(np.float32)
+        return found
 
     def features(self) -> dict[Feature, np.ndarray]:
         """Every array the request asks for."""

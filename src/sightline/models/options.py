@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,9 @@ from sightline.core.types import Example
 from sightline.models.decoding import score
 from sightline.models.inputs import AnswerForm, InputBuilder, as_int32
 from sightline.models.prefill import Prefill
+
+Scorer = Callable[[Prefill, Sequence[int], Sequence[Sequence[int]]], list[np.ndarray]]
+"""Log-probabilities of continuations of prefill rows, as `sightline.models.decoding.score`."""
 
 BLANK_OF = {
     Feature.OPTION_LOGPROBS: Feature.BLANK_OPTION_LOGPROBS,
@@ -62,7 +65,7 @@ def option_texts(
 
 
 def option_features(
-    start: Prefill, asked: Sequence[OptionTexts]
+    start: Prefill, asked: Sequence[OptionTexts], scorer: Scorer = score
 ) -> dict[int, dict[Feature, np.ndarray]]:
     """Scores options and letters, by row.
 
@@ -76,7 +79,7 @@ def option_features(
             wanted[texts.row, ids] = None
     if not wanted:
         return {}
-    scored = score(start, [row for row, _ in wanted], [ids for _, ids in wanted])
+    scored = scorer(start, [row for row, _ in wanted], [ids for _, ids in wanted])
     total = {key: float(values.sum()) for key, values in zip(wanted, scored, strict=True)}
     found: dict[int, dict[Feature, np.ndarray]] = {}
     for texts in asked:
@@ -96,13 +99,13 @@ def option_features(
 
 
 def given_features(
-    start: Prefill, given: Sequence[Sequence[int] | None]
+    start: Prefill, given: Sequence[Sequence[int] | None], scorer: Scorer = score
 ) -> dict[int, dict[Feature, np.ndarray]]:
     """Scores an answer from elsewhere behind each prompt that has one, by row; nats per token."""
     rows = [(row, ids) for row, ids in enumerate(given) if ids is not None]
     if not rows:
         return {}
-    scored = score(start, [row for row, _ in rows], [ids for _, ids in rows])
+    scored = scorer(start, [row for row, _ in rows], [ids for _, ids in rows])
     return {
         row: {Feature.CLEAN_LOGPROBS: values} for (row, _), values in zip(rows, scored, strict=True)
     }

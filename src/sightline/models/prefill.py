@@ -29,10 +29,12 @@ class Outputs:
     Attributes:
         logits: (r, n, v), raw.
         hidden: (r, l, d) states of the asked layers at the last position, or None.
+        pooled: (r, l, d) mean states of the asked layers over marked positions, or None.
     """
 
     logits: torch.Tensor
     hidden: torch.Tensor | None
+    pooled: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +148,16 @@ class Continuation:
         self._mask = self._mask.index_select(0, rows)
         self._positions = self._positions.index_select(-2, rows)
 
-    def feed(self, ids: torch.Tensor, *, states: bool = False) -> Outputs:
-        """Feeds tokens, (r, n); keeps the states of the last one if asked."""
+    def feed(
+        self, ids: torch.Tensor, *, states: bool = False, pool: torch.Tensor | None = None
+    ) -> Outputs:
+        """Feeds tokens, (r, n); keeps the states of the last one if asked.
+
+        Args:
+            ids: The tokens.
+            states: Keep the states at the last position.
+            pool: (r, n) bool, positions over which states are averaged; None for none.
+        """
         positions = self._positions + torch.arange(1, ids.shape[1] + 1, device=ids.device)
         self._positions = positions[..., -1:]
         self._mask = torch.cat([self._mask, self._mask.new_ones(ids.shape)], 1)
@@ -158,7 +168,7 @@ class Continuation:
             "use_cache": True,
         }
         settings: dict[str, Any] = {"return_dict": True}
-        if states:
+        if states or pool is not None:
             settings["output_hidden_states"] = True
         if is_separate(self._model):
             outputs = self._model.language_model(input_ids=ids, **common, **settings)
@@ -168,7 +178,8 @@ class Continuation:
             )
             outputs = self._model(**{**prepared, **settings})
         hidden = _last_states(outputs, self._layers, ids.device) if states else None
-        return Outputs(outputs.logits.to(ids.device), hidden)
+        pooled = None if pool is None else _pooled_states(outputs, self._layers, pool)
+        return Outputs(outputs.logits.to(ids.device), hidden, pooled)
 
 
 class Recomputation:
@@ -184,20 +195,23 @@ class Recomputation:
         """Keeps these rows, in this order."""
         self._ids = self._ids.index_select(0, rows)
 
-    def feed(self, ids: torch.Tensor, *, states: bool = False) -> Outputs:
-        """Feeds tokens, (r, n); keeps the states of the last one if asked."""
+    def feed(
+        self, ids: torch.Tensor, *, states: bool = False, pool: torch.Tensor | None = None
+    ) -> Outputs:
+        """Feeds tokens, as `Continuation.feed`."""
         self._ids = torch.cat([self._ids, ids], 1)
         added = self._ids.shape[1] - self._inputs["input_ids"].shape[1]
-        logits, hidden = [], []
+        logits, hidden, pooled = [], [], []
         # Masks and token types grow as they do when the model generates.
         grown = self._model._update_model_kwargs_for_generation(
             {}, dict(self._inputs), num_new_tokens=added
         )
-        for row in self._ids:
+        wanted = states or pool is not None
+        for at, row in enumerate(self._ids):
             inputs = {**grown, "input_ids": row[None]}
             try:
                 outputs = self._model(
-                    **inputs, use_cache=False, return_dict=True, output_hidden_states=states
+                    **inputs, use_cache=False, return_dict=True, output_hidden_states=wanted
                 )
             except ValueError as error:
                 raise ModelError(
@@ -205,10 +219,16 @@ class Recomputation:
                     "answer without image tokens is required. Try another question."
                 ) from error
             logits.append(outputs.logits[:, -ids.shape[1] :].to(ids.device))
+            kept = _language_model_outputs(self._model, outputs)
             if states:
-                kept = _language_model_outputs(self._model, outputs)
                 hidden.append(_last_states(kept, self._layers, ids.device))
-        return Outputs(torch.cat(logits), torch.cat(hidden) if states else None)
+            if pool is not None:
+                pooled.append(_pooled_states(kept, self._layers, pool[at : at + 1]))
+        return Outputs(
+            torch.cat(logits),
+            torch.cat(hidden) if states else None,
+            torch.cat(pooled) if pooled else None,
+        )
 
 
 def is_separate(model: Any) -> bool:
@@ -222,6 +242,13 @@ def _language_model_outputs(model: Any, outputs: Any) -> Any:
 
 def _last_states(outputs: Any, layers: Sequence[int], device: torch.device) -> torch.Tensor:
     return torch.stack([outputs.hidden_states[layer][:, -1].to(device) for layer in layers], 1)
+
+
+def _pooled_states(outputs: Any, layers: Sequence[int], pool: torch.Tensor) -> torch.Tensor:
+    """Mean states over marked positions; ``pool`` covers the last positions of the sequence."""
+    n = pool.shape[1]
+    kept = (outputs.hidden_states[layer][:, -n:] for layer in layers)
+    return torch.stack([_mean_over(state, pool) for state in kept], 1)
 
 
 def _mean_over(state: torch.Tensor, where: torch.Tensor) -> torch.Tensor:

@@ -26,6 +26,7 @@ from sightline.core.types import BLANK, CLEAN, Example, Record
 from sightline.data.prompts import PromptStyle, user_text
 from sightline.models.answers import AnswerReader
 from sightline.models.asking import Asker
+from sightline.models.channels import AnswerStates, ChannelReader, require_layers
 from sightline.models.decoding import (
     Decoded,
     Detail,
@@ -46,6 +47,7 @@ from sightline.models.prefill import Prefill, is_separate, prefill
 from sightline.models.shared_prefix import PrefixSharing, by_images, which
 from sightline.models.soundness import out_of_memory
 from sightline.models.verification import Decoding, decoding_of
+from sightline.models.vision import VisionTap
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -103,6 +105,9 @@ class TransformersModel:
         self._asker = Asker(
             self._inputs, self._form, style, self._reader, self._eos_ids, self._prefill
         )
+        self._channels = ChannelReader(
+            self._inputs, self._form, style, self._eos_ids, self._prefill
+        )
 
     def fingerprint(self) -> Mapping[str, Any]:
         """What identifies the weights and everything fixed at loading that affects results."""
@@ -159,19 +164,24 @@ class TransformersModel:
         """
         _check_request(request)
         layers = self.layers(request)
+        if request.channels:
+            require_layers(layers)
         prompts = [
             self._inputs.prompt(
                 user_text(example, self._style), len(own), where=f"Example {example.id!r}"
             )
             for example, own in zip(examples, images, strict=True)
         ]
-        groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+        groups: dict[tuple[int, int, bool], list[int]] = defaultdict(list)
         pictured = by_images(images)
         for i, own in enumerate(images):
-            groups[len(own), pictured[i] if self._decoding is Decoding.SHARED else i].append(i)
+            # Only questions with options are asked a second time, about the same vision tokens.
+            apart = request.channels and examples[i].choices is None
+            row = pictured[i] if self._decoding is Decoding.SHARED else i
+            groups[len(own), row, apart].append(i)
         records: dict[int, list[Record]] = {}
         with model_errors(), torch.inference_mode():
-            for (count, _), members in groups.items():
+            for (count, *_), members in groups.items():
                 batch = _Batch(
                     [examples[i] for i in members],
                     [prompts[i] for i in members],
@@ -190,7 +200,12 @@ class TransformersModel:
     def _observe_group(
         self, batch: _Batch, request: Request, layers: tuple[int, ...], *, blank: bool
     ) -> list[list[Record]]:
-        clean = self._prefill(batch.prompts, batch.images, layers)
+        tap, states = VisionTap(self._model), AnswerStates()
+        opened: list[dict[Feature, torch.Tensor]] = []
+        with tap if request.channels else contextlib.nullcontext():
+            clean = self._prefill(batch.prompts, batch.images, layers)
+            if request.channels and batch.examples[0].choices is not None:
+                opened = self._channels.opened(batch.examples, batch.images, layers)
         uniforms = np.stack(
             [
                 sample_uniforms(request.seed, e.id, request.n_samples, request.max_new_tokens)
@@ -216,8 +231,9 @@ class TransformersModel:
             if request.options
             else []
         )
-        options = option_features(clean, asked)
-        read = given_features(clean, batch.given)
+        scorer = states.score if request.channels else score
+        options = option_features(clean, asked, scorer)
+        read = given_features(clean, batch.given, scorer)
         features = [
             _detail_features(detail, clean, row, layers)
             | (_sample_features(samples[row]) if request.sample_hidden else {})
@@ -225,17 +241,28 @@ class TransformersModel:
             | read.get(row, {})
             for row, detail in enumerate(details)
         ]
+        if request.channels:
+            ids = [row.ids for row in greedy]
+            found = self._channels.asked(clean, states, batch.examples, ids, batch.given, asked)
+            self._keep_channels(batch, clean, tap, found, features)
+            for row, channels in enumerate(opened):
+                features[row] |= _compacted(channels)
         blanks: list[list[Record]] = [[] for _ in batch.examples]
         if blank:
             del clean
-            answers = self._observe_blank(
+            answers, own = self._observe_blank(
                 batch, request, [row.ids for row in greedy], asked, features
             )
             blanks = [
-                [Record(example, condition=BLANK, greedy=self._reader.generation(answer, prompt))]
-                for example, prompt, answer in zip(
-                    batch.examples, batch.prompts, answers, strict=True
-                )
+                [
+                    Record(
+                        batch.examples[row],
+                        condition=BLANK,
+                        greedy=self._reader.generation(answer, batch.prompts[row]),
+                        features=own[row],
+                    )
+                ]
+                for row, answer in enumerate(answers)
             ]
         return [
             [
@@ -262,8 +289,8 @@ class TransformersModel:
         answers: list[list[int]],
         asked: list[OptionTexts],
         features: list[dict[Feature, np.ndarray]],
-    ) -> list[Decoded]:
-        """Adds the blank features to the clean ones and returns the blank greedy answers."""
+    ) -> tuple[list[Decoded], list[dict[Feature, np.ndarray]]]:
+        """Adds the blank features to the clean ones; returns the blank answers and their own."""
         blank = {which(own): blank_images(own, self._blank_colour) for own in batch.images}
         images = [blank[which(own)] for own in batch.images]
         start = self._prefill(batch.prompts, images)
@@ -277,10 +304,28 @@ class TransformersModel:
         for row, values in enumerate(score(start, range(len(answers)), answers)):
             features[row][Feature.BLANK_LOGPROBS] = values
         for row, found in option_features(start, asked).items():
-            for clean, blank in BLANK_OF.items():
+            for clean, unseen in BLANK_OF.items():
                 if clean in found:
-                    features[row][blank] = found[clean]
-        return greedy
+                    features[row][unseen] = found[clean]
+        own: list[dict[Feature, np.ndarray]] = [{} for _ in answers]
+        if request.channels:
+            own = self._channels.yes_no(start, batch.examples, batch.prompts)
+        return greedy, own
+
+    def _keep_channels(
+        self,
+        batch: _Batch,
+        start: Prefill,
+        tap: VisionTap,
+        states: Sequence[dict[Feature, torch.Tensor]],
+        features: list[dict[Feature, np.ndarray]],
+    ) -> None:
+        """Adds the channels of every row to its features."""
+        images = len(batch.images[0])
+        seen = tap.features(len(features), images) if images else [{} for _ in features]
+        said = self._channels.yes_no(start, batch.examples, batch.prompts)
+        for row, channels in enumerate(states):
+            features[row] |= _compacted(channels) | seen[row] | said[row]
 
     def _prefill(
         self,
@@ -349,6 +394,10 @@ def _detail_features(
 def _sample_features(samples: Sequence[Decoded]) -> dict[Feature, np.ndarray]:
     states = [sample.state for sample in samples if sample.state is not None]
     return {Feature.SAMPLE_HIDDEN: _compact(torch.stack(states, 1))} if states else {}
+
+
+def _compacted(channels: Mapping[Feature, torch.Tensor]) -> dict[Feature, np.ndarray]:
+    return {feature: _compact(state) for feature, state in channels.items()}
 
 
 def _compact(states: torch.Tensor) -> np.ndarray:

@@ -160,7 +160,13 @@ def collect(
                 interrupted = True
                 break
             result = observe_shard(
-                model, shard, request, root=root, batch_size=batch_size, limits=limits
+                model,
+                shard,
+                request,
+                root=root,
+                batch_size=batch_size,
+                limits=limits,
+                first=index * shard_size,
             )
             writer.commit(
                 index, result.records, result.quarantined, result.log, refused=result.refused
@@ -317,6 +323,8 @@ def _manifest(
 
 def _plain(request: Request) -> dict[str, Any]:
     settings = {**asdict(request), "layers": list(request.layers), "asks": list(request.asks)}
+    if not request.channels:  # settings of runs without them are as they were before
+        del settings["channels"], settings["energy_maps"]
     return {k: v for k, v in settings.items() if not k.startswith("condition")}
 
 

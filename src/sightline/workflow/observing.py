@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sightline.core.errors import ImageError, ModelError, OutOfMemoryError
+from sightline.core.features import Feature
 from sightline.core.protocols import Request, VisionLanguageModel
 from sightline.core.types import CLEAN, Example, Key, Quarantined, Record, Refused
 from sightline.data.images import ImageLimits, load_image
@@ -96,8 +97,11 @@ def observe_shard(
     root: Path,
     batch_size: int,
     limits: ImageLimits = ImageLimits(),  # noqa: B008 (frozen)
+    first: int = 0,
 ) -> ShardResult:
     """Observes one shard; an example, or a view of it, that fails is quarantined alone.
+
+    ``first`` is the first example's place in the plan, which decides whose energy maps are kept.
 
     A pure function of its arguments (timings aside), so that any engine can run it. Pictures are
     rendered as they are needed: memory holds those of one batch of examples and of one batch of
@@ -113,10 +117,10 @@ def observe_shard(
     observer = _Observer(model)
     for batch in _slices(examples, batch_size):
         questions = _questions(batch, request, root, limits, observer)
-        first = len(observer.records)
+        before = len(observer.records)
         if questions:
             observer.ask(questions, clean)
-        own = {r.example.id: r for r in observer.records[first:] if r.condition == CLEAN}
+        own = {r.example.id: r for r in observer.records[before:] if r.condition == CLEAN}
         pictures = {question.example.id: question.images for question in questions}
         views: list[View] = []
         for record in own.values() if conditions else ():
@@ -124,11 +128,13 @@ def observe_shard(
             views += found
             observer.refused += refused
         for some in _slices(views, batch_size):
-            before = time.perf_counter()
+            begun = time.perf_counter()
             rendered = [_viewed(view, pictures[view.example.id]) for view in some]
-            rendering += time.perf_counter() - before
+            rendering += time.perf_counter() - begun
             observer.ask(rendered, under)
     order = {example.id: i for i, example in enumerate(examples)}
+    mapped = {example.id for example in examples[: max(0, request.energy_maps - first)]}
+    observer.records = [_mapped(record, mapped) for record in observer.records]
     observer.records.sort(key=lambda r: (order[r.example.id], r.condition != CLEAN, r.condition))
     observer.quarantined.sort(key=lambda row: order[row.key.example_id])
     log = {"seconds": time.perf_counter() - started, "halvings": observer.halvings}
@@ -159,6 +165,14 @@ def _questions(
             images = tuple(map(prepared, images))
         found.append(_Question(keys, example, images))
     return found
+
+
+def _mapped(record: Record, mapped: Set[str]) -> Record:
+    """The record, without its energy map where that is not among those kept."""
+    if Feature.ENERGY_MAP not in record.features or record.example.id in mapped:
+        return record
+    kept = {f: a for f, a in record.features.items() if f is not Feature.ENERGY_MAP}
+    return replace(record, features=kept)
 
 
 def _viewed(view: View, images: Sequence[Image]) -> _Question:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence, Set
 from dataclasses import replace
 
-from sightline.core.features import FOLLOW_UPS, LAYERED, Feature
+from sightline.core.features import CHANNELS, FOLLOW_UPS, LAYERED, Feature
 from sightline.core.protocols import Request, VisionLanguageModel
 from sightline.core.types import NOISE
 from sightline.data.perturbations import PERTURBATIONS
@@ -67,15 +67,17 @@ def request_of(needs: frozenset[Feature], defaults: Request) -> Request:
         needs: Signals to observe.
         defaults: Settings for what is needed (number of samples, layers, …).
     """
+    channels = defaults.channels or bool(needs & CHANNELS)
     return replace(
         defaults,
         conditions=_conditions(needs, defaults.conditions),
         n_samples=defaults.n_samples if needs & SAMPLED else 0,
         top_k_logprobs=defaults.top_k_logprobs if needs & TOP else 0,
-        layers=defaults.layers if needs & LAYERED else (),
+        layers=defaults.layers if needs & LAYERED or channels else (),
         sample_hidden=Feature.SAMPLE_HIDDEN in needs,
-        options=bool(needs & OPTIONS),
+        options=bool(needs & OPTIONS) or channels,
         blank=bool(needs & BLANKED),
+        channels=channels,
         asks=tuple(
             dict.fromkeys([*defaults.asks, *(f.value for f in Feature if f in needs & FOLLOW_UPS)])
         ),

@@ -79,6 +79,9 @@ def make_record(example: Example, condition: str) -> Record:
         "s": 1 + tokens,
         "v": 2,
         "p": 3,
+        "y": 3,
+        "x": 2,
+        "q": 2,
     }
     features = {}
     for feature, axes in ARRAY_AXES.items():

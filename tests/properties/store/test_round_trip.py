@@ -105,6 +105,9 @@ def records(draw: st.DrawFn, example: Example, condition: str) -> Record:
         "s": draw(st.integers(0, 3)),
         "v": draw(st.integers(0, 3)),
         "p": draw(st.integers(0, 3)),
+        "y": draw(st.integers(0, 3)),
+        "x": draw(st.integers(0, 3)),
+        "q": 2,
     }
     features = {}
     for feature in draw(st.sets(st.sampled_from(sorted(ARRAY_AXES)))):
