@@ -42,7 +42,7 @@ def cli_page() -> str:
         "| 0 | done |",
         "| 1 | failure |",
         "| 2 | usage, configuration or data |",
-        "| 3 | a gate missed (`--max-ece`, `--min-auroc`) |",
+        "| 3 | a gate missed (`--max-ece`, `--min-auroc`, `--max-risk`), or nothing certified |",
         "| 4 | finished, with quarantined examples or rejected rows |",
         "| 5 | a damaged store |",
         "| 130, 143 | stopped by a signal; the same command goes on |",
