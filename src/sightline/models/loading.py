@@ -9,6 +9,7 @@ from sightline.core.errors import UsageError
 from sightline.core.protocols import VisionLanguageModel
 from sightline.data.prompts import PromptStyle
 from sightline.models.checkpoints import Checkpoint, content_hash, find_checkpoint, quiet
+from sightline.models.open_clip import OPEN_CLIP, OpenClipClassifier, load_open_clip
 from sightline.models.openai import PREFIX, EndpointSettings, load_endpoint
 from sightline.models.openai.settings import refuse_endpoint, required_endpoint
 from sightline.models.soundness import (
@@ -156,13 +157,18 @@ def load_classifier(
     dtype: str = "auto",
     revision: str | None = None,
     trust_remote_code: bool = False,
-) -> ZeroShotClassifier:
+) -> ZeroShotClassifier | OpenClipClassifier:
     """Loads a CLIP, SigLIP or SigLIP 2 model; the arguments are those of `load_model`.
+
+    ``open_clip:ARCHITECTURE/WEIGHTS`` is a model of open_clip, in float32; of the arguments only
+    the device is for it.
 
     Raises:
         UsageError: The model does not exist, cannot be loaded, or is no such model.
         MissingExtraError: torch or transformers is not installed.
     """
+    if spec.startswith(OPEN_CLIP):
+        return load_open_clip(spec, device_map=device_map)
     found, model, settings = _load_vectors(
         spec,
         "classifying pictures",
