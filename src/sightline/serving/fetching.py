@@ -96,7 +96,8 @@ class Addresses:
                 param,
                 "fetching_refused",
             )
-        port = parts.port or (443 if parts.scheme == "https" else 80)
+        port = int(parts.netloc.rpartition(":")[2]) if ":" in parts.netloc else 0
+        port = port or (443 if parts.scheme == "https" else 80)
         found = await self._lookup(host, port) if port in self._ports else []
         if not found or not all(is_public(one) for one in found):
             _refuse(

@@ -28,6 +28,7 @@ def read_multipart(body: bytes, content_type: str, limits: Limits) -> dict[str, 
     """
     fields: list[tuple[bytes | None, bytes]] = []
     files: list[bytes] = []
+    ended: list[bool] = []
     _, options = parse_options_header(content_type)
     if not options.get(b"boundary"):
         raise _damaged()
@@ -57,6 +58,7 @@ def read_multipart(body: bytes, content_type: str, limits: Limits) -> dict[str, 
             "multipart/form-data",
             on_field,
             on_file,
+            on_end=lambda: ended.append(True),
             boundary=options[b"boundary"],
             config={"MAX_MEMORY_FILE_SIZE": len(body) + 1},
         )
@@ -64,6 +66,8 @@ def read_multipart(body: bytes, content_type: str, limits: Limits) -> dict[str, 
         parser.finalize()
     except FormParserError:
         raise _damaged() from None
+    if not ended:  # cut short: what had not ended was never handed over
+        raise _damaged()
     if [name for name, _ in fields] != [REQUEST.encode()]:
         raise RequestError(
             "The form needs one field 'request' with the JSON body, and files named 'image'; "
