@@ -76,7 +76,7 @@ class LogisticStack:
         for held in range(fold.max() + 1):
             out, kept = np.flatnonzero(fold == held), fold != held
             prototypes = class_prototypes(vectors[kept], known.labels[kept])
-            signals = _Signals(self.encoder, prototypes)
+            signals = Signals(self.encoder, prototypes)
             rows = known.take(out)
             found = gather(rows.outputs(texts), signals.with_label)
             features.append(found[:, :-1])
@@ -85,18 +85,24 @@ class LogisticStack:
         _require_both(wrong, self)
         centre, spread = table.mean(axis=0), np.maximum(table.std(axis=0), 1e-12)
         weights = _logistic((table - centre) / spread, wrong.astype(np.float64))
-        signals = _Signals(self.encoder, class_prototypes(vectors, known.labels))
+        signals = Signals(self.encoder, class_prototypes(vectors, known.labels))
         return FittedStack(signals, centre, spread, weights)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Signals:
-    """What the stack weighs."""
+class Signals:
+    """What the stack weighs.
+
+    Attributes:
+        encoder: own or aux.
+        prototypes: Unit vector of each class.
+    """
 
     encoder: Encoder
     prototypes: Float[np.ndarray, "c w"]
 
     def of(self, block: Block) -> Float[np.ndarray, "b 5"]:
+        """Log-odds, entropy, the two cosines, and what the second lacks to the best other."""
         gaps = np.einsum("bc,bc->b", block.rest, block.logits).astype(np.float64)
         spread = np.log1p(block.tail) - (gaps - block.top * block.tail) / (1.0 + block.tail)
         vectors = query_vectors(block, self.encoder, self.prototypes.shape[1], self)
@@ -110,6 +116,7 @@ class _Signals:
         return np.column_stack([odds, spread, text, held, lacking]).astype(np.float64)
 
     def with_label(self, block: Block) -> Float[np.ndarray, "b 6"]:
+        """The same and the predicted class."""
         return np.column_stack([self.of(block), block.label])
 
 
@@ -124,7 +131,7 @@ class FittedStack:
         weights: Weight of each, and last the intercept.
     """
 
-    signals: _Signals
+    signals: Signals
     centre: Float[np.ndarray, " k"]
     spread: Float[np.ndarray, " k"]
     weights: Float[np.ndarray, " k1"]
