@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sightline.cli.options import (
+    endpoint_options,
+    endpoint_settings,
     loading_options,
     loading_settings,
     option,
@@ -50,6 +52,7 @@ _LABEL = 12
     help="Also show what moves the answer: a blank picture, samples, small changes.",
 )
 @loading_options
+@endpoint_options
 @shared_options
 @click.pass_context
 def ask_command(ctx: click.Context, /, **flags: Any) -> int:
@@ -78,7 +81,7 @@ def ask_command(ctx: click.Context, /, **flags: Any) -> int:
         choices=flags["choices"] or None,
         question_type=flags["question_type"],
         explain=flags["explain"],
-        model_options=loading_settings(flags),
+        model_options=loading_settings(flags) | endpoint_settings(flags, {}),
     )
     if flags["as_json"]:
         click.echo(json.dumps(answer.to_dict(), allow_nan=False))
