@@ -94,3 +94,14 @@ def test_batches_do_not_matter_and_images_do() -> None:
 def test_it_fails_where_it_is_told_to() -> None:
     with pytest.raises(ModelError, match="'free' is set to fail"):
         FakeModel(fails_on=frozenset({"free"})).observe(EXAMPLES, IMAGES, REQUEST)
+
+
+def test_given_answers_are_scored_where_there_are_any() -> None:
+    clean = [r for r in FakeModel().observe(EXAMPLES, IMAGES, REQUEST) if r.condition == "clean"]
+    ids = [np.asarray(r.answer.token_ids).tolist() for r in clean]
+    records = FakeModel().observe(EXAMPLES, IMAGES, REQUEST, given=[ids[0], None, ids[2]])
+    again = {r.example.id: r for r in records if r.condition == "clean"}
+    assert not again["choice"].has(Feature.CLEAN_LOGPROBS)
+    for before in (clean[0], clean[2]):
+        read = again[before.example.id].array(Feature.CLEAN_LOGPROBS)
+        np.testing.assert_allclose(read, before.answer.logprobs)

@@ -173,3 +173,28 @@ def test_identical_examples_get_identical_records(tiny_llava: Tiny) -> None:
     one, two = tiny_llava.observer().observe(ASKED * 2, IMAGES * 2, request)
     assert [s.text for s in one.samples] == [s.text for s in two.samples]
     np.testing.assert_allclose(one.answer.logprobs, two.answer.logprobs, atol=1e-5)
+
+
+def test_given_answers_are_scored_behind_the_same_pass(tiny_llava: Tiny) -> None:
+    """Its own greedy answer gets its own probabilities, in any batch; None gets none."""
+    model = tiny_llava.observer()
+    asked = [example("a", "What is it?"), example("b", "And where would that be, if anywhere?")]
+    images = [(picture(1, (30, 40)),), (picture(2, (40, 30)),)]
+    request = Request(max_new_tokens=5)
+    first = model.observe(asked, images, request)
+    own = [np.asarray(r.answer.token_ids).tolist() for r in first]
+    again = model.observe(asked, images, request, given=own)
+    for record in again:
+        assert record.answer.logprobs is not None
+        np.testing.assert_allclose(
+            record.array(Feature.CLEAN_LOGPROBS), record.answer.logprobs, atol=1e-4
+        )
+    crossed = model.observe(asked, images, request, given=[own[1], None])
+    (alone,) = model.observe(asked[:1], images[:1], request, given=[own[1]])
+    assert not crossed[1].has(Feature.CLEAN_LOGPROBS)
+    assert crossed[0].array(Feature.CLEAN_LOGPROBS).shape == (len(own[1]),)
+    np.testing.assert_allclose(
+        crossed[0].array(Feature.CLEAN_LOGPROBS),
+        alone.array(Feature.CLEAN_LOGPROBS),
+        atol=1e-4,
+    )
