@@ -52,7 +52,8 @@ class _Job:
 
     def finish(self, outcome: Seen | SightlineError) -> None:
         """Hands the outcome to the event loop; dropped if nobody waits any more."""
-        self.loop.call_soon_threadsafe(_settle, self.future, outcome)
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(_settle, self.future, outcome)
 
 
 @dataclass(slots=True)

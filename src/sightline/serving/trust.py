@@ -108,7 +108,7 @@ class RawScores:
                     signals[spec] = float(np.asarray(estimator.uncertainty([record]))[0])
                 except UnscorableError:
                     continue
-        raw = signals.get(self.estimators[0])
+        raw = signals.get(self.estimators[0]) if self.estimators else None
         return Judgement(raw_score=raw, signals=signals, warnings=(NOT_PROBABILITIES,))
 
 

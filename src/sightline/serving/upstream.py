@@ -15,6 +15,7 @@ from sightline.serving.errors import RequestError
 from sightline.serving.limits import Limits
 
 _RETRY_AFTER = 5
+_KEPT_S = 2.0
 _PASSED_ON = frozenset({400, 404, 413, 422})
 
 
@@ -33,7 +34,9 @@ class Connection:
         self._client = httpx2.AsyncClient(
             headers={} if key is None else {"authorization": f"Bearer {key}"},
             timeout=httpx2.Timeout(limits.request_s, connect=5.0),
-            limits=httpx2.Limits(max_connections=2 * limits.concurrency),
+            # Servers close idle connections after about five seconds: ours are gone before, since
+            # a request that meets a closing connection may have been read, and is not sent twice.
+            limits=httpx2.Limits(max_connections=2 * limits.concurrency, keepalive_expiry=_KEPT_S),
             follow_redirects=False,
             trust_env=False,
         )
