@@ -164,7 +164,9 @@ class TrustPolicy:
         accepted = False
         if row in routed.lacking:
             reason = routed.lacking[row]
-        elif field is not None and category not in thresholds:
+        elif field is not None and category is None:
+            reason = f"the question has no {field}, which the threshold goes by"
+        elif category not in thresholds:
             reason = f"{field} {category!r} was not among the labelled answers"
         elif threshold is None:
             reason = "no threshold is certified: the policy abstains from every answer"

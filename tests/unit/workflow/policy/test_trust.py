@@ -95,6 +95,7 @@ def test_a_threshold_for_every_category_and_none_for_the_unknown():
     assert easy.category == "a"
     assert hard_one.reason == "no threshold is certified for question_type 'b'"
     assert unknown.reason == "question_type 'c' was not among the labelled answers"
+    assert without.reason == "the question has no question_type, which the threshold goes by"
     assert [d.accepted for d in (hard_one, unknown, without)] == [False] * 3
     assert hard_one.confidence == easy.confidence
 
