@@ -72,7 +72,14 @@ def load_model(
     if spec.startswith(PREFIX):
         return load_endpoint(
             spec.removeprefix(PREFIX),
-            required_endpoint(spec, endpoint),
+            required_endpoint(
+                spec,
+                endpoint,
+                device_map=device_map,
+                dtype=dtype,
+                revision=revision,
+                trust_remote_code=trust_remote_code,
+            ),
             style=_chosen_style(PromptStyle(), style),
             blank_colour=blank_colour,
         )
@@ -137,14 +144,14 @@ def check_model(spec: str, **options: Any) -> None:
         MissingExtraError: torch or transformers is not installed.
     """
     _require_colour(options.get("blank_colour", "white"))
+    known = ("device_map", "dtype", "revision", "trust_remote_code")
+    chosen = {name: options[name] for name in known if name in options}
     if spec.startswith(PREFIX):
-        required_endpoint(spec, options.get("endpoint")).api_key()
+        required_endpoint(spec, options.get("endpoint"), **chosen).api_key()
         return
     refuse_endpoint(spec, options.get("endpoint"))
     if spec == "fake":
         return
-    known = ("device_map", "dtype", "revision", "trust_remote_code")
-    chosen = {name: options[name] for name in known if name in options}
     found = find_checkpoint(spec, purpose="observing a local model", **chosen)
     if found.is_local:
         require_readers(found.directory, text=True)

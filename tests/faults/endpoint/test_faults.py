@@ -365,3 +365,13 @@ def test_a_key_is_taken_from_its_variable_alone(monkeypatch):
     with pytest.raises(UsageError, match="cannot carry") as caught:
         settings.api_key()
     assert "sk-a" not in str(caught.value)
+
+
+@pytest.mark.parametrize("local", [{"dtype": "float16"}, {"device_map": "cuda"}, {"revision": "x"}])
+def test_how_to_load_a_model_is_the_servers_matter(local):
+    from sightline.models import check_model, load_model
+
+    where = EndpointSettings(("http://127.0.0.1:9/v1",))
+    for check in (check_model, load_model):
+        with pytest.raises(UsageError, match=f"openai:m with {next(iter(local))}"):
+            check("openai:m", endpoint=where, **local)

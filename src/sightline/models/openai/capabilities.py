@@ -1,8 +1,8 @@
 """What an endpoint really does, measured by its effects: a field it accepts may still be ignored.
 
-The probe is fewer than twenty short requests. An answer to the same request twice, or to two seeds, or to
-two pictures, shows whether a setting has an effect; the spread of the first token's probabilities
-at several temperatures shows whether they are those before the temperature.
+The probe is fewer than twenty short requests. An answer to the same request twice, or to two
+seeds, or to two pictures, shows whether a setting has an effect; the spread of the first token's
+probabilities at several temperatures shows whether they are those before the temperature.
 """
 
 from __future__ import annotations

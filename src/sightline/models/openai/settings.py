@@ -85,12 +85,25 @@ class EndpointSettings:
         return key
 
 
-def required_endpoint(spec: str, settings: EndpointSettings | None) -> EndpointSettings:
+def required_endpoint(
+    spec: str, settings: EndpointSettings | None, **loading: object
+) -> EndpointSettings:
     """The settings of an endpoint's model.
 
+    Args:
+        spec: ``openai:NAME``.
+        settings: Those given.
+        loading: Settings of a model that is loaded here; none may be set.
+
     Raises:
-        UsageError: There are none, or the model has no name.
+        UsageError: There are none, the model has no name, or it is to be loaded in a certain way.
     """
+    local = [name for name, value in loading.items() if value not in (None, False, "auto")]
+    if local:
+        raise UsageError(
+            f"{spec} with {', '.join(local)}; a server decides that for its model. Leave it out, "
+            "or start the server so."
+        )
     if settings is None or spec == PREFIX:
         raise UsageError(
             f"{spec} without {'a name' if spec == PREFIX else 'a base URL'}; the server's name for "
