@@ -11,9 +11,13 @@ import sys
 import tomllib
 from pathlib import Path
 
+import click
 import pytest
 
+from sightline.cli import cli
+
 QUICK = ["--samples", "2", "--layers", "0.5", "--display", "none"]
+COLLECT = ["collect", "-m", "fake", "-d", "scenes:test?n=2", "-o", "r"]
 
 
 def sightline(*args: object, env: dict[str, str] | None = None, cwd: Path | None = None):
@@ -57,18 +61,8 @@ def evaluated(run):
 def test_help_names_every_command_and_every_command_has_help():
     text = sightline("--help").stdout
     commands = re.findall(r"^  (\w+)  ", text.split("Commands:")[1], re.MULTILINE)
-    assert commands == [
-        "collect",
-        "derive",
-        "import",
-        "evaluate",
-        "fit",
-        "report",
-        "study",
-        "runs",
-        "models",
-        "doctor",
-    ]
+    assert commands == cli.list_commands(click.Context(cli))
+    assert {"collect", "perturbations", "doctor"} <= {*commands}
     for command in commands:
         result = sightline(command, "--help")
         assert result.returncode == 0
@@ -185,6 +179,9 @@ def test_too_many_bad_rows_exit_1_and_keep_the_others(tmp_path):
         (["collect", "-m", "fake", "-d", "scenes:test", "-o", "r", "--limit", "0"], ["--limit"]),
         (["collect", "-m", "fake", "-d", "scenes:test", "-o", "r", "--layers", "x"], ["--layers"]),
         (["collect", "-m", "fake"], ["--data"]),
+        ([*COLLECT, "--conditions", "jpg:3"], ["jpg", "jpeg"]),
+        ([*COLLECT, "--conditions", "none.yaml"], ["none.yaml", "--conditions"]),
+        ([*COLLECT, "--conditions", "jpeg:3,,rotate:x"], ["rotate"]),
         (["evaluate", "nowhere"], ["nowhere", "not a run"]),
         (["report", "nowhere"], ["nowhere"]),
         (["runs", "verify", "nowhere"], ["nowhere"]),
