@@ -24,8 +24,10 @@ EXTRAS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "report": (("jinja2", "matplotlib"), "the HTML report"),
     "learn": (("sklearn", "scipy"), "estimators that are fitted on labelled answers"),
     "datasets": (("datasets",), "datasets by hub name (hf://…)"),
-    "remote": (("httpx2",), "models behind an endpoint (openai:NAME)"),
+    "open-clip": (("open_clip",), "zero-shot classifiers of open_clip"),
     "xlsx": (("openpyxl",), "recorded answers in Excel workbooks"),
+    "remote": (("httpx2",), "models behind an endpoint (openai:NAME)"),
+    "serve": (("h11", "httpx2", "python_multipart", "uvicorn"), "the server, and the proxy"),
 }
 """Extra to the packages it brings and what they are for."""
 
