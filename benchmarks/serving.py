@@ -9,7 +9,8 @@ Prints one JSON document. Everything is measured in one run, ways alternating:
   thread. Gate: 1,000 per second.
 - ``embedded``, ``random``: 48 questions to a local engine, one at a time and 16 at once, about distinct images
   and about one image, on a random LLaVA of 30 M parameters and on the embedded model; the engine is
-  asked directly, without HTTP. Gates: 1.1 × (distinct, 30 M), 3 × (shared, 30 M), 4 × (embedded,
+  asked directly, without HTTP. Gates: 1.1 × (distinct, 30 M), 3 × (shared, 30 M), 4 ×
+  (embedded,
   shared).
   The same 48 questions with and without the judge give what trust costs. Gate: at most 5 %.
 
