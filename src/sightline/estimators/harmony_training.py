@@ -20,19 +20,25 @@ SKEW = 4.0
 """Classes are weighted alike where one is more than so many times as frequent as the other."""
 
 
+SURE = 2.0
+"""Standard errors by which the network must lower the loss of its start to take part."""
+
+MOST = 3.0
+"""Few rows are passed over at most so many times as often as many."""
+
+
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """How a scorer is trained.
 
     Attributes:
-        epochs: At most.
+        epochs: Passes over the rows, at most.
         patience: Epochs without a better validation AUROC after which training stops.
         batch: Answers a step.
         rate: Largest learning rate.
         body_rate: That of a pretrained body and its table; None where nothing is pretrained.
         decay: Weight decay.
-        least_steps: Few rows are passed over more often, until there are so many steps; training
-            does not stop before a quarter of them has brought nothing.
+        steps: Few rows are passed over more often, up to `MOST` times as often, to take so many.
         warm_up: Share of all steps in which the rate rises; then it falls to 0 in a straight line.
     """
 
@@ -42,11 +48,17 @@ class Schedule:
     rate: float
     body_rate: float | None
     decay: float
-    least_steps: int = 200
+    steps: int = 400
     warm_up: float = 0.1
 
+    def for_rows(self, count: int) -> tuple[int, int, int]:
+        """Steps an epoch, epochs and patience for so many training rows."""
+        per_epoch = -(-count // self.batch)
+        more = min(MOST, max(1.0, self.steps / (per_epoch * self.epochs)))
+        return per_epoch, round(more * self.epochs), round(more * self.patience)
 
-COMPACT = Schedule(epochs=12, patience=4, batch=32, rate=3e-4, body_rate=None, decay=0.1)
+
+COMPACT = Schedule(epochs=12, patience=6, batch=32, rate=2e-3, body_rate=None, decay=0.1)
 PRETRAINED = Schedule(epochs=5, patience=2, batch=8, rate=1e-4, body_rate=1e-5, decay=0.01)
 
 
@@ -56,17 +68,24 @@ class Judged:
 
     Attributes:
         auroc: On the rows held out; NaN where one class is missing there.
-        loss: Mean log-loss on the rows held out.
+        losses: Log-loss of each row held out.
     """
 
     auroc: float
-    loss: float
+    losses: Float[np.ndarray, " v"]
 
     def better_than(self, other: Judged) -> bool:
         """Higher validation AUROC; lower loss where one has none or they are equal."""
         if np.isnan(self.auroc) or np.isnan(other.auroc) or self.auroc == other.auroc:
-            return self.loss < other.loss
+            return bool(self.losses.mean() < other.losses.mean())
         return self.auroc > other.auroc
+
+    def surely_better_than(self, other: Judged) -> bool:
+        """Loss lower by more than `SURE` standard errors of the paired difference."""
+        gain = other.losses - self.losses
+        if len(gain) < 2:
+            return False
+        return bool(gain.mean() > SURE * gain.std(ddof=1) / np.sqrt(len(gain)))
 
 
 def train(
@@ -79,6 +98,9 @@ def train(
     device: torch.device,
 ) -> Scorer:
     """Trains a scorer on the rows that are not held out and keeps its best epoch on those that are.
+
+    A scorer with a linear start keeps it alone where the best epoch is not surely better: the best
+    of several epochs on few hundred rows is often so by chance.
 
     The same seed gives the same scorer on the same machine; torch's own random state is put back.
 
@@ -113,17 +135,16 @@ def _train(
             scorer.head.weight.zero_()
             scorer.head.bias.fill_(float(np.log(weight)))
     optimiser = torch.optim.AdamW(_parameters(scorer, schedule), weight_decay=schedule.decay)
-    per_epoch = -(-len(training) // schedule.batch)
-    epochs = max(schedule.epochs, -(-schedule.least_steps // per_epoch))
-    patience = max(schedule.patience, -(-schedule.least_steps // (4 * per_epoch)))
+    per_epoch, epochs, patience = schedule.for_rows(len(training))
     steps = epochs * per_epoch
     rising = max(1, round(schedule.warm_up * steps))
     rates = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda s: min((s + 1) / rising, (steps - s) / max(1, steps - rising))
     )
     order = np.random.default_rng(seed)
-    best, waited = _judge(scorer, answers, correct, validation, weight, device), 0
-    kept = copy.deepcopy(scorer.state_dict())
+    begun = _judge(scorer, answers, correct, validation, weight, device)
+    untrained = copy.deepcopy(scorer.state_dict())
+    best, kept, waited = begun, untrained, 0
     for _ in range(epochs):
         scorer.train()
         for rows in _batches(answers, order.permutation(training), schedule.batch):
@@ -144,7 +165,8 @@ def _train(
             waited += 1
             if waited == patience:
                 break
-    scorer.load_state_dict(kept)
+    needless = scorer.start is not None and not best.surely_better_than(begun)
+    scorer.load_state_dict(untrained if needless else kept)
     with torch.no_grad():
         scorer.head.bias.sub_(float(np.log(weight)))
     return scorer.cpu().eval()
@@ -175,8 +197,8 @@ def _judge(
         for rows in _batches(answers, validation, 256):
             score[rows] = scorer(_side_by_side(scorer, answers, rows, device)).cpu().numpy()
     log_odds = score[validation] - np.log(weight)
-    loss = float(log_loss(log_odds, correct[validation]).mean())
-    return Judged(soft_auroc(log_odds, correct[validation]), loss)
+    truth = correct[validation]
+    return Judged(soft_auroc(log_odds, truth), log_loss(log_odds, truth))
 
 
 def _side_by_side(

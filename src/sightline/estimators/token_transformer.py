@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from sightline.estimators.learning import standardiser
 from sightline.estimators.token_codes import few_hot
 from sightline.estimators.token_sequence import (
     ANSWER,
@@ -26,6 +27,12 @@ from sightline.estimators.token_text import BUCKETS
 
 WIDTH, DEPTH, HEADS = 64, 2, 4
 """The compact transformer: entries of a position, blocks, attention heads."""
+
+SMALL = 0.02
+"""Standard deviation that vectors for the kind and the number of a position are drawn with."""
+
+FAR = 10.0
+"""Standardised numbers are held within this of 0, so that no state is too large to be scored."""
 
 DROPOUT = 0.1
 STATE_DROPOUT = 0.2
@@ -98,25 +105,31 @@ def batch(answers: Sequence[TokenSequence], table_rows: int, device: torch.devic
 
 
 class Projection(nn.Module):
-    """LayerNorm → Linear → LayerNorm of a recorded state, standardised by the training rows."""
+    """Linear → LayerNorm of a recorded state, each entry standardised by the training rows.
+
+    Args:
+        states: Training states.
+        width: Entries of a position.
+        size: Size of its entries at first, that of the text embeddings beside them.
+    """
 
     mean: torch.Tensor
     scale: torch.Tensor
 
-    def __init__(self, states: np.ndarray, width: int) -> None:
+    def __init__(self, states: np.ndarray, width: int, size: float) -> None:
         super().__init__()
-        scale = states.std(axis=0)
-        self.register_buffer("mean", _float(states.mean(axis=0)))
+        scale = states.std(axis=0, dtype=np.float64)
+        self.register_buffer("mean", _float(states.mean(axis=0, dtype=np.float64)))
         self.register_buffer("scale", _float(np.where(scale > 0, scale, 1.0)))
-        self.before = nn.LayerNorm(states.shape[1])
         self.linear = nn.Linear(states.shape[1], width)
         self.after = nn.LayerNorm(width)
+        nn.init.constant_(self.after.weight, size)
         self.dropout = nn.Dropout(STATE_DROPOUT)
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """Each state as a vector of the positions' width."""
-        standardised = (states - self.mean) / self.scale
-        return self.after(self.linear(self.dropout(self.before(standardised))))
+        standardised = ((states - self.mean) / self.scale).clamp(-FAR, FAR)
+        return self.after(self.linear(self.dropout(standardised)))
 
 
 class Block(nn.Module):
@@ -146,21 +159,28 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """The compact body, trained from scratch; returns the state of the first position."""
+    """The compact body, trained from scratch; returns the mean over the positions.
+
+    Positions are normalised before the first block, so that text, probability and state weigh alike
+    whatever the size of their vectors.
+    """
 
     def __init__(self, width: int = WIDTH, depth: int = DEPTH, heads: int = HEADS) -> None:
         super().__init__()
         self.number = nn.Embedding(POSITIONS, width)
+        nn.init.normal_(self.number.weight, std=SMALL)
+        self.before = nn.LayerNorm(width)
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.normed = nn.LayerNorm(width)
         self.dropout = nn.Dropout(DROPOUT)
 
     def forward(self, x: torch.Tensor, inputs: Batch) -> torch.Tensor:
         """One vector for each answer."""
-        x = self.dropout(x + self.number(inputs.number))
+        x = self.dropout(self.before(x + self.number(inputs.number)))
         for block in self.blocks:
             x = block(x, inputs.mask)
-        return self.normed(x[:, 0])
+        here = inputs.mask[:, :, None].to(x.dtype)
+        return self.normed((x * here).sum(1) / here.sum(1))
 
 
 class Pretrained(nn.Module):
@@ -205,6 +225,7 @@ class Start(nn.Module):
     """
 
     mean: torch.Tensor
+    scale: torch.Tensor
     numbers: torch.Tensor
     words: torch.Tensor
     bias: torch.Tensor
@@ -212,13 +233,15 @@ class Start(nn.Module):
     def __init__(self, table_rows: int, numbers: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(numbers))
+        self.register_buffer("scale", torch.ones(numbers))
         self.register_buffer("numbers", torch.zeros(numbers))
         self.register_buffer("words", torch.zeros(2 * table_rows + 1))
         self.register_buffer("bias", torch.zeros(1))
 
     def forward(self, numbers: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
         """Log-odds of being right by answer."""
-        told = ((numbers - self.mean) * self.numbers).sum(1)
+        standardised = ((numbers - self.mean) / self.scale).clamp(-FAR, FAR)
+        told = (standardised * self.numbers).sum(1)
         return told + self.words[words].sum(1) + self.bias
 
     def set_to(
@@ -227,9 +250,10 @@ class Start(nn.Module):
         """Fits it on the chosen rows."""
         weights, bias = inputs.fit(chosen, correct, strength)
         count = inputs.numbers.shape[1]
-        mean = inputs.numbers[chosen].mean(axis=0)
+        mean, scale = standardiser(inputs.numbers[chosen])
         self.mean[:] = torch.from_numpy(mean)
-        self.numbers[:] = torch.from_numpy(weights[:count])
+        self.scale[:] = torch.from_numpy(scale)
+        self.numbers[:] = torch.from_numpy(weights[:count] * scale)
         self.words.zero_()
         self.words[torch.from_numpy(1 + inputs.rows)] = torch.from_numpy(weights[count:]).float()
         self.bias[:] = bias + float(mean @ weights[:count])
@@ -260,20 +284,26 @@ class Scorer(nn.Module):
         width = table.embedding_dim
         self.table = table
         self.kind = nn.Embedding(KINDS, width)
-        nn.init.normal_(self.kind.weight, std=0.02)
+        nn.init.normal_(self.kind.weight, std=SMALL)
         size = float(table.weight.detach().abs().mean())
         self.register_buffer("codes", _float(few_hot(width, size)))
-        self.states = None if states is None else Projection(states, width)
-        self.images = None if images is None else Projection(images, width)
+        self.states = None if states is None else Projection(states, width, size)
+        self.images = None if images is None else Projection(images, width, size)
         self.body = body
         self.head = nn.Linear(width, 1)
         self.start = None if start is None else Start(table.num_embeddings, start)
 
     def embed(self, inputs: Batch) -> torch.Tensor:
         """The vector of every position."""
-        there = (inputs.text > 0)[..., None].to(self.table.weight.dtype)
-        text = (self.table((inputs.text - 1).clamp(min=0)) * there).sum(2)
-        x = text / there.sum(2).clamp(min=1) + self.kind(inputs.kind)
+        rows = inputs.text.flatten(0, 1)
+        there = (rows > 0).to(self.table.weight.dtype)
+        text = functional.embedding_bag(
+            (rows - 1).clamp(min=0),
+            self.table.weight,
+            mode="sum",
+            per_sample_weights=there / there.sum(1, keepdim=True).clamp(min=1),
+        )
+        x = text.view(*inputs.kind.shape, -1) + self.kind(inputs.kind)
         x = x + functional.pad(self.codes, (0, 0, 1, 0))[inputs.probability]
         if self.states is not None:
             x = x + functional.pad(self.states(inputs.states), (0, 0, 1, 0))[inputs.state]
