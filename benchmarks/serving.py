@@ -7,12 +7,11 @@ Prints one JSON document. Everything is measured in one run, ways alternating:
   CPU milliseconds per request are the server process's own. Gate: at most 5 ms added.
 - ``trust``: confidences from ready records, calibrated log-probability, answers per second on one
   thread. Gate: 1,000 per second.
-- ``embedded``, ``random``: 48 questions to a local engine, one at a time and 16 at once, about distinct images
-  and about one image, on a random LLaVA of 30 M parameters and on the embedded model; the engine is
-  asked directly, without HTTP. Gates: 1.1 × (distinct, 30 M), 3 × (shared, 30 M), 4 ×
-  (embedded,
-  shared).
-  The same 48 questions with and without the judge give what trust costs. Gate: at most 5 %.
+- ``embedded``, ``random``: 48 questions to a local engine, one at a time and 16 at once, about
+  distinct images and about one image, on the embedded model and on a random LLaVA of 30 M
+  parameters; the engine is asked directly, without HTTP. Gates: 1.1 × (random, distinct images),
+  3 × (random, one image), 4 × (embedded, one image). The same questions with and without the judge
+  give what trust costs; gate: at most 5 %.
 
 Run: OMP_NUM_THREADS=2 python benchmarks/serving.py [--requests 640] [--questions 48] [--only proxy]
 """
