@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sightline.data.prompts import PromptStyle
     from sightline.grading import JudgeModel
     from sightline.store.disk import PendingFile
+    from sightline.workflow.auditing.running import AuditOutcome, AuditSettings
     from sightline.workflow.classifying.collecting import ClassifyResult
     from sightline.workflow.classifying.evaluating import ClassifierSettings
     from sightline.workflow.classifying.reranking import RerankResult
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 DEFAULT_LAYERS = (0.25, 0.5, 0.75, 1.0)
 DEFAULT_SAMPLES = 10
 DEFAULT_ENERGY_MAPS = 16
+DEFAULT_AUDIT = ("default", "wording:1", "wording:2")
 RESULTS = Path("evaluation") / "results.json"
 SAMPLES = Path("evaluation") / "samples.parquet"
 CALIBRATIONS = Path("evaluation") / "calibrations.json"
@@ -392,6 +394,65 @@ def derive(
         progress=progress,
         should_stop=should_stop,
     )
+
+
+def audit(
+    run: str | Path,
+    *,
+    model: str | None = None,
+    data: str | Path | None = None,
+    conditions: str | Path | Sequence[str] = DEFAULT_AUDIT,
+    layers: Sequence[float | int] = DEFAULT_LAYERS,
+    limit: float | None = None,
+    settings: AuditSettings | None = None,
+    collecting: Mapping[str, Any] | None = None,
+) -> tuple[AuditOutcome | None, CollectResult | None]:
+    """Collects a model under perturbations if that is asked for, and measures how stable it is.
+
+    The folder ``audit`` of the run receives audit.json (every figure) and audit.csv (every pair of
+    question and condition).
+
+    Args:
+        run: The run directory; one that exists is resumed, or only measured without ``model``.
+        model: As `collect` takes it; None measures a run that is there.
+        data: As `collect` takes it; required with ``model``.
+        conditions: Perturbations, as `collect` takes them.
+        layers: Depths whose states are compared.
+        limit: First examples only, as `collect` takes it.
+        settings: How to measure; `sightline.workflow.auditing.running.AuditSettings`.
+        collecting: Further arguments of `collect`.
+
+    Returns:
+        The outcome, and what collecting left behind. The outcome is None where collecting was
+        stopped; the same call goes on.
+    """
+    from sightline.core.errors import UsageError
+    from sightline.workflow.auditing.running import AuditSettings, audit_run
+    from sightline.workflow.auditing.writing import write_audit
+
+    collected = None
+    if model is not None:
+        if data is None:
+            raise UsageError(
+                f"Model {model} without data; questions about pictures are required to audit it. "
+                "Give --data."
+            )
+        arguments = {"samples": 0, "top_k": 0, **(collecting or {})}
+        collected = collect(
+            model,
+            data,
+            run,
+            conditions=conditions,
+            layers=layers,
+            limit=limit,
+            channels=True,
+            **arguments,
+        )
+        if collected.interrupted:
+            return None, collected
+    outcome = audit_run(Path(run), settings or AuditSettings())
+    write_audit(outcome, Path(run))
+    return outcome, collected
 
 
 def evaluate(

@@ -23,6 +23,7 @@ _COMMANDS = {
     "derive": ("sightline.cli.deriving", "derive_command"),
     "import": ("sightline.cli.importing", "import_command"),
     "evaluate": ("sightline.cli.evaluating", "evaluate_command"),
+    "audit": ("sightline.cli.auditing", "audit_command"),
     "fit": ("sightline.cli.fitting", "fit_command"),
     "calibrate": ("sightline.cli.policies", "calibrate_command"),
     "apply": ("sightline.cli.policies", "apply_command"),
@@ -66,6 +67,7 @@ def cli() -> None:
     derive    compute signals from the stored answers: vectors, entailment, importance
     import    turn recorded outputs of a model that ran elsewhere into runs
     evaluate  score every answer, calibrate the scores, measure them honestly
+    audit     change the pictures, and see whether answers and representations hold
     fit       fit an estimator on one run's answers, to score other runs with it
     calibrate choose a confidence from which answers may be used, with a guarantee
     apply     decide another run's answers by such a policy, and measure it there

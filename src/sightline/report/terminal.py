@@ -38,7 +38,7 @@ def print_leaderboard(evaluation: Evaluation, *, top: int = 15, file: TextIO | N
         top: Estimators shown beside those.
         file: Where to; standard output if None.
     """
-    console = _console(file or sys.stdout)
+    console = terminal_console(file or sys.stdout)
     run, protocol = evaluation.run, evaluation.protocol
     console.print(Text(inert(f"{run.model} on {run.dataset}"), style="bold"))
     accuracy = numbers.plain(evaluation.accuracy, "accuracy", level=protocol.level)
@@ -78,7 +78,8 @@ def print_leaderboard(evaluation: Evaluation, *, top: int = 15, file: TextIO | N
     )
 
 
-def _console(file: TextIO) -> Console:
+def terminal_console(file: TextIO) -> Console:
+    """A console for a file: no colour and a fixed width unless it is a terminal."""
     terminal = file.isatty()
     colour = terminal and not os.environ.get("NO_COLOR")
     return Console(

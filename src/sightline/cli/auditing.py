@@ -1,0 +1,219 @@
+"""sightline audit."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sightline.cli.display import ProgressLine, duration, stop_on_signal
+from sightline.cli.options import (
+    loading_options,
+    loading_settings,
+    option,
+    parse_layers,
+    parse_limit,
+    seed_option,
+    shared_options,
+    show_config,
+)
+from sightline.core.errors import SightlineError, UsageError
+
+if TYPE_CHECKING:
+    from sightline.workflow.auditing.running import AuditOutcome, AuditSettings
+    from sightline.workflow.collect import CollectProgress, CollectResult
+
+
+@click.command("audit")
+@click.argument("runs", nargs=-1, type=click.Path(file_okay=False))
+@option("--model", "-m", help="Collect this model first: as for 'sightline collect'.")
+@option("--data", "-d", help="The questions and pictures to collect it on.")
+@option(
+    "--images",
+    type=click.Path(file_okay=False),
+    help="Folder that relative image paths start from.  [default: the dataset's folder]",
+)
+@option(
+    "--output-path",
+    "-o",
+    "output",
+    type=click.Path(file_okay=False),
+    help="The run directory that is collected; one that exists is gone on with.",
+)
+@option(
+    "--conditions",
+    default="default,wording:1,wording:2",
+    metavar="NAMES|FILE.yaml",
+    help="Perturbations, as for 'sightline collect'; wordings are the paraphrase control.",
+)
+@option(
+    "--layers",
+    default="0.25,0.5,0.75,1.0",
+    help="Depths whose states are compared: fractions or layer indices.",
+)
+@option("--limit", "-L", help="First examples only: a count (100) or a share (0.1).")
+@option("--batch-size", default=8, type=click.IntRange(1), help="Examples at once.")
+@option("--shard-size", default=32, type=click.IntRange(1), help="Examples committed at once.")
+@option("--max-new-tokens", default=64, type=click.IntRange(1), help="Limit on tokens per answer.")
+@option(
+    "--channel",
+    default="ctx_open",
+    help="What flags single answers, at its last layer: ctx_open, ctx_mcq, ans_open, ans_mcq, "
+    "ans_mcq_free, ans_fixed, vision_encoded or vision_projected.",
+)
+@option(
+    "--control-items",
+    default=600,
+    type=click.IntRange(2),
+    help="Questions that controls are drawn among.",
+)
+@option("--controls", default=25, type=click.IntRange(1), help="Partners of each.")
+@option(
+    "--spectra",
+    default=32,
+    type=click.IntRange(0),
+    help="Questions whose perturbations are measured by frequency.",
+)
+@option("--resamples", default=1000, type=click.IntRange(100), help="Bootstrap resamples.")
+@option("--sizes", metavar="N,N,…", help="Parameters of the runs' models, to compare them.")
+@seed_option("Seed of collecting, controls and bootstrap.")
+@loading_options
+@click.option("--overwrite", is_flag=True, help="Remove an existing run first.")
+@shared_options
+@click.pass_context
+def audit_command(ctx: click.Context, /, **flags: Any) -> int:
+    """Change the pictures, and see whether answers and representations hold.
+
+    \b
+    sightline audit -m ./llava-1.5-7b-hf -d questions.jsonl --images ./photos -o runs/a
+    sightline audit runs/a runs/b
+    """  # noqa: D301 (a backspace, which click reads)
+    if flags["show_config"]:
+        show_config(ctx)
+        return 0
+    _require_one_way(flags)
+    from sightline.workflow.auditing.running import AuditSettings
+
+    settings = AuditSettings(
+        channel=flags["channel"],
+        control_items=flags["control_items"],
+        controls=flags["controls"],
+        spectra=flags["spectra"],
+        resamples=flags["resamples"],
+        seed=flags["seed"],
+    )
+    outcomes, code = [], 0
+    if flags["model"] is not None:
+        outcome, code = _collected(flags, settings)
+        if outcome is None:
+            return code
+        outcomes.append(outcome)
+    else:
+        from sightline.api import audit
+
+        for run in flags["runs"]:
+            outcome, _ = audit(run, settings=settings)
+            if outcome is not None:
+                outcomes.append(outcome)
+    _show(outcomes, flags, settings)
+    return code
+
+
+def _require_one_way(flags: dict[str, Any]) -> None:
+    """Either runs that are there, or a model with data and a place to collect it."""
+    collects = flags["model"] is not None
+    given = [flags[name] is not None for name in ("data", "output")]
+    if collects and (flags["runs"] or not all(given)):
+        raise UsageError(
+            "--model without --data and --output-path, or beside runs that are there; a model is "
+            "collected on data into one directory. Give -m, -d and -o, or runs alone."
+        )
+    if not collects and (not flags["runs"] or any(given)):
+        raise UsageError(
+            "No run to audit, or --data and --output-path without a model; runs, or a model with "
+            "data, are required. Give runs, or -m, -d and -o."
+        )
+
+
+def _collected(flags: dict[str, Any], settings: AuditSettings) -> tuple[AuditOutcome | None, int]:
+    from sightline.api import audit
+
+    with ProgressLine("collecting", flags["display"]) as line, stop_on_signal() as stop:
+
+        def show(progress: CollectProgress) -> None:
+            left = progress.remaining_s
+            note = "" if not left else f"about {duration(left)} left"
+            line.update(progress.done, progress.total, note)
+
+        outcome, collected = audit(
+            flags["output"],
+            model=flags["model"],
+            data=flags["data"],
+            conditions=flags["conditions"],
+            layers=parse_layers(flags["layers"]),
+            limit=parse_limit(flags["limit"]),
+            settings=settings,
+            collecting={
+                "images": flags["images"],
+                "max_new_tokens": flags["max_new_tokens"],
+                "batch_size": flags["batch_size"],
+                "shard_size": flags["shard_size"],
+                "seed": flags["seed"],
+                "overwrite": flags["overwrite"],
+                "model_options": loading_settings(flags),
+                "announce": lambda text: click.echo(text, err=True),
+                "progress": show,
+                "should_stop": stop,
+            },
+        )
+    if outcome is None:
+        click.echo("sightline: stopped; run the same command to go on.", err=True)
+        return None, stop.exit_code
+    return outcome, _failures(collected)
+
+
+def _failures(collected: CollectResult | None) -> int:
+    """4 where examples failed, which are told apart on standard error."""
+    if collected is None or not collected.quarantined + collected.rejected:
+        return 0
+    for reason, count in collected.reasons[:5]:
+        click.echo(f"  {count} × {' '.join(reason.split())}", err=True)
+    if collected.quarantined == collected.total:
+        raise SightlineError(
+            f"All {collected.total} examples failed; answers are required. See the reasons above."
+        )
+    return 4
+
+
+def _show(outcomes: list[AuditOutcome], flags: dict[str, Any], settings: AuditSettings) -> None:
+    from sightline.report.audit_terminal import print_audit, print_comparison
+    from sightline.workflow.auditing.running import compare
+    from sightline.workflow.auditing.writing import RESULTS
+
+    audits = [outcome.audit for outcome in outcomes]
+    finding = None
+    if flags["sizes"] is not None:
+        finding = compare(outcomes, _sizes(flags["sizes"]), settings)
+    if flags["as_json"]:
+        documents = [asdict(audit) for audit in audits]
+        comparison = None if finding is None else asdict(finding)
+        click.echo(json.dumps({"audits": documents, "scale": comparison}, allow_nan=False))
+        return
+    for audit in audits:
+        print_audit(audit)
+        click.echo(str(Path(audit.path) / RESULTS))
+    if len(audits) > 1:
+        print_comparison(audits, finding)
+
+
+def _sizes(text: str) -> list[int]:
+    try:
+        return [int(float(part)) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(
+            f"--sizes {text}; numbers of parameters are required, one a run. For example: --sizes "
+            "7e9,13e9."
+        ) from None

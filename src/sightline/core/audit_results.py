@@ -1,0 +1,331 @@
+"""Typed results of an audit: all that a report of it may read.
+
+`Audit` is written as audit.json and read back with `load_audit`; nothing that renders it computes a
+figure of its own.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, field
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from sightline.core.errors import DataError
+from sightline.core.results import Skipped
+from sightline.core.types import Estimate
+
+AUDIT_VERSION = 1
+_STRICT = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Rates:
+    """How often the answers of some pairs change.
+
+    Attributes:
+        name: ``all``, a type of perturbation (``pad/crop``) or one condition (``jpeg:3``).
+        pairs: Pairs that count.
+        items: Their questions.
+        excluded: Pairs that do not count, by reason.
+        ifr: Share of pairs whose label flipped.
+        iv: Share of questions with at least one flip.
+        right_wrong: Pairs that were right and became wrong; and so on.
+        wrong_right: The reverse.
+        right_right: Right before and after.
+        wrong_wrong: Wrong before and after.
+        lost: R→W/(R→W+R→R).
+        won: W→R/(W→R+W→W).
+        accuracy_before: Share of graded pairs whose clean answer is right.
+        accuracy_after: Share of them whose perturbed answer is right.
+        accuracy_change: After less before, paired.
+        margin_change: Mean margin of the clean label after less before, nats, of scored pairs.
+        score_change: Mean log-probability of the clean answer after less before, nats.
+        energy_change: Mean ΔE of the vision tokens over their mean squared length.
+        prior_index: Mean drift-to-prior of the pairs that have one.
+    """
+
+    name: str
+    pairs: int
+    items: int
+    excluded: tuple[Skipped, ...]
+    ifr: Estimate
+    iv: Estimate
+    right_wrong: int
+    wrong_right: int
+    right_right: int
+    wrong_wrong: int
+    lost: Estimate
+    won: Estimate
+    accuracy_before: Estimate
+    accuracy_after: Estimate
+    accuracy_change: Estimate
+    margin_change: Estimate
+    score_change: Estimate
+    energy_change: Estimate
+    prior_index: Estimate
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ChannelDrift:
+    """Drift of one channel at one layer under one type of perturbation, beside one control.
+
+    Attributes:
+        channel: Feature whose clean and perturbed vectors are compared.
+        layer: Layer index; None for vision tokens.
+        name: Type of perturbation, or ``all``.
+        control: ``other_images`` (same question), ``other_items`` or ``paraphrases``.
+        unchanged: Whether only pairs that count and whose label stayed are looked at.
+        drift: Mean 1 - cosine over questions.
+        l2: Mean Euclidean drift over pairs.
+        control_drift: Mean 1 - cosine to the control's partners.
+        percent: 100 drift / control.
+        percent_sd: Its spread over questions, as printed in the paper.
+        cohens_d: Drift less control in pooled standard deviations.
+        rows: Drift values.
+        partners: Control values.
+    """
+
+    channel: str
+    layer: int | None
+    name: str
+    control: str
+    unchanged: bool
+    drift: Estimate
+    l2: Estimate
+    control_drift: Estimate
+    percent: Estimate
+    percent_sd: float | None
+    cohens_d: Estimate
+    rows: int
+    partners: int
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Density:
+    """Counts of drift values and control values in the same bins of 1 - cosine."""
+
+    channel: str
+    layer: int | None
+    edges: tuple[float, ...]
+    unchanged: tuple[int, ...]
+    flipped: tuple[int, ...]
+    control: tuple[int, ...]
+    control_name: str
+
+
+@dataclass(frozen=True, config=_STRICT)
+class YesNo:
+    """Yes-or-no figures under one type of perturbation (``clean`` for the clean pictures)."""
+
+    name: str
+    n: int
+    accuracy: Estimate
+    precision: Estimate
+    recall: Estimate
+    f1: Estimate
+    false_positive_rate: Estimate
+    yes_rate: Estimate
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Prior:
+    """What is answered without the picture; the shares are over all questions, the rest scored."""
+
+    unchanged: Estimate
+    accuracy: Estimate
+    accuracy_blank: Estimate
+    margin: Estimate
+    margin_blank: Estimate
+    without_index: tuple[Skipped, ...]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Spectrum:
+    """Mean share of each frequency band in a type's change of the pixels, low band first."""
+
+    name: str
+    pictures: int
+    shares: tuple[float, ...]
+    shares_of_flips: tuple[float, ...] | None
+    coherence: tuple[float, ...]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Finding:
+    """A verdict; see `sightline.audit.verdicts.Verdict`."""
+
+    finding: str
+    outcome: Literal["holds", "does not hold", "undecided"]
+    estimate: Estimate
+    rule: str
+    reason: str | None
+    evidence: dict[str, Estimate]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class AuditedPair:
+    """One answer under one condition, as audit.csv has it.
+
+    Attributes:
+        example_id: The question.
+        condition: What was done to the picture.
+        kind: Type of perturbation.
+        image: Number of the picture; pairs that share one are not independent.
+        form: ``choice``, ``yes_no`` or ``text``: how the label is read.
+        truth: Whether the right answer stays.
+        excluded: Why the pair does not count; empty where it does.
+        clean_label: Label under the clean picture: option, yes or no, or the answer's short form.
+        label: Label under the condition.
+        flipped: Whether they differ.
+        right_before: None where the right answer is not known.
+        right_after: The same under the condition.
+        margin_before: Margin of the clean label, nats; None for free answers.
+        margin: The same under the condition.
+        margin_true: Margin of the right option under the condition.
+        score_change: Log-probability of the clean answer, after less before, nats.
+        drift: 1 - cosine of the flagged channel at its layer.
+        drift_l2: Its Euclidean drift.
+        moved_far: Whether it moved as far as an unrelated picture, its label unchanged.
+        energy_before: Dirichlet energy of the clean picture's vision tokens.
+        energy: The same under the condition.
+        energy_change: Change of the normalised energy.
+        prior_index: Drift-to-prior.
+        answer: The greedy answer's text.
+    """
+
+    example_id: str
+    condition: str
+    kind: str
+    image: int
+    form: str
+    truth: str
+    excluded: str
+    clean_label: str
+    label: str
+    flipped: bool
+    right_before: bool | None
+    right_after: bool | None
+    margin_before: float | None
+    margin: float | None
+    margin_true: float | None
+    score_change: float | None
+    drift: float | None
+    drift_l2: float | None
+    moved_far: bool
+    energy_before: float | None
+    energy: float | None
+    energy_change: float | None
+    prior_index: float | None
+    answer: str
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ShownMap:
+    """Energy of the vision tokens of one picture under one condition, rows from the top."""
+
+    example_id: str
+    condition: str
+    values: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ShownExample:
+    """A question of which the report shows pictures."""
+
+    example_id: str
+    question: str
+    references: tuple[str, ...]
+    image: str
+    image_sha256: str
+    clean_answer: str
+    pairs: tuple[AuditedPair, ...]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class AuditProtocol:
+    """How an audit was made; everything that changes its figures."""
+
+    conditions: tuple[str, ...]
+    layers: tuple[int, ...]
+    channel: str
+    flag_rule: str
+    flag_control: str
+    controls: int
+    control_items: int
+    resamples: int
+    level: float
+    threshold: float
+    seed: int
+    band_edges: str
+    spectra_pictures: int
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Audit:
+    """One run, audited.
+
+    `rates` starts with ``all``, then types of perturbation, then single conditions.
+    """
+
+    format_version: Literal[1]
+    sightline_version: str
+    run: str
+    path: str
+    model: str
+    dataset: str
+    partial: str | None
+    notes: tuple[str, ...]
+    items: int
+    images: int
+    quarantined: int
+    refused: tuple[Skipped, ...]
+    protocol: AuditProtocol
+    rates: tuple[Rates, ...]
+    visual_entropy: Estimate
+    variants: dict[str, Estimate]
+    drift: tuple[ChannelDrift, ...]
+    densities: tuple[Density, ...]
+    cka: dict[str, float]
+    no_energy: str | None
+    energy_correlations: dict[str, Estimate]
+    yes_no: tuple[YesNo, ...]
+    prior: Prior | None
+    spectra: tuple[Spectrum, ...]
+    no_spectra: str | None
+    findings: tuple[Finding, ...]
+    moved_far: Estimate
+    unstable: tuple[ShownExample, ...]
+    hidden: tuple[ShownExample, ...]
+    sheet: tuple[ShownExample, ...]
+    maps: tuple[ShownMap, ...] = field(default=())
+
+
+def audit_json(audit: Audit) -> str:
+    """Returns the text of audit.json, readable by people and by `load_audit`."""
+    return json.dumps(asdict(audit), indent=1, allow_nan=False) + "\n"
+
+
+def load_audit(path: Path) -> Audit:
+    """Reads audit.json.
+
+    Raises:
+        DataError: The file cannot be read, or is not an audit of this format version.
+    """
+    try:
+        return TypeAdapter(Audit).validate_json(path.read_bytes())
+    except OSError as error:
+        raise DataError(
+            f"{path}: {error.strerror}; the results of an audited run are required. "
+            "Run 'sightline audit' first."
+        ) from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the document"
+        raise DataError(
+            f"{path}: {first['msg']} at {where}; an audit of format version {AUDIT_VERSION} is "
+            "required. Run 'sightline audit' again."
+        ) from None

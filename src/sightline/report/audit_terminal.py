@@ -1,0 +1,145 @@
+"""An audit in a terminal: flips by type, drift beside its control, verdicts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TextIO
+
+from rich.table import Table
+from rich.text import Text
+
+from sightline.core.audit_results import Audit, ChannelDrift, Finding, Rates
+from sightline.core.types import Estimate
+from sightline.report.numbers import count, inert
+from sightline.report.terminal import terminal_console
+
+LINE = 1000
+
+
+def print_audit(audit: Audit, *, file: TextIO | None = None) -> None:
+    """Prints a short summary of one audit.
+
+    Args:
+        audit: What to print.
+        file: Where to; standard output if None.
+    """
+    console = terminal_console(file or sys.stdout)
+    console.print(Text(inert(f"{audit.model} on {audit.dataset}"), style="bold"))
+    console.print(
+        Text(
+            f"{count(audit.items)} questions on {count(audit.images)} pictures under "
+            f"{len(audit.protocol.conditions)} conditions"
+        )
+    )
+    for line in filter(None, (audit.partial, *audit.notes, audit.no_energy, audit.no_spectra)):
+        console.print(Text(inert(line, LINE), style="yellow"))
+    kinds = by_kind(audit)
+    table = Table(box=None, pad_edge=False)
+    for heading in ("type", "pairs", "IFR", "IV", "R→W", "W→R", "accuracy", "drift %", "stays %"):
+        table.add_column(heading, justify="left" if heading == "type" else "right")
+    for rates in kinds:
+        table.add_row(*_row(audit, rates))
+    console.print(table)
+    for line in _remarks(audit):
+        console.print(Text(inert(line, LINE), style="dim"))
+    for finding in audit.findings:
+        console.print(Text(verdict_line(finding)))
+
+
+def print_comparison(
+    audits: Sequence[Audit], scale: Finding | None, *, file: TextIO | None = None
+) -> None:
+    """Prints several audits side by side: flip rate by type of perturbation.
+
+    Args:
+        audits: At least two.
+        scale: Whether size helps, where sizes were given.
+        file: Where to; standard output if None.
+    """
+    console = terminal_console(file or sys.stdout)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("flip rate")
+    for audit in audits:
+        table.add_column(inert(audit.run, 28), justify="right")
+    names = dict.fromkeys(rates.name for audit in audits for rates in by_kind(audit))
+    for name in names:
+        found = [next((r for r in by_kind(a) if r.name == name), None) for a in audits]
+        table.add_row(inert(name), *("—" if r is None else _share(r.ifr) for r in found))
+    console.print(table)
+    if scale is not None:
+        console.print(Text(verdict_line(scale)))
+
+
+def by_kind(audit: Audit) -> list[Rates]:
+    """Rates of all pairs and of each type of perturbation, single conditions left out."""
+    return [rates for rates in audit.rates if rates.name not in audit.protocol.conditions]
+
+
+def flagged_drift(audit: Audit, name: str, *, unchanged: bool = False) -> ChannelDrift | None:
+    """Drift of the flagged channel at its last layer beside the control that flags."""
+    return next(
+        (
+            drift
+            for drift in audit.drift
+            if drift.channel == audit.protocol.channel
+            and drift.name == name
+            and drift.control == audit.protocol.flag_control
+            and drift.unchanged == unchanged
+        ),
+        None,
+    )
+
+
+def verdict_line(finding: Finding) -> str:
+    """A verdict with its figure, n and rule on one line."""
+    why = "" if finding.reason is None else f" ({finding.reason})"
+    return inert(
+        f"{finding.finding}: {finding.outcome}{why}. {finding.estimate!s}, "
+        f"n = {count(finding.estimate.n)}; {finding.rule}.",
+        LINE,
+    )
+
+
+def _row(audit: Audit, rates: Rates) -> tuple[str, ...]:
+    before, after = rates.accuracy_before, rates.accuracy_after
+    accuracy = f"{_share(before, ends=False)}→{_share(after, ends=False)}"
+    drifts = (flagged_drift(audit, rates.name, unchanged=u) for u in (False, True))
+    return (
+        inert(rates.name),
+        count(rates.pairs),
+        _share(rates.ifr),
+        _share(rates.iv, ends=False),
+        _share(rates.lost, ends=False),
+        _share(rates.won, ends=False),
+        accuracy,
+        *(
+            "—" if d is None or d.percent.value is None else f"{d.percent.value:.1f}"
+            for d in drifts
+        ),
+    )
+
+
+def _remarks(audit: Audit) -> list[str]:
+    everything = audit.rates[0]
+    lines = [
+        f"drift %: {audit.protocol.channel} as per cent of {audit.protocol.flag_control}; stays %: "
+        "the same where the label stayed; R→W of answers that were right, W→R of wrong ones"
+    ]
+    lines += [f"not counted: {s.n} pairs, {s.reason}" for s in everything.excluded]
+    if audit.moved_far.value is not None:
+        lines.append(
+            f"{audit.moved_far!s} of the answers that stay moved as far as an unrelated "
+            f"picture ({audit.protocol.flag_rule})"
+        )
+    if audit.prior is not None:
+        lines.append(f"{audit.prior.unchanged!s} of the answers are the same without a picture")
+    return lines
+
+
+def _share(value: Estimate, *, ends: bool = True) -> str:
+    if value.value is None:
+        return "—"
+    if not ends or value.low is None or value.high is None:
+        return f"{value.value:.3f}"
+    return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"

@@ -1,0 +1,323 @@
+"""An audit of one run, put together; and of several, side by side."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+
+import sightline
+from sightline.audit.instability import Pairs
+from sightline.audit.resampled import Clusters
+from sightline.audit.verdicts import (
+    SizedRun,
+    Verdict,
+    hidden_drift,
+    scale_does_not_help,
+    task_dependent,
+)
+from sightline.core.audit_results import Audit, AuditedPair, AuditProtocol, Finding
+from sightline.core.errors import UsageError
+from sightline.core.features import Feature
+from sightline.core.results import Skipped
+from sightline.core.types import Estimate
+from sightline.models.vision import no_grid_reason
+from sightline.store.run import RunStore
+from sightline.workflow.auditing import drifts as drift_measures
+from sightline.workflow.auditing import rates, shown, spectra
+from sightline.workflow.auditing.drifts import Drifts, Place
+from sightline.workflow.auditing.pairs import CHANNEL_ORDER, AuditRows, read_pairs
+
+
+@dataclass(frozen=True, slots=True)
+class AuditSettings:
+    """How a run is audited.
+
+    Attributes:
+        channel: Channel whose drift flags single answers, at its last stored layer.
+        control_items: Questions that controls are drawn among.
+        controls: Partners of each question.
+        spectra: Questions whose perturbations are rendered again for their spectra.
+        threshold: A free answer is right when its mark reaches this.
+        resamples: Bootstrap resamples over pictures.
+        level: Coverage of the intervals.
+        seed: Of bootstrap and controls.
+    """
+
+    channel: str = Feature.CTX_OPEN.value
+    control_items: int = 600
+    controls: int = 25
+    spectra: int = 32
+    threshold: float = 0.5
+    resamples: int = 1000
+    level: float = 0.95
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AuditOutcome:
+    """An audit, its exported rows, and what a comparison of runs needs.
+
+    Attributes:
+        audit: The results.
+        pairs: One row per pair.
+        columns: Flips and grades of the pairs whose picture is changed.
+        image_keys: What identifies each picture, in the order of its number.
+        model: The run's model, as its manifest has it.
+    """
+
+    audit: Audit
+    pairs: tuple[AuditedPair, ...]
+    columns: Pairs
+    image_keys: tuple[str, ...]
+    model: Mapping[str, Any]
+
+
+def audit_run(path: Path, settings: AuditSettings = AuditSettings()) -> AuditOutcome:
+    """Measures a run that was collected under conditions.
+
+    Args:
+        path: The run's directory.
+        settings: How to audit.
+
+    Raises:
+        DataError: The run has no answer under a perturbation.
+        UsageError: The channel is none, or the run does not have it.
+    """
+    store = RunStore.open(path)
+    rows = read_pairs(store, threshold=settings.threshold)
+    columns = rates.columns_of(rows)
+    clusters = Clusters.of(
+        np.array([item.image for item in rows.items]),
+        rng=np.random.default_rng(settings.seed),
+        n_resamples=settings.resamples,
+        level=settings.level,
+    )
+    drifts = drift_measures.measure_drifts(
+        rows, control_items=settings.control_items, k=settings.controls, seed=settings.seed
+    )
+    place = _flagged_place(drifts, settings.channel)
+    counted = columns.pairs.counted & columns.pictures
+    nothing = np.full(len(rows.pairs), np.nan)
+    far, rule, control = np.zeros(len(rows.pairs), dtype=bool), "no channel was observed", ""
+    findings: list[Finding] = []
+    if place is not None:
+        moved, control = drift_measures.flag(drifts, place, counted & ~rows.flipped)
+        far, rule = moved.flags, moved.rule
+        used = counted & np.isfinite(drifts.cosine[place])
+        if used.any():
+            kept = replace(moved, flags=moved.flags[used])
+            verdict = hidden_drift(rows.image_of[used], ~rows.flipped[used], kept, clusters)
+            findings.append(_finding(verdict))
+    findings += _by_task(rows, columns.pairs.where(columns.pictures), columns.pictures, clusters)
+    root = Path(store.manifest.image_root) if store.manifest.image_root else store.path
+    seen = spectra.measure_spectra(rows, root, pictures=settings.spectra)
+    pairs = shown.audited_pairs(
+        rows,
+        columns,
+        nothing if place is None else drifts.cosine[place],
+        nothing if place is None else drifts.l2[place],
+        far,
+    )
+    sheets = shown.sheet(rows, pairs)
+    stayed = counted & ~rows.flipped
+    manifest = store.manifest
+    audit = Audit(
+        format_version=1,
+        sightline_version=sightline.__version__,
+        run=store.path.name,
+        path=str(store.path),
+        model=str(manifest.model.get("name", "unknown")),
+        dataset=str(manifest.dataset.get("name", "unknown")),
+        partial=_partial(store),
+        notes=tuple(manifest.notes),
+        items=len(rows.items),
+        images=len({item.image for item in rows.items}),
+        quarantined=len({row.key for row in store.quarantined()}),
+        refused=_refused(store),
+        protocol=AuditProtocol(
+            conditions=tuple(dict.fromkeys(pair.record.condition for pair in rows.pairs)),
+            layers=rows.layers,
+            channel="" if place is None else place.channel.value,
+            flag_rule=rule,
+            flag_control=control,
+            controls=settings.controls,
+            control_items=min(settings.control_items, len(rows.items)),
+            resamples=settings.resamples,
+            level=settings.level,
+            threshold=settings.threshold,
+            seed=settings.seed,
+            band_edges="log, from the lowest frequency of the longer side to the corner",
+            spectra_pictures=seen.pictures,
+        ),
+        rates=rates.every_rate(columns, clusters),
+        visual_entropy=rates.entropy_of(rows, columns, clusters),
+        variants=rates.label_variants(rows, columns, clusters),
+        drift=drift_measures.drift_table(rows, drifts, counted, clusters),
+        densities=tuple(
+            drift_measures.density(rows, drifts, own, counted) for own in _last_places(drifts)
+        ),
+        cka=_similarity(store, rows, place),
+        no_energy=_no_energy(rows, str(manifest.model.get("model_type", "this model"))),
+        energy_correlations=spectra.energy_correlations(columns, seen, drifts, place, clusters),
+        yes_no=rates.yes_no_of(rows, columns, clusters),
+        prior=rates.prior_of(rows, columns, clusters),
+        spectra=spectra.spectra_by_kind(rows, seen),
+        no_spectra=seen.missing,
+        findings=tuple(findings),
+        moved_far=Estimate(None, n=0, reason=rule)
+        if place is None
+        else clusters.share(
+            rows.image_of, far, stayed, undefined="no answer stays under perturbation"
+        ),
+        unstable=shown.most_unstable(rows, pairs),
+        hidden=shown.same_answer_moved_far(rows, pairs),
+        sheet=sheets,
+        maps=shown.maps(store, sheets),
+    )
+    compared = columns.pairs.where(columns.pictures)
+    return AuditOutcome(audit, tuple(pairs), compared, _image_keys(rows), manifest.model)
+
+
+def compare(
+    outcomes: Sequence[AuditOutcome],
+    sizes: Sequence[int],
+    settings: AuditSettings = AuditSettings(),
+) -> Finding:
+    """Whether the larger of several models flips less often, on the pictures of all.
+
+    Args:
+        outcomes: Audits of models of different sizes.
+        sizes: Their parameters.
+        settings: Bootstrap.
+
+    Raises:
+        UsageError: As many sizes as runs are required, all different.
+    """
+    if len(sizes) != len(outcomes):
+        raise UsageError(
+            f"{len(outcomes)} runs with {len(sizes)} sizes; one size a run is required. Give "
+            "--sizes in the order of the runs."
+        )
+    numbers: dict[str, int] = {}
+    runs = []
+    for outcome, size in zip(outcomes, sizes, strict=True):
+        codes = np.array([numbers.setdefault(key, len(numbers)) for key in outcome.image_keys])
+        pairs = replace(outcome.columns, images=codes[outcome.columns.images])
+        runs.append(SizedRun(outcome.audit.run, size, pairs))
+    clusters = Clusters.of(
+        np.concatenate([run.pairs.images for run in runs]),
+        rng=np.random.default_rng(settings.seed),
+        n_resamples=settings.resamples,
+        level=settings.level,
+    )
+    return _finding(scale_does_not_help(runs, clusters))
+
+
+def _flagged_place(drifts: Drifts, channel: str) -> Place | None:
+    """The last layer of the channel that flags answers; None where the run has no channel."""
+    names = [feature.value for feature in CHANNEL_ORDER]
+    if channel not in names:
+        raise UsageError(
+            f"--channel {channel!r}; one of {', '.join(names)} is required. Correct the name."
+        )
+    if not drifts.places:
+        return None
+    found = next((place for place in drifts.places if place.channel == channel), None)
+    if found is None:
+        have = ", ".join(dict.fromkeys(place.channel.value for place in drifts.places))
+        raise UsageError(
+            f"The run has no {channel}; a channel it holds is required. Choose one of {have}."
+        )
+    return found
+
+
+def _last_places(drifts: Drifts) -> list[Place]:
+    first: dict[Feature, Place] = {}
+    for place in drifts.places:
+        first.setdefault(place.channel, place)
+    return list(first.values())
+
+
+def _by_task(
+    rows: AuditRows, pairs: Pairs, pictures: Bool[np.ndarray, " n"], clusters: Clusters
+) -> list[Finding]:
+    """Yes-or-no questions, which ask for hallucinations, against all others."""
+    forms = np.array([rows.items[pair.item].form for pair in rows.pairs])
+    asked = forms[pictures] == "yes_no"
+    usable = pairs.counted & pairs.graded
+    if not (usable & asked).any() or not (usable & ~asked).any():
+        return []
+    verdict = task_dependent(
+        ("other questions", pairs.where(~asked)),
+        ("yes-or-no questions", pairs.where(asked)),
+        clusters,
+    )
+    return [_finding(verdict)]
+
+
+def _finding(verdict: Verdict) -> Finding:
+    return Finding(
+        finding=verdict.finding,
+        outcome=verdict.outcome,
+        estimate=verdict.estimate,
+        rule=verdict.rule,
+        reason=verdict.reason,
+        evidence=dict(verdict.evidence),
+    )
+
+
+def _no_energy(rows: AuditRows, model_type: str) -> str | None:
+    if any(item.energy is not None for item in rows.items):
+        return None
+    return no_grid_reason(model_type) or "the run was collected without --channels"
+
+
+def _similarity(store: RunStore, rows: AuditRows, place: Place | None) -> dict[str, float]:
+    """CKA of the flagged channel between clean and perturbed vectors, by condition."""
+    if place is None:
+        return {}
+    number = {item.record.example.id: i for i, item in enumerate(rows.items)}
+    vectors = {}
+    for condition in dict.fromkeys(pair.record.condition for pair in rows.pairs):
+        layers = None if place.layer is None else {place.layer}
+        found = {
+            record.example.id: record.array(place.channel).astype(np.float32).reshape(-1)
+            for record in store.records(
+                condition=condition, features={place.channel}, layers=layers
+            )
+            if record.has(place.channel) and record.example.id in number
+        }
+        both = [i for i in found if place.channel in rows.items[number[i]].channels]
+        if len(both) >= 4:
+            clean = [rows.items[number[i]].channels[place.channel][place.at] for i in both]
+            vectors[condition] = np.stack(clean), np.stack([found[i] for i in both])
+    return drift_measures.similarity(vectors)
+
+
+def _refused(store: RunStore) -> tuple[Skipped, ...]:
+    found = Counter(row.reason for row in store.refused())
+    return tuple(Skipped(reason, n) for reason, n in found.most_common())
+
+
+def _partial(store: RunStore) -> str | None:
+    reasons = [store.manifest.partial] if store.manifest.partial else []
+    done, planned = len(store.committed()), store.manifest.n_shards or 0
+    if done < planned:
+        reasons.append(f"{done} of {planned} shards collected")
+    return "; ".join(reasons) or None
+
+
+def _image_keys(rows: AuditRows) -> tuple[str, ...]:
+    keys: dict[int, str] = {}
+    for item in rows.items:
+        example = item.record.example
+        keys.setdefault(
+            item.image, "+".join(image.sha256 for image in example.images) or example.group
+        )
+    return tuple(keys[i] for i in sorted(keys))

@@ -1,0 +1,157 @@
+"""Single answers that an audit shows, and the rows it exports."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from sightline.core.audit_results import AuditedPair, ShownExample, ShownMap
+from sightline.core.features import Feature
+from sightline.core.types import CLEAN
+from sightline.store.run import RunStore
+from sightline.workflow.auditing.pairs import AuditRows
+from sightline.workflow.auditing.rates import Columns
+
+SHOWN, SHEETS = 6, 4
+
+
+def audited_pairs(
+    rows: AuditRows,
+    columns: Columns,
+    drift: np.ndarray,
+    l2: np.ndarray,
+    far: np.ndarray,
+) -> list[AuditedPair]:
+    """One typed row per pair, in the run's order.
+
+    Args:
+        rows: Questions and pairs.
+        columns: What was measured of each pair.
+        drift: 1 - cosine of the flagged channel, NaN where there is none.
+        l2: Its Euclidean drift.
+        far: Whether each pair is flagged.
+    """
+    excluded = columns.pairs.excluded
+    flipped = columns.pairs.flipped
+    found = []
+    for i, pair in enumerate(rows.pairs):
+        item = rows.items[pair.item]
+        found.append(
+            AuditedPair(
+                example_id=pair.record.example.id,
+                condition=pair.record.condition,
+                kind=pair.kind,
+                image=item.image,
+                form=item.form,
+                truth=pair.record.truth,
+                excluded=str(excluded[i]),
+                clean_label=item.label,
+                label=pair.label,
+                flipped=bool(flipped[i]),
+                right_before=item.right,
+                right_after=pair.right,
+                margin_before=_number(columns.margin_before[i]),
+                margin=_number(columns.margin[i]),
+                margin_true=_number(columns.margin_true[i]),
+                score_change=_number(columns.score_change[i]),
+                drift=_number(drift[i]),
+                drift_l2=_number(l2[i]),
+                moved_far=bool(far[i]),
+                energy_before=None if item.energy is None else item.energy[0],
+                energy=None if pair.energy is None else pair.energy[0],
+                energy_change=_number(columns.energy_change[i]),
+                prior_index=_number(columns.prior_index[i]),
+                answer=pair.record.answer.text,
+            )
+        )
+    return found
+
+
+def most_unstable(rows: AuditRows, pairs: Sequence[AuditedPair]) -> tuple[ShownExample, ...]:
+    """Questions whose label flips most often, of pairs that count; equals by id."""
+    flips: dict[int, list[bool]] = defaultdict(list)
+    for pair, shown in zip(rows.pairs, pairs, strict=True):
+        if not shown.excluded:
+            flips[pair.item].append(shown.flipped)
+    ranked = sorted(
+        (item for item, own in flips.items() if any(own)),
+        key=lambda item: (-np.mean(flips[item]), rows.items[item].record.example.id),
+    )
+    return _examples(rows, pairs, ranked[:SHOWN], lambda pair: pair.flipped)
+
+
+def same_answer_moved_far(
+    rows: AuditRows, pairs: Sequence[AuditedPair]
+) -> tuple[ShownExample, ...]:
+    """Questions with flagged pairs, the furthest first."""
+    furthest: dict[int, float] = {}
+    for pair, shown in zip(rows.pairs, pairs, strict=True):
+        if shown.moved_far and shown.drift is not None:
+            furthest[pair.item] = max(furthest.get(pair.item, 0.0), shown.drift)
+    ranked = sorted(furthest, key=lambda i: (-furthest[i], rows.items[i].record.example.id))
+    return _examples(rows, pairs, ranked[:SHOWN], lambda pair: pair.moved_far)
+
+
+def sheet(rows: AuditRows, pairs: Sequence[AuditedPair]) -> tuple[ShownExample, ...]:
+    """The first questions with a picture, with all their pairs."""
+    wanted = [i for i, item in enumerate(rows.items) if len(item.record.example.images) == 1]
+    return _examples(rows, pairs, wanted[:SHEETS], lambda _pair: True)
+
+
+def maps(store: RunStore, shown: Iterable[ShownExample], kinds: int = 5) -> tuple[ShownMap, ...]:
+    """Energy maps of shown questions: clean, and under the first condition of some types."""
+    wanted: dict[str, list[str]] = {}
+    for example in shown:
+        first: dict[str, str] = {}
+        for pair in example.pairs:
+            first.setdefault(pair.kind, pair.condition)
+        wanted[example.example_id] = [CLEAN, *list(first.values())[:kinds]]
+    found: dict[tuple[str, str], ShownMap] = {}
+    for record in store.records(features={Feature.ENERGY_MAP}):
+        if record.condition in wanted.get(record.example.id, ()) and record.has(Feature.ENERGY_MAP):
+            grid = record.array(Feature.ENERGY_MAP).astype(np.float64)
+            found[record.example.id, record.condition] = ShownMap(
+                record.example.id,
+                record.condition,
+                tuple(tuple(round(float(v), 6) for v in line) for line in grid),
+            )
+    return tuple(
+        found[example_id, condition]
+        for example_id, conditions in wanted.items()
+        for condition in conditions
+        if (example_id, condition) in found
+    )
+
+
+def _examples(
+    rows: AuditRows,
+    pairs: Sequence[AuditedPair],
+    wanted: Sequence[int],
+    keep: Callable[[AuditedPair], bool],
+) -> tuple[ShownExample, ...]:
+    of_item: dict[int, list[AuditedPair]] = defaultdict(list)
+    for pair, shown in zip(rows.pairs, pairs, strict=True):
+        if keep(shown):
+            of_item[pair.item].append(shown)
+    found = []
+    for number in wanted:
+        example = rows.items[number].record.example
+        image = example.images[0] if example.images else None
+        found.append(
+            ShownExample(
+                example_id=example.id,
+                question=example.question,
+                references=example.references,
+                image="" if image is None else image.path,
+                image_sha256="" if image is None else image.sha256,
+                clean_answer=rows.items[number].record.answer.text,
+                pairs=tuple(of_item[number]),
+            )
+        )
+    return tuple(found)
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

@@ -1,0 +1,127 @@
+"""sightline audit on the embedded model: collect under perturbations, measure, resume."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from sightline.cli import cli
+from sightline.core.audit_results import load_audit
+from sightline.core.errors import UsageError
+from sightline.core.features import CHANNELS, Feature
+from sightline.core.protocols import Request
+from sightline.data.images import load_image
+from sightline.data.perturbations import parse_condition
+from sightline.models import load_model
+from sightline.store.run import RunStore
+
+DATA = "scenes:test?n=18"
+CONDITIONS = "jpeg:3,rotate:30,wording:1"
+FLAGS = ["-m", "embedded:vlm", "-d", DATA, "--conditions", CONDITIONS, "--resamples", "200"]
+SIZES = ["--shard-size", "6", "--batch-size", "6", "--max-new-tokens", "8", "--spectra", "2"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    path = tmp_path_factory.mktemp("audit") / "run"
+    result = CliRunner().invoke(cli, ["audit", *FLAGS, *SIZES, "-o", str(path), "--json"])
+    assert result.exit_code == 0, result.output
+    return path, json.loads(result.stdout)
+
+
+def test_the_command_collects_and_measures(run):
+    path, document = run
+    (audit,) = document["audits"]
+    assert (
+        load_audit(path / "audit" / "audit.json").rates[0].ifr.value
+        == (audit["rates"][0]["ifr"]["value"])
+    )
+    assert audit["items"] == 18
+    assert {rates["name"] for rates in audit["rates"]} >= {"all", "rotation", "rotate:30"}
+    assert (path / "audit" / "audit.csv").read_text().count("\n") > 18
+    store = RunStore.open(path)
+    assert store.available() >= CHANNELS - {Feature.CTX_MCQ, Feature.ANS_MCQ, Feature.ANS_MCQ_FREE}
+
+
+def test_a_run_is_measured_again_without_its_model(run):
+    path, document = run
+    again = CliRunner().invoke(
+        cli, ["audit", str(path), "--resamples", "200", "--spectra", "2", "--json"]
+    )
+    assert json.loads(again.stdout)["audits"] == document["audits"]
+    shown = CliRunner().invoke(cli, ["audit", str(path), "--resamples", "200", "--spectra", "2"])
+    assert "rotation" in shown.stdout
+    assert "hide representations that move far" in shown.stdout
+
+
+def test_channels_see_no_change_where_there_is_none(run):
+    """A full cyclic shift is the same picture: no flip, no drift, not even by rounding."""
+    path, _ = run
+    model = load_model("embedded:vlm")
+    request = Request(max_new_tokens=8, layers=(0.5, 1.0), options=True, channels=True)
+    for example in RunStore.open(path).examples()[:4]:
+        image = load_image(example.images[0], path)
+        shifted = parse_condition(f"translate:{image.width}").apply(image, example)
+        assert np.array_equal(np.asarray(shifted), np.asarray(image.convert("RGB")))
+        ((before,), (after,)) = (
+            model.observe([example], [(own,)], request) for own in (image.convert("RGB"), shifted)
+        )
+        assert before.answer.text == after.answer.text
+        for feature in CHANNELS & before.features.keys():
+            assert np.array_equal(before.array(feature), after.array(feature)), feature
+
+
+def test_a_blank_picture_moves_every_channel(run):
+    path, _ = run
+    model = load_model("embedded:vlm")
+    request = Request(max_new_tokens=8, layers=(1.0,), channels=True)
+    example = RunStore.open(path).examples()[0]
+    image = load_image(example.images[0], path).convert("RGB")
+    blank = Image.new("RGB", image.size, "white")
+    (before, after) = (model.observe([example], [(i,)], request)[0] for i in (image, blank))
+    for feature in (Feature.CTX_OPEN, Feature.VISION_ENCODED, Feature.VISION_PROJECTED):
+        assert np.abs(before.array(feature) - after.array(feature)).max() > 0.01
+    assert after.array(Feature.VISION_ENERGY) < before.array(Feature.VISION_ENERGY)
+
+
+def test_a_killed_audit_goes_on_and_ends_alike(run, tmp_path):
+    _, document = run
+    command = [sys.executable, "-m", "sightline", "audit", *FLAGS, *SIZES]
+    command += ["-o", str(tmp_path / "run"), "--display", "none"]
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 300
+    while child.poll() is None and time.monotonic() < until:
+        if list((tmp_path / "run").glob("shards/*.parquet")):
+            os.kill(child.pid, signal.SIGKILL)
+            break
+        time.sleep(0.05)
+    child.wait()
+    left = len(list((tmp_path / "run").glob("shards/*.parquet")))
+    assert 1 <= left <= 3
+    result = CliRunner().invoke(
+        cli, ["audit", *FLAGS, *SIZES, "-o", str(tmp_path / "run"), "--json"]
+    )
+    assert result.exit_code == 0, result.output
+    (again,), (first,) = json.loads(result.stdout)["audits"], document["audits"]
+    assert {**again, "path": ""} == {**first, "path": ""}
+
+
+def test_flags_that_contradict_one_another(tmp_path):
+    for flags, message in (
+        ([], "No run to audit"),
+        (["-m", "fake"], "Give -m, -d and -o"),
+        ([str(tmp_path), "-o", str(tmp_path)], "Give runs"),
+        (["-m", "fake", "-d", "scenes:test", "-o", "x", str(tmp_path)], "or runs alone"),
+    ):
+        result = CliRunner().invoke(cli, ["audit", *flags])
+        assert isinstance(result.exception, UsageError)
+        assert message in str(result.exception)
