@@ -9,7 +9,7 @@ install: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[models,report,learn,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[models,report,learn,remote,serve,dev]'
 	touch $@
 
 demo: install

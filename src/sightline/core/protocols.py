@@ -252,6 +252,33 @@ class Request:
 
 
 @runtime_checkable
+class ImageTextModel(Protocol):
+    """A CLIP-like model: pictures and texts to unit vectors, and how their cosines are read.
+
+    Attributes:
+        scale: What cosines are multiplied by.
+        bias: What is added then; 0 for CLIP.
+        sigmoid: Whether a logit stands for its class alone (SigLIP) rather than against the others.
+    """
+
+    scale: float
+    bias: float
+    sigmoid: bool
+
+    def fingerprint(self) -> Mapping[str, Any]:
+        """What identifies the model: name, architecture, content hash, precision."""
+        ...
+
+    def image_vectors(self, images: Sequence[Image]) -> Float[np.ndarray, "n d"]:
+        """Unit vectors (float32) of RGB pictures."""
+        ...
+
+    def text_vectors(self, texts: Sequence[str]) -> Float[np.ndarray, "k d"]:
+        """Unit vectors (float32) of texts, cut at the model's longest text."""
+        ...
+
+
+@runtime_checkable
 class VisionLanguageModel(Protocol):
     """A model that can be observed."""
 

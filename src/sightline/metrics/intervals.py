@@ -8,7 +8,7 @@ metrics and split seeds, which makes differences between estimators paired.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -72,6 +72,25 @@ class Bootstrap:
     jackknife: Mapping[str, Float[np.ndarray, "e j"]]
     calibrated: Mapping[str, Float[np.ndarray, "e b"]]
 
+    def beside(self, other: Bootstrap) -> Bootstrap:
+        """Its estimators, then another's, measured on resamples of the same groups.
+
+        For estimators that judge different answers of the same rows, which one sample cannot hold.
+        """
+        own = len(next(iter(self.values.values())))
+        return replace(
+            self,
+            reasons={
+                **self.reasons,
+                **{(own + e, metric): why for (e, metric), why in other.reasons.items()},
+            },
+            values=_stacked(self.values, other.values),
+            defined=_stacked(self.defined, other.defined),
+            draws=_stacked(self.draws, other.draws),
+            jackknife=_stacked(self.jackknife, other.jackknife),
+            calibrated=_stacked(self.calibrated, other.calibrated),
+        )
+
     def estimate(self, estimator: int, metric: str) -> Estimate:
         """The figure of one estimator with its interval, or the reason why there is none.
 
@@ -134,6 +153,12 @@ class Bootstrap:
         if defined == self.samples:
             return None
         return f"mean over {defined} of {self.samples} splits; the others leave it undefined"
+
+
+def _stacked(
+    first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    return {metric: np.concatenate([first[metric], second[metric]]) for metric in first}
 
 
 def cluster_bootstrap(

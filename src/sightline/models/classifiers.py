@@ -7,7 +7,7 @@ Example:
     >>> from sightline.models import load_classifier
     >>> model = load_classifier("embedded:clip")
     >>> pictures = model.image_vectors([Image.new("RGB", (48, 48))])
-    >>> model.logits(pictures, model.text_vectors(["a big red circle", "digit 3"])).shape
+    >>> class_logits(model, pictures, model.text_vectors(["a big red circle", "digit 3"])).shape
     (1, 2)
 """
 
@@ -22,6 +22,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from sightline.core.errors import UsageError
+from sightline.core.protocols import ImageTextModel
 from sightline.models.checkpoints import Checkpoint, content_hash
 from sightline.models.transformers import model_errors
 
@@ -80,11 +81,12 @@ class ZeroShotClassifier:
             )
         )
 
-    def logits(
-        self, images: Float[np.ndarray, "n d"], texts: Float[np.ndarray, "k d"]
-    ) -> Float[np.ndarray, "n k"]:
-        """Logit of each text for each picture, from unit vectors."""
-        return self.scale * (images @ texts.T) + self.bias
+
+def class_logits(
+    model: ImageTextModel, images: Float[np.ndarray, "n d"], texts: Float[np.ndarray, "k d"]
+) -> Float[np.ndarray, "n k"]:
+    """Logit of each text for each picture, from unit vectors."""
+    return model.scale * (images @ texts.T) + model.bias
 
 
 class ImageEncoder:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sightline.core.errors import UsageError
-from sightline.core.protocols import VisionLanguageModel
+from sightline.core.protocols import ImageTextModel, VisionLanguageModel
 from sightline.data.prompts import PromptStyle
 from sightline.models.checkpoints import Checkpoint, content_hash, find_checkpoint, quiet
-from sightline.models.open_clip import OPEN_CLIP, OpenClipClassifier, load_open_clip
+from sightline.models.open_clip import OPEN_CLIP, load_open_clip
 from sightline.models.openai import PREFIX, EndpointSettings, load_endpoint
 from sightline.models.openai.settings import refuse_endpoint, required_endpoint
 from sightline.models.soundness import (
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-    from sightline.models.classifiers import ImageEncoder, ZeroShotClassifier
+    from sightline.models.classifiers import ImageEncoder
 
 _WEIGHTS = "its weights and config.json"
 _CLASSIFIER = "a model with an image and a text tower (CLIP, SigLIP)"
@@ -164,7 +164,7 @@ def load_classifier(
     dtype: str = "auto",
     revision: str | None = None,
     trust_remote_code: bool = False,
-) -> ZeroShotClassifier | OpenClipClassifier:
+) -> ImageTextModel:
     """Loads a CLIP, SigLIP or SigLIP 2 model; the arguments are those of `load_model`.
 
     ``open_clip:ARCHITECTURE/WEIGHTS`` is a model of open_clip, in float32; of the arguments only

@@ -23,7 +23,7 @@ from sightline.data.objects import (
 from sightline.workflow.gates import Gate
 
 if TYPE_CHECKING:
-    from sightline.models.classifiers import ZeroShotClassifier
+    from sightline.core.protocols import ImageTextModel
 
 _SHOTS = 16
 
@@ -49,14 +49,12 @@ class ClassifierFigures:
     shifted: float
 
 
-def measure_classifier(
-    model: ZeroShotClassifier, *, n: int = 2500, seed: int = 0
-) -> ClassifierFigures:
+def measure_classifier(model: ImageTextModel, *, n: int = 2500, seed: int = 0) -> ClassifierFigures:
     """Classifies generated pictures with the first prompt template."""
     texts = model.text_vectors([TEMPLATES[0].format(name) for name in CLASSES])
 
     def top1(batch: ObjectSet, first: int = 0) -> float:
-        logits = model.logits(model.image_vectors(_images(batch)), texts)
+        logits = model.scale * (model.image_vectors(_images(batch)) @ texts.T)
         return float((logits[:, first:].argmax(axis=1) + first == batch.labels).mean())
 
     return ClassifierFigures(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -323,16 +323,7 @@ def _both(
     first, second = (
         bootstrap_views([view], metrics, rows, settings, probability=probability) for view in views
     )
-
-    def stacked(name: str) -> dict[str, np.ndarray]:
-        one, other = getattr(first, name), getattr(second, name)
-        return {metric: np.concatenate([one[metric], other[metric]]) for metric in one}
-
-    return replace(
-        first,
-        reasons={**first.reasons, **{(1, m): why for (_, m), why in second.reasons.items()}},
-        **{n: stacked(n) for n in ("values", "defined", "draws", "jackknife", "calibrated")},
-    )
+    return first.beside(second)
 
 
 def raw_figures(item: Scored, rows: JudgedRows, settings: BootstrapSettings) -> dict[str, Estimate]:

@@ -7,6 +7,7 @@ from PIL import Image
 from sightline.core.errors import UsageError
 from sightline.data.objects import CLASSES, generate_objects
 from sightline.models import load_classifier, load_image_encoder
+from sightline.models.classifiers import class_logits
 
 torch = pytest.importorskip("torch", reason="the models extra is not installed")
 transformers = pytest.importorskip("transformers", reason="the models extra is not installed")
@@ -79,7 +80,7 @@ def test_clip_logits_are_those_of_the_forward_pass(pictures):
     from sightline.models.embedded import embedded_model_path
 
     model = load_classifier("embedded:clip")
-    ours = model.logits(model.image_vectors(pictures), model.text_vectors(TEXTS))
+    ours = class_logits(model, model.image_vectors(pictures), model.text_vectors(TEXTS))
     assert np.allclose(
         ours, _own_logits(embedded_model_path("clip"), pictures, padding=True), atol=1e-4
     )
@@ -89,7 +90,7 @@ def test_clip_logits_are_those_of_the_forward_pass(pictures):
 
 def test_siglip_logits_are_those_of_the_forward_pass(siglip, pictures):
     model = load_classifier(str(siglip))
-    ours = model.logits(model.image_vectors(pictures), model.text_vectors(TEXTS))
+    ours = class_logits(model, model.image_vectors(pictures), model.text_vectors(TEXTS))
     theirs = _own_logits(siglip, pictures, padding="max_length")
     assert np.allclose(ours, theirs, atol=1e-4)
     assert model.sigmoid

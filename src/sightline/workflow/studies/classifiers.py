@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Int
 from PIL import Image
 
+from sightline.core.protocols import ImageTextModel
 from sightline.core.types import Estimate
 from sightline.data.objects import (
     CLASSES,
@@ -25,7 +26,7 @@ from sightline.data.objects import (
     generate_objects,
 )
 from sightline.models import load_classifier, load_image_encoder
-from sightline.models.classifiers import ImageEncoder, ZeroShotClassifier
+from sightline.models.classifiers import ImageEncoder
 from sightline.workflow.studies.classifier_scores import (
     Labelled,
     Result,
@@ -119,7 +120,7 @@ class _Setting:
 
     name: str
     kind: str
-    model: ZeroShotClassifier
+    model: ImageTextModel
     encoder: ImageEncoder
     size: ClassifierSize
     progress: Progress
