@@ -110,6 +110,6 @@ def main() -> None:
 
 
 def _fail(message: str) -> None:
-    from sightline.core.text import printable
+    from sightline.core.printing import printable
 
     click.echo(f"sightline: {printable(' '.join(message.split()))}", err=True)

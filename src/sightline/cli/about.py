@@ -17,7 +17,7 @@ from sightline.cli.options import (
     show_config,
 )
 from sightline.core.errors import GateFailedError
-from sightline.core.text import printable
+from sightline.core.printing import printable
 
 if TYPE_CHECKING:
     from sightline.workflow.gates import SplitFigures

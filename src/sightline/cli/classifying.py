@@ -265,6 +265,6 @@ def _finish(result: ClassifyResult, flags: dict[str, Any], interrupted: int) -> 
 
 
 def _printable(text: str) -> str:
-    from sightline.core.text import printable
+    from sightline.core.printing import printable
 
     return printable(text)

@@ -305,7 +305,7 @@ def _finish(result: CollectResult, flags: dict[str, Any], interrupted: int) -> i
 
 
 def _printable(text: str) -> str:
-    from sightline.core.text import printable
+    from sightline.core.printing import printable
 
     return printable(text)
 

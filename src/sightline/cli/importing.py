@@ -84,7 +84,7 @@ def _rejections(imported: list[Path]) -> int:
     """Says which rows were not imported; exit code 4 if there are any."""
     from collections import Counter
 
-    from sightline.core.text import printable
+    from sightline.core.printing import printable
     from sightline.store.run import RunStore
 
     rejected = [row for path in imported for row in RunStore.open(path).rejected()]

@@ -76,7 +76,7 @@ def perturbations_command(**flags: Any) -> int:
 
 
 def _preview(conditions: Sequence[Condition], flags: dict[str, Any]) -> int:
-    from sightline.core.text import printable
+    from sightline.core.printing import printable
     from sightline.workflow.preview import preview
 
     found: Preview = preview(

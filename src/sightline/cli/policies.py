@@ -18,7 +18,7 @@ from sightline.cli.options import (
     show_config,
 )
 from sightline.core.errors import GateFailedError, UsageError
-from sightline.core.text import printable
+from sightline.core.printing import printable
 
 if TYPE_CHECKING:
     from sightline.core.types import Estimate

@@ -28,7 +28,7 @@ def runs_group() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def list_command(root: Path, as_json: bool) -> int:
     """List the runs below a folder (default: runs)."""
-    from sightline.core.text import printable
+    from sightline.core.printing import printable
     from sightline.store.listing import DEPTH, StoredRun, list_runs
 
     runs = list_runs(root)
@@ -56,7 +56,7 @@ def list_command(root: Path, as_json: bool) -> int:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def show_command(run: Path, as_json: bool) -> int:
     """Show one run: what it is, what it holds, what failed."""
-    from sightline.core.text import printable
+    from sightline.core.printing import printable
     from sightline.core.types import CLEAN
     from sightline.store.listing import describe_run
     from sightline.store.run import RunStore
@@ -106,7 +106,7 @@ def show_command(run: Path, as_json: bool) -> int:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def verify_command(runs: tuple[Path, ...], as_json: bool) -> int:
     """Check every byte of runs against their checksums; exit 5 on damage."""
-    from sightline.core.text import printable
+    from sightline.core.printing import printable
     from sightline.store.inspection import verify_run
 
     problems = {str(run): verify_run(run) for run in runs}

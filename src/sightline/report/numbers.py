@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from sightline.core.text import printable
+from sightline.core.printing import printable
 from sightline.core.types import Estimate
 from sightline.metrics import METRICS
 from sightline.report.view import Cell, Heading

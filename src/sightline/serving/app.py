@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
 
 from sightline import __version__
-from sightline.core.text import printable
+from sightline.core.printing import printable
 from sightline.serving.bodies import Bodies, ClientGoneError
 from sightline.serving.calls import Call
 from sightline.serving.counters import Counters

@@ -20,7 +20,7 @@ import numpy as np
 
 from sightline.core.column import Column, ColumnKind
 from sightline.core.errors import DataError
-from sightline.core.text import printable
+from sightline.core.printing import printable
 from sightline.core.types import CLEAN, Example, Generation, Key
 from sightline.store.rows import STATUS
 from sightline.store.run import RunStore

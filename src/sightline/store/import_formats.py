@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from sightline.core.errors import DataError, UsageError
-from sightline.core.text import printable
+from sightline.core.printing import printable
 from sightline.core.types import choice_letters
 from sightline.data.readers import SUFFIXES, Row, read_rows
 from sightline.store.import_lmms_eval import is_lmms_eval, lmms_eval_names, lmms_eval_row

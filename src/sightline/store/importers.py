@@ -20,7 +20,7 @@ import numpy as np
 
 from sightline.core.column import Column, ColumnKind
 from sightline.core.errors import DataError, ImageError, StoreError
-from sightline.core.text import printable
+from sightline.core.printing import printable
 from sightline.core.types import Example, ImageRef, Record
 from sightline.data.images import hash_image_file, resolve_inside
 from sightline.store.import_formats import Source, open_source

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sightline.core.printing import printable
 from sightline.core.text import (
     answer_form,
     canonical_answer,
@@ -15,7 +16,6 @@ from sightline.core.text import (
     parse_choice,
     parse_number,
     parse_yes_no,
-    printable,
 )
 from sightline.core.types import Example
 

@@ -17,7 +17,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sightline.core.errors import EndpointError, MissingExtraError, ModelError, SightlineError
-from sightline.core.text import printable
+from sightline.core.printing import printable
 from sightline.models.openai.servers import Pool, Server, backoff
 from sightline.models.openai.settings import EndpointSettings
 from sightline.models.openai.wire import MalformedReplyError, Reply, read_object, read_reply
