@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from sightline.core.errors import MissingFeatureError, UsageError
 from sightline.core.features import (
     ARRAY_AXES,
+    AUDITED,
     FIXED_REPLIES,
     FOLLOW_UPS,
     READ_WITH,
@@ -31,6 +32,7 @@ FAMILIES = {
     "agreement",
     "semantic",
     "contrast",
+    "stability",
     "verbal",
     "probe",
     "density",
@@ -147,6 +149,7 @@ def full_record(
             Feature.CLEAN_LOGPROBS: np.array(logprobs) * 1.2 - 0.1,
             Feature.REPLY_LOGPROBS: -rng.exponential(2.0, size=2),
             Feature.RECORDED_CONFIDENCE: np.array(rng.uniform()),
+            **{feature: np.array(rng.uniform()) for feature in sorted(AUDITED)},
             **unread({"t": t, "c": c, "m": len(samples), "a": 1 + len(samples), "l": 2}),
         },
         layers=(1, 2),
@@ -385,7 +388,7 @@ def test_cost_counts_what_was_observed(name):
     assert estimator.cost([]).generations <= 1
     if Feature.SAMPLES in needs:
         assert cost.generations == math.ceil(np.mean([len(r.samples) for r in SEVERAL]))
-    related = {Feature.CONDITIONS, Feature.NEGATIONS, Feature.ROTATIONS, Feature.MODELS}
+    related = {Feature.CONDITIONS, Feature.NEGATIONS, Feature.ROTATIONS, Feature.MODELS, *AUDITED}
     blank = {f for f in needs if f.value.startswith(("blank", "noised"))}
     assert (cost.forward_passes > 0) == bool(needs & related or needs & FOLLOW_UPS or blank)
 

@@ -76,6 +76,11 @@ class Feature(StrEnum):
     VISION_ENERGY = "vision_energy"
     VISION_ENERGY_NORMALISED = "vision_energy_normalised"
     ENERGY_MAP = "energy_map"
+    FLIP_RATE = "flip_rate"
+    MARGIN_LOSS = "margin_loss"
+    DRIFT_SHARE = "drift_share"
+    DELTA_ENERGY = "delta_energy"
+    PRIOR_INDEX = "prior_index"
     REPLY_LOGPROBS = "reply_logprobs"
     RECORDED_CONFIDENCE = "recorded_confidence"
     IMAGE_VECTOR = "image_vector"
@@ -116,6 +121,11 @@ ARRAY_AXES: Mapping[Feature, tuple[str, ...]] = MappingProxyType(
         Feature.VISION_ENERGY: (),  # Dirichlet energy of the grid of vision tokens
         Feature.VISION_ENERGY_NORMALISED: (),  # the same over their mean squared length
         Feature.ENERGY_MAP: ("y", "x"),  # mean squared difference to a token's neighbours
+        Feature.FLIP_RATE: (),  # share of the answer's perturbed versions whose label flips
+        Feature.MARGIN_LOSS: (),  # mean fall of the clean label's margin, nats
+        Feature.DRIFT_SHARE: (),  # mean drift as per cent of the run's mean control
+        Feature.DELTA_ENERGY: (),  # mean size of the change of normalised vision-token energy
+        Feature.PRIOR_INDEX: (),  # mean drift-to-prior: 0 = clean margin, 1 = the blank picture's
         Feature.REPLY_LOGPROBS: ("r",),  # log p of each of the FIXED_REPLIES of a follow-up
         Feature.RECORDED_CONFIDENCE: (),  # whatever confidence another tool recorded
         Feature.IMAGE_VECTOR: ("d",),  # unit vector of the image in a zero-shot classifier's space
@@ -208,6 +218,15 @@ READ_WITH: Mapping[Feature, Feature] = MappingProxyType(
 """Arrays of linked records that come with a signal: the only ones read of those records."""
 
 
+AUDITED = frozenset(
+    {
+        *(Feature.FLIP_RATE, Feature.MARGIN_LOSS, Feature.DRIFT_SHARE),
+        *(Feature.DELTA_ENERGY, Feature.PRIOR_INDEX),
+    }
+)
+"""What `sightline audit` derives for every answer from its perturbed versions."""
+
+
 DERIVED = frozenset(
     {Feature.EMBEDDINGS, Feature.ENTAILMENT, Feature.CONTRADICTION, Feature.TOKEN_IMPORTANCE}
 )
@@ -226,14 +245,13 @@ def how_to_observe(missing: Iterable[Feature]) -> str:
         ('Run sightline derive', 'Collect the run with --sample-states')
     """
     wanted = set(missing)
-    if wanted & DERIVED:
-        return "Run sightline derive"
-    if Feature.SAMPLE_HIDDEN in wanted:
-        return "Collect the run with --sample-states"
-    if wanted & CHANNELS:
-        return "Collect the run with --channels"
-    if wanted & {Feature.CONDITIONS, Feature.NOISED_LOGPROBS}:
-        return "Collect the run with --conditions"
-    if wanted & FOLLOW_UPS:
-        return "Collect the run with --ask"
-    return "Collect or import the run with this signal"
+    ways = (
+        (DERIVED, "Run sightline derive"),
+        (AUDITED, "Run sightline audit"),
+        (CHANNELS, "Collect the run with --channels"),
+        ({Feature.SAMPLE_HIDDEN}, "Collect the run with --sample-states"),
+        ({Feature.CONDITIONS, Feature.NOISED_LOGPROBS}, "Collect the run with --conditions"),
+        (FOLLOW_UPS, "Collect the run with --ask"),
+    )
+    found = (way for signals, way in ways if wanted & signals)
+    return next(found, "Collect or import the run with this signal")

@@ -70,6 +70,7 @@ from sightline.estimators.spectrum_regression import (
     FittedSpectrumLogisticRegression,
     SpectrumLogisticRegression,
 )
+from sightline.estimators.stability import Instability
 from sightline.estimators.verbal import (
     JudgedTrue,
     StatedGuesses,
@@ -134,6 +135,11 @@ ESTIMATORS: Mapping[str, AnyEstimator] = MappingProxyType(
         "noise_visual_uncertainty": VisualUncertainty(against="noise"),
         "choice_visual_information": ChoiceVisualInformation(),
         "blank_unchanged": BlankUnchanged(),
+        "flip_rate": Instability(),
+        "margin_loss": Instability(sign="margin_loss"),
+        "drift_share": Instability(sign="drift_share"),
+        "delta_energy": Instability(sign="delta_energy"),
+        "prior_index": Instability(sign="prior_index"),
         "linear_probe": LinearProbe(),
         "saplma": NeuralProbe(),
         "mind": NeuralProbe(at="answer_end_and_mean"),

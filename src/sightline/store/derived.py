@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from sightline.core.errors import StoreError
-from sightline.core.features import Feature
+from sightline.core.features import AUDITED, Feature
 from sightline.core.types import Key, Record
 from sightline.store.disk import RunLock, append_line, make_directory, remove_file
 from sightline.store.layout import DERIVED, LOCK, LOG, SHARDS, committed_shards
@@ -43,6 +43,7 @@ class Derivation(StrEnum):
     EMBEDDINGS = "embeddings"
     ENTAILMENT = "entailment"
     IMPORTANCE = "importance"
+    AUDIT = "audit"
 
 
 DERIVED_FEATURES: Mapping[Derivation, frozenset[Feature]] = MappingProxyType(
@@ -50,6 +51,7 @@ DERIVED_FEATURES: Mapping[Derivation, frozenset[Feature]] = MappingProxyType(
         Derivation.EMBEDDINGS: frozenset({Feature.EMBEDDINGS}),
         Derivation.ENTAILMENT: frozenset({Feature.ENTAILMENT, Feature.CONTRADICTION}),
         Derivation.IMPORTANCE: frozenset({Feature.TOKEN_IMPORTANCE}),
+        Derivation.AUDIT: AUDITED,
     }
 )
 """The array features that each kind of derivation computes."""

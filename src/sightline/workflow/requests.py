@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence, Set
 from dataclasses import replace
 
-from sightline.core.features import CHANNELS, FOLLOW_UPS, LAYERED, Feature
+from sightline.core.features import AUDITED, CHANNELS, FOLLOW_UPS, LAYERED, Feature
 from sightline.core.protocols import Request, VisionLanguageModel
 from sightline.core.types import NOISE
 from sightline.data.perturbations import PERTURBATIONS
@@ -67,7 +67,7 @@ def request_of(needs: frozenset[Feature], defaults: Request) -> Request:
         needs: Signals to observe.
         defaults: Settings for what is needed (number of samples, layers, …).
     """
-    channels = defaults.channels or bool(needs & CHANNELS)
+    channels = defaults.channels or bool(needs & (CHANNELS | AUDITED))
     return replace(
         defaults,
         conditions=_conditions(needs, defaults.conditions),
@@ -86,7 +86,7 @@ def request_of(needs: frozenset[Feature], defaults: Request) -> Request:
 
 def _conditions(needs: Set[Feature], asked: tuple[str, ...]) -> tuple[str, ...]:
     """Those asked for, else equivalent ones where any will do; noise on top where it is needed."""
-    found = asked or (EQUIVALENT if Feature.CONDITIONS in needs else ())
+    found = asked or (EQUIVALENT if needs & {Feature.CONDITIONS, *AUDITED} else ())
     noised = any(name.startswith(f"{NOISE}:") and "+" not in name for name in found)
     if Feature.NOISED_LOGPROBS in needs and not noised:
         found = (*found, STRONGEST_NOISE)

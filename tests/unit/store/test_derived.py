@@ -77,7 +77,7 @@ def store(tmp_path: Path) -> RunStore:
 
 def test_they_are_features_of_their_records(store: RunStore) -> None:
     before = compared_bytes(store.path)
-    assert [derive(store, kind) for kind in Derivation] == [[0, 1]] * 3
+    assert [derive(store, kind) for kind in Derivation] == [[0, 1]] * len(Derivation)
     for record in store.records():
         expected = make_record(record.example, "clean")
         assert record.features.keys() == expected.features.keys()

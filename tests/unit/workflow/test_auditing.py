@@ -12,13 +12,16 @@ import pytest
 from PIL import Image
 
 from sightline.core.audit_results import load_audit
-from sightline.core.errors import DataError, UsageError
+from sightline.core.errors import DataError, MissingFeatureError, UsageError
 from sightline.core.features import CHANNELS, Feature
 from sightline.core.protocols import Request
+from sightline.core.records import link
 from sightline.core.types import Example, ImageRef
 from sightline.data.examples import Dataset
 from sightline.data.images import ImageLimits, hash_image_file
+from sightline.estimators import ESTIMATORS
 from sightline.models.fake import FakeModel
+from sightline.store.derived import Derivation
 from sightline.store.run import RunStore
 from sightline.workflow.auditing.pairs import read_pairs, right_option
 from sightline.workflow.auditing.running import AuditSettings, audit_run, compare
@@ -236,3 +239,38 @@ def test_rows_are_read_shard_by_shard_in_the_plans_order(run):
     rows = read_pairs(RunStore.open(run))
     assert [item.record.example.id for item in rows.items] == [f"e{i:02d}" for i in range(30)]
     assert len(rows.pairs) + len(RunStore.open(run).refused()) == 30 * len(CONDITIONS)
+
+
+def test_what_is_known_of_each_answer_becomes_its_uncertainty(run, outcome, exported):
+    records = {r.example.id: r for r in link(list(RunStore.open(run).records()), condition="clean")}
+    rows = [r for r in exported if not r["excluded"] and r["kind"] != "wording"]
+    for example_id, record in records.items():
+        own = [r for r in rows if r["example_id"] == example_id]
+        assert record.has(Feature.FLIP_RATE) == bool(own)
+        if not own:
+            continue
+        (flips,) = ESTIMATORS["flip_rate"].uncertainty([record])
+        assert flips == pytest.approx(np.mean([r["flipped"] == "True" for r in own]))
+        scored = [float(r["margin_before"]) - float(r["margin"]) for r in own if r["margin"]]
+        assert record.has(Feature.MARGIN_LOSS) == bool(scored)
+        if scored:
+            (loss,) = ESTIMATORS["margin_loss"].uncertainty([record])
+            assert loss == pytest.approx(np.mean(scored))
+        (share,) = ESTIMATORS["drift_share"].uncertainty([record])
+        control = next(
+            d for d in outcome.audit.drift
+            if d.channel == "ctx_open" and d.control == outcome.audit.protocol.flag_control
+        )  # fmt: skip
+        assert share > 0
+        assert control.control_drift.value > 0
+    with pytest.raises(MissingFeatureError, match="Run sightline audit"):
+        ESTIMATORS["flip_rate"].uncertainty([replace(next(iter(records.values())), features={})])
+
+
+def test_another_audit_replaces_the_signals(run, outcome):
+    before = RunStore.open(run).derived()[Derivation.AUDIT].source
+    write_audit(audit_run(run, replace(SETTINGS, channel="vision_projected")), run)
+    after = RunStore.open(run).derived()[Derivation.AUDIT].source
+    assert before["channel"] == "ctx_open"
+    assert after["channel"] == "vision_projected"
+    write_audit(outcome, run)

@@ -30,6 +30,7 @@ from sightline.models.vision import no_grid_reason
 from sightline.store.run import RunStore
 from sightline.workflow.auditing import drifts as drift_measures
 from sightline.workflow.auditing import rates, shown, spectra
+from sightline.workflow.auditing.derived import answer_signals
 from sightline.workflow.auditing.drifts import Drifts, Place
 from sightline.workflow.auditing.pairs import CHANNEL_ORDER, AuditRows, read_pairs
 
@@ -69,6 +70,7 @@ class AuditOutcome:
         columns: Flips and grades of the pairs whose picture is changed.
         image_keys: What identifies each picture, in the order of its number.
         model: The run's model, as its manifest has it.
+        signals: What is known of each clean answer, by example id.
     """
 
     audit: Audit
@@ -76,6 +78,7 @@ class AuditOutcome:
     columns: Pairs
     image_keys: tuple[str, ...]
     model: Mapping[str, Any]
+    signals: Mapping[str, Mapping[Feature, float]]
 
 
 def audit_run(path: Path, settings: AuditSettings = AuditSettings()) -> AuditOutcome:
@@ -181,7 +184,14 @@ def audit_run(path: Path, settings: AuditSettings = AuditSettings()) -> AuditOut
         maps=shown.maps(store, sheets),
     )
     compared = columns.pairs.where(columns.pictures)
-    return AuditOutcome(audit, tuple(pairs), compared, _image_keys(rows), manifest.model)
+    signals = answer_signals(
+        rows,
+        columns,
+        nothing if place is None else drifts.cosine[place],
+        None if place is None else drifts.controls[place][control],
+        counted,
+    )
+    return AuditOutcome(audit, tuple(pairs), compared, _image_keys(rows), manifest.model, signals)
 
 
 def compare(

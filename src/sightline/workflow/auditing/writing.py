@@ -10,6 +10,8 @@ from pathlib import Path
 from sightline.core.audit_results import AuditedPair, audit_json
 from sightline.store.disk import PendingFile, make_directory, write_file
 from sightline.store.export import safe_cell
+from sightline.store.run import RunStore
+from sightline.workflow.auditing.derived import store_signals
 from sightline.workflow.auditing.running import AuditOutcome
 
 FOLDER = Path("audit")
@@ -20,8 +22,11 @@ ROWS = FOLDER / "audit.csv"
 def write_audit(outcome: AuditOutcome, run: Path) -> None:
     """Replaces the run's audit, each file whole or not at all, the results last.
 
+    What is known of each answer goes beside the run's records, for the estimators that read it.
+
     Raises:
         DiskError: The operating system refused.
+        StoreError: Another process writes the run.
     """
     table = StringIO()
     writer = csv.DictWriter(table, [field.name for field in fields(AuditedPair)])
@@ -30,6 +35,7 @@ def write_audit(outcome: AuditOutcome, run: Path) -> None:
         writer.writerow(
             {name: safe_cell(v) if isinstance(v, str) else v for name, v in asdict(pair).items()}
         )
+    store_signals(RunStore.open(run), outcome.signals, asdict(outcome.audit.protocol))
     make_directory(run / FOLDER)
     for path, text in ((ROWS, table.getvalue()), (RESULTS, audit_json(outcome.audit))):
 
