@@ -60,10 +60,10 @@ class AnswerStates:
         pool = place < lengths[:, None].clamp_max(POOLED_TOKENS)
         outputs = start.continued(index, room=padded.shape[1]).feed(padded, pool=pool)
         scored = log_probabilities(start, index, padded, outputs.logits[:, :-1], lengths.tolist())
-        for i, key in enumerate(
-            (row, tuple(ids)) for row, ids in zip(rows, continuations, strict=True)
-        ):
-            self.pooled[key], self.total[key] = outputs.pooled[i], float(scored[i].sum())
+        means = () if outputs.pooled is None else outputs.pooled
+        for row, ids, mean, found in zip(rows, continuations, means, scored, strict=True):
+            self.pooled[row, tuple(ids)] = mean
+            self.total[row, tuple(ids)] = float(found.sum())
         return scored
 
 
@@ -117,7 +117,8 @@ class ChannelReader:
             }
             own_given = given[row]
             if row in texts:
-                best = max(texts[row], key=lambda ids, row=row: states.total[row, ids])
+                totals = {ids: states.total[row, ids] for ids in texts[row]}
+                best = max(totals, key=totals.__getitem__)
                 channels[Feature.ANS_MCQ] = states.pooled[row, best]
             if own_given is not None:
                 channels[Feature.ANS_FIXED] = states.pooled[row, tuple(own_given)]

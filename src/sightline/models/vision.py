@@ -166,7 +166,7 @@ class VisionTap:
         sizes = None if encoded is None else self._encoded_sizes(rows, encoded)
         if encoded is None or sizes is None or sum(sizes) != len(encoded):
             return []
-        return [part.reshape(-1, part.shape[-1]) for part in encoded.split(sizes)]
+        return [part.reshape(-1, part.shape[-1]) for part in torch.split(encoded, sizes)]
 
     def _encoded_sizes(self, rows: int, encoded: torch.Tensor) -> list[int] | None:
         """How many entries along the first axis of the projector's input belong to each row."""

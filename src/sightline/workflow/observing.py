@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
 
 from sightline.core.errors import ImageError, ModelError, OutOfMemoryError
 from sightline.core.features import Feature
@@ -171,7 +173,9 @@ def _mapped(record: Record, mapped: Set[str]) -> Record:
     """The record, without its energy map where that is not among those kept."""
     if Feature.ENERGY_MAP not in record.features or record.example.id in mapped:
         return record
-    kept = {f: a for f, a in record.features.items() if f is not Feature.ENERGY_MAP}
+    kept: Mapping[Feature, np.ndarray] = {
+        f: a for f, a in record.features.items() if f is not Feature.ENERGY_MAP
+    }
     return replace(record, features=kept)
 
 
