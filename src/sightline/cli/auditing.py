@@ -79,6 +79,11 @@ if TYPE_CHECKING:
 )
 @option("--resamples", default=1000, type=click.IntRange(100), help="Bootstrap resamples.")
 @option("--sizes", metavar="N,N,…", help="Parameters of the runs' models, to compare them.")
+@click.option(
+    "--report",
+    type=click.Path(dir_okay=False),
+    help="Write the HTML page here.  [default: audit/report.html of the first run]",
+)
 @seed_option("Seed of collecting, controls and bootstrap.")
 @loading_options
 @click.option("--overwrite", is_flag=True, help="Remove an existing run first.")
@@ -190,10 +195,13 @@ def _failures(collected: CollectResult | None) -> int:
 
 def _show(outcomes: list[AuditOutcome], flags: dict[str, Any], settings: AuditSettings) -> None:
     from sightline.report.audit_terminal import print_audit, print_comparison
+    from sightline.report.render import write_audit_report
     from sightline.workflow.auditing.running import compare
-    from sightline.workflow.auditing.writing import RESULTS
+    from sightline.workflow.auditing.writing import FOLDER, RESULTS
 
     audits = [outcome.audit for outcome in outcomes]
+    page = Path(flags["report"] or Path(audits[0].path) / FOLDER / "report.html")
+    write_audit_report(audits, page)
     finding = None
     if flags["sizes"] is not None:
         finding = compare(outcomes, _sizes(flags["sizes"]), settings)
@@ -205,6 +213,7 @@ def _show(outcomes: list[AuditOutcome], flags: dict[str, Any], settings: AuditSe
     for audit in audits:
         print_audit(audit)
         click.echo(str(Path(audit.path) / RESULTS))
+    click.echo(str(page))
     if len(audits) > 1:
         print_comparison(audits, finding)
 

@@ -8,8 +8,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sightline.core.audit_results import Audit
 from sightline.core.errors import MissingExtraError, UsageError
 from sightline.core.results import Evaluation
+from sightline.report.audit_page import audit_page
+from sightline.report.audit_pictures import PictureSource
 from sightline.report.page import page_view
 from sightline.report.thumbnails import ImageBytes, stored_image
 from sightline.store.disk import make_directory, write_file
@@ -18,8 +21,8 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
 
-TEMPLATES = ("report.html.jinja", "run.html.jinja", "parts.html.jinja")
-STYLESHEET = "report.css"
+TEMPLATES = ("report.html.jinja", "run.html.jinja", "parts.html.jinja", "audit.html.jinja")
+STYLESHEET, AUDIT_STYLESHEET = "report.css", "audit.css"
 
 
 def render_report(
@@ -65,6 +68,25 @@ def write_report(
     write_file(path, lambda file: file.append(memoryview(document)))
 
 
+def write_audit_report(audits: Sequence[Audit], path: Path, *, title: str | None = None) -> None:
+    """Writes one self-contained HTML document over one or more audits, whole or not at all.
+
+    Raises:
+        UsageError: No audit.
+        MissingExtraError: jinja2 is not installed.
+        DiskError: The file cannot be written; an earlier one stays as it was.
+    """
+    if not audits:
+        raise UsageError("No audit to report; at least one is required. Pass audited runs.")
+    if find_spec("jinja2") is None:
+        raise MissingExtraError("jinja2", "report", "the HTML report")
+    page = audit_page(audits, PictureSource(), title=title)
+    document = _environment().get_template("audit.html.jinja").render(page=page) + "\n"
+    make_directory(path.parent)
+    content = document.encode("utf-8")
+    write_file(path, lambda file: file.append(memoryview(content)))
+
+
 def breakable(text: str) -> Markup:
     """Escapes a name and lets it break after underscores, colons and slashes."""
     from markupsafe import Markup, escape
@@ -96,4 +118,6 @@ def _environment() -> Environment:
     environment.filters["marker_path"] = marker_path
     stylesheet = folder.joinpath(STYLESHEET).read_text(encoding="utf-8")
     environment.globals["stylesheet"] = Markup(stylesheet)  # noqa: S704 (a file of the package)
+    audited = folder.joinpath(AUDIT_STYLESHEET).read_text(encoding="utf-8")
+    environment.globals["audit_stylesheet"] = Markup(audited)  # noqa: S704 (a file of the package)
     return environment

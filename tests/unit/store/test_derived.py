@@ -90,7 +90,7 @@ def test_they_are_features_of_their_records(store: RunStore) -> None:
     assert store.available() >= EXTRA
     assert store.verify() == []
     assert compared_bytes(store.path).items() >= before.items(), "the originals keep their bytes"
-    assert store.log()[-1] == {"shard": 1, "derived": "importance", "calls": 1}
+    assert store.log()[-1] == {"shard": 1, "derived": "audit", "calls": 1}
 
 
 def test_only_what_is_pending_is_computed(store: RunStore) -> None:

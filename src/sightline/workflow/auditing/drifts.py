@@ -106,12 +106,18 @@ def flag(drifts: Drifts, place: Place, unchanged: Bool[np.ndarray, " n"]) -> tup
 
 
 def drift_table(
-    rows: AuditRows, drifts: Drifts, counted: Bool[np.ndarray, " n"], clusters: Clusters
+    rows: AuditRows,
+    drifts: Drifts,
+    counted: Bool[np.ndarray, " n"],
+    clusters: Clusters,
+    *,
+    flagged: Place | None,
 ) -> tuple[ChannelDrift, ...]:
     """Drift per channel, layer and type of perturbation, beside the controls.
 
     The last layer of each channel is held against every control, the others against the main one;
-    with the main one, also conditioned on pairs that count and whose label stayed.
+    with the main one, also conditioned on pairs that count and whose label stayed. What flags
+    single answers is also there for every single condition, held against the main control.
     """
     items, images, kinds = rows.item_of, rows.image_of, rows.kinds
     stayed = counted & ~rows.flipped
@@ -133,6 +139,15 @@ def drift_table(
                     found.append(
                         _summary(case, values, images[used], items[used], drifts, used, clusters)
                     )
+        if place != flagged:
+            continue
+        for name in dict.fromkeys(rows.conditions[there].tolist()):
+            own = there & (rows.conditions == name)
+            for unchanged, used in ((False, own), (True, own & stayed)):
+                case, values = _Case(place, name, main, unchanged), drifts.controls[place][main]
+                found.append(
+                    _summary(case, values, images[used], items[used], drifts, used, clusters)
+                )
     return tuple(found)
 
 

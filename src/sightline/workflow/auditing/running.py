@@ -161,7 +161,7 @@ def audit_run(path: Path, settings: AuditSettings = AuditSettings()) -> AuditOut
         rates=rates.every_rate(columns, clusters),
         visual_entropy=rates.entropy_of(rows, columns, clusters),
         variants=rates.label_variants(rows, columns, clusters),
-        drift=drift_measures.drift_table(rows, drifts, counted, clusters),
+        drift=drift_measures.drift_table(rows, drifts, counted, clusters, flagged=place),
         densities=tuple(
             drift_measures.density(rows, drifts, own, counted) for own in _last_places(drifts)
         ),

@@ -95,9 +95,12 @@ def same_answer_moved_far(
 
 
 def sheet(rows: AuditRows, pairs: Sequence[AuditedPair]) -> tuple[ShownExample, ...]:
-    """The first questions with a picture, with all their pairs."""
-    wanted = [i for i, item in enumerate(rows.items) if len(item.record.example.images) == 1]
-    return _examples(rows, pairs, wanted[:SHEETS], lambda _pair: True)
+    """The first question of each of the first pictures, with all its pairs."""
+    first: dict[int, int] = {}
+    for number, item in enumerate(rows.items):
+        if len(item.record.example.images) == 1:
+            first.setdefault(item.image, number)
+    return _examples(rows, pairs, [*first.values()][:SHEETS], lambda _pair: True)
 
 
 def maps(store: RunStore, shown: Iterable[ShownExample], kinds: int = 5) -> tuple[ShownMap, ...]:
