@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+import sightline
 from sightline.cli import cli
 from sightline.core.audit_results import load_audit
 from sightline.core.errors import UsageError
@@ -125,3 +126,33 @@ def test_flags_that_contradict_one_another(tmp_path):
         result = CliRunner().invoke(cli, ["audit", *flags])
         assert isinstance(result.exception, UsageError)
         assert message in str(result.exception)
+
+
+def test_two_models_are_set_side_by_side(run, tmp_path):
+    path, _ = run
+    small = tmp_path / "small"
+    flags = ["-m", "embedded:vlm-small", *FLAGS[2:], *SIZES]
+    collected = CliRunner().invoke(cli, ["audit", *flags, "-o", str(small), "--json"])
+    assert collected.exit_code == 0, collected.output
+    store = RunStore.open(small)
+    assert {Feature.VISION_ENERGY, Feature.VISION_ENCODED} <= store.available()
+    page = tmp_path / "both.html"
+    shown = CliRunner().invoke(
+        cli,
+        ["audit", str(path), str(small), "--resamples", "200", "--spectra", "2",
+         "--sizes", "5e6,3e6", "--report", str(page)],
+    )  # fmt: skip
+    assert shown.exit_code == 0, shown.output
+    assert "A larger model flips as often although it is more often right" in shown.stdout
+    assert page.read_text(encoding="utf-8").count("Side by side") >= 2
+
+
+def test_single_answers_are_evaluated_by_what_the_audit_found(run):
+    path, _ = run
+    estimators = ("flip_rate", "drift_share", "delta_energy", "sequence_probability")
+    settings = sightline.Settings(estimators=estimators, resamples=100, seeds=2)
+    evaluation = sightline.evaluate(path, settings)
+    names = {e.name for e in evaluation.estimators} | {e.name for e in evaluation.not_applicable}
+    assert set(estimators) <= names
+    found = next(e for e in evaluation.estimators if e.name == "flip_rate")
+    assert found.forward_passes > 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +83,7 @@ if TYPE_CHECKING:
 @click.option(
     "--report",
     type=click.Path(dir_okay=False),
-    help="Write the HTML page here.  [default: audit/report.html of the first run]",
+    help="The HTML page.  [default: audit/report.html of the first run]",
 )
 @seed_option("Seed of collecting, controls and bootstrap.")
 @loading_options
@@ -200,8 +201,10 @@ def _show(outcomes: list[AuditOutcome], flags: dict[str, Any], settings: AuditSe
     from sightline.workflow.auditing.writing import FOLDER, RESULTS
 
     audits = [outcome.audit for outcome in outcomes]
-    page = Path(flags["report"] or Path(audits[0].path) / FOLDER / "report.html")
-    write_audit_report(audits, page)
+    page = None
+    if flags["report"] or find_spec("jinja2") is not None:
+        page = Path(flags["report"] or Path(audits[0].path) / FOLDER / "report.html")
+        write_audit_report(audits, page)
     finding = None
     if flags["sizes"] is not None:
         finding = compare(outcomes, _sizes(flags["sizes"]), settings)
@@ -213,7 +216,8 @@ def _show(outcomes: list[AuditOutcome], flags: dict[str, Any], settings: AuditSe
     for audit in audits:
         print_audit(audit)
         click.echo(str(Path(audit.path) / RESULTS))
-    click.echo(str(page))
+    if page is not None:
+        click.echo(str(page))
     if len(audits) > 1:
         print_comparison(audits, finding)
 

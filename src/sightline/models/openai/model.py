@@ -11,7 +11,7 @@ import numpy as np
 import xxhash
 
 from sightline.core.errors import EndpointError, ModelError, UsageError
-from sightline.core.features import FIXED_REPLIES, Feature
+from sightline.core.features import CHANNELS, FIXED_REPLIES, Feature
 from sightline.core.protocols import Request
 from sightline.core.types import BLANK, Example, Generation, Record, asked_condition
 from sightline.data.prompt_forms import FOLLOW_UP_FORMS, follow_up_of
@@ -96,6 +96,8 @@ class EndpointModel:
         missing = [Feature.TOKEN_ENTROPY, Feature.TOP_TOKEN_IDS]
         if request.layers or request.sample_hidden:
             missing += [Feature.HIDDEN]
+        if request.channels:
+            missing += [feature for feature in Feature if feature in CHANNELS]
         if not found.logprobs:
             missing += [Feature.LOGPROBS]
         if request.top_k_logprobs and not found.top_logprobs:
