@@ -11,7 +11,7 @@ from sightline.core.audit_results import AuditedPair, ShownExample, ShownMap
 from sightline.core.features import Feature
 from sightline.core.types import CLEAN
 from sightline.store.run import RunStore
-from sightline.workflow.auditing.pairs import AuditRows
+from sightline.workflow.auditing.pairs import WORDING, AuditRows
 from sightline.workflow.auditing.rates import Columns
 
 SHOWN, SHEETS = 6, 4
@@ -70,16 +70,18 @@ def audited_pairs(
 
 
 def most_unstable(rows: AuditRows, pairs: Sequence[AuditedPair]) -> tuple[ShownExample, ...]:
-    """Questions whose label flips most often, of pairs that count; equals by id."""
+    """Questions whose label flips most often, of pictures that count; equals by id."""
     flips: dict[int, list[bool]] = defaultdict(list)
     for pair, shown in zip(rows.pairs, pairs, strict=True):
-        if not shown.excluded:
+        if not shown.excluded and shown.kind != WORDING:
             flips[pair.item].append(shown.flipped)
     ranked = sorted(
         (item for item, own in flips.items() if any(own)),
         key=lambda item: (-np.mean(flips[item]), rows.items[item].record.example.id),
     )
-    return _examples(rows, pairs, ranked[:SHOWN], lambda pair: pair.flipped)
+    return _examples(
+        rows, pairs, ranked[:SHOWN], lambda pair: pair.flipped and pair.kind != WORDING
+    )
 
 
 def same_answer_moved_far(
