@@ -31,7 +31,7 @@ def drawn(rng, n, per_group):
     ("method", "unit", "per_group", "n", "least"),
     [
         ("fixed_sequence", "rows", 1, 1000, 0.8),
-        ("bonferroni", "rows", 1, 1000, 0.5),
+        ("bonferroni", "rows", 1, 1000, 0.4),
         ("fixed_sequence", "one_per_group", 3, 3000, 0.6),
         ("fixed_sequence", "groups", 3, 3000, 0.4),
     ],

@@ -121,6 +121,16 @@ def require_free(path: Path, *, overwrite: bool) -> None:
         return
     if not path.is_dir():
         raise StoreError(f"{path} is a file; a run requires a directory. Choose another path.")
+    foreign = _foreign(path)
+    if foreign is not None:
+        raise StoreError(
+            f"{path} holds {foreign}, which is no part of a new run; an empty directory is "
+            "required. Choose another folder."
+        )
+
+
+def _foreign(path: Path) -> str | None:
+    """The first entry of a directory that a run which was just begun would not have written."""
     own = {EXAMPLES_FILE, REJECTED_FILE, LOCK}
     for entry in path.iterdir():
         empty = entry.name in (SHARDS, COLUMNS) and not any(entry.iterdir())
@@ -129,13 +139,11 @@ def require_free(path: Path, *, overwrite: bool) -> None:
             _EMBEDDED_NAME.fullmatch(image.name) or is_temporary(image.name)
             for image in entry.iterdir()
         )
-        part = entry.name in PARTS and is_run(entry)
-        ours = entry.name in own or empty or embedded or part
-        if not ours and not is_temporary(entry.name):
-            raise StoreError(
-                f"{path} holds {entry.name}, which is no part of a new run; an empty directory is "
-                "required. Choose another folder."
-            )
+        begun = entry.name in PARTS and entry.is_dir() and _foreign(entry) is None
+        part = begun or (entry.name in PARTS and is_run(entry))
+        if not (entry.name in own or empty or embedded or part or is_temporary(entry.name)):
+            return entry.name
+    return None
 
 
 def remove_run(path: Path) -> None:
