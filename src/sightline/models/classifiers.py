@@ -24,7 +24,8 @@ from PIL import Image
 from sightline.core.errors import UsageError
 from sightline.core.protocols import ImageTextModel
 from sightline.models.checkpoints import Checkpoint, content_hash
-from sightline.models.transformers import model_errors
+from sightline.models.failures import model_errors
+from sightline.models.preprocessing import picture_preparation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,6 +46,7 @@ class ZeroShotClassifier:
     def __init__(self, model: Any, processor: Any, found: Checkpoint) -> None:
         self._model = model.eval()
         self._processor = processor
+        self._prepared = picture_preparation(processor)
         self._found = found
         self.scale = float(model.logit_scale.detach().float().exp())
         bias = getattr(model, "logit_bias", None)
@@ -58,12 +60,7 @@ class ZeroShotClassifier:
     def image_vectors(self, images: Sequence[Image.Image]) -> Float[np.ndarray, "n d"]:
         """Unit vectors (float32) of RGB pictures."""
         return _unit(
-            _in_batches(
-                images,
-                lambda part: self._processor(images=part, return_tensors="pt"),
-                self._model.get_image_features,
-                self._model,
-            )
+            _in_batches(images, self._prepared, self._model.get_image_features, self._model)
         )
 
     def text_vectors(self, texts: Sequence[str]) -> Float[np.ndarray, "k d"]:
@@ -94,7 +91,7 @@ class ImageEncoder:
 
     def __init__(self, model: Any, processor: Any, found: Checkpoint) -> None:
         self._model = model.eval()
-        self._processor = processor
+        self._prepared = picture_preparation(processor)
         self._found = found
 
     def fingerprint(self) -> Mapping[str, Any]:
@@ -103,12 +100,7 @@ class ImageEncoder:
 
     def vectors(self, images: Sequence[Image.Image]) -> Float[np.ndarray, "n d"]:
         """Pooled vectors (float32) of RGB pictures, as the model gives them, not normalised."""
-        return _in_batches(
-            images,
-            lambda part: self._processor(images=part, return_tensors="pt"),
-            self._model,
-            self._model,
-        )
+        return _in_batches(images, self._prepared, self._model, self._model)
 
 
 @torch.inference_mode()
