@@ -69,7 +69,7 @@ class OpenClipClassifier:
     ) -> Float[np.ndarray, "n d"]:
         import torch
 
-        from sightline.models.transformers import model_errors
+        from sightline.models.failures import model_errors
 
         if not items:
             raise UsageError(

@@ -16,33 +16,40 @@ import torch
 from jaxtyping import Float, Int
 
 from sightline.core.errors import UsageError
+from sightline.core.text import answer_form
 from sightline.data.prompts import user_text
-from sightline.models.transformers import TransformersModel
+from sightline.models.asking import reply_spellings
+from sightline.models.pixel_layouts import pixel_layout
+from sightline.models.transformers import ModelParts, TransformersModel
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from sightline.core.types import Example
 
-_TOLERANCE = 1e-3
+NO_YES = ("no", "yes")
 
 
 class PixelScorer:
     """Log-probabilities of the answers to one question, from the pixels of its one picture.
 
+    Options and named answers are scored as the record's options are: the text with the token that
+    ends the turn. Yes and no are scored as the record's replies are: as beginnings, in all their
+    spellings.
+
     Attributes:
         clean: The picture in the model's own pixel space, (h, w, 3) in [0, 1].
-        answers: The scored answers.
+        answers: The scored answers; no and yes, in that order, where the question asks for them.
 
     Args:
         model: A local model.
         example: A question about one picture.
         image: The picture as it was collected.
-        answers: What is scored; None = the example's choices.
+        answers: What is scored; None = the example's choices, or no and yes.
 
     Raises:
-        UsageError: The model is not a local one, the example has several pictures or no choices, or
-            the model's processor does not hand over one picture of plain channels (tiles, patches).
+        UsageError: The model is not a local one, the example has several pictures or no answers to
+            choose among, or the way from the pixels to the model is not known (tiles).
         ModelError: The question holds a special token.
     """
 
@@ -53,61 +60,67 @@ class PixelScorer:
         image: Image,
         answers: Sequence[str] | None = None,
     ) -> None:
-        if not isinstance(model, TransformersModel):
-            raise UsageError(
-                f"A {type(model).__name__} does not show its gradients; a local transformers model "
-                "is required. Choose another model, or a perturbation without gradients."
-            )
-        self.answers = tuple(answers if answers is not None else example.choices or ())
+        parts = require_white_box(model).parts
+        said = answers is None and example.choices is None and answer_form(example) == "yes_no"
+        self.answers = NO_YES if said else tuple(answers or example.choices or ())
         if len(example.images) != 1 or len(self.answers) < 2:
             raise UsageError(
                 f"Example {example.id!r} has {len(example.images)} pictures and "
                 f"{len(self.answers)} answers; one picture and at least two answers are required. "
                 "Choose another example, or name the answers."
             )
-        inputs = model._inputs
-        self._model = model._model
-        prompt = inputs.prompt(user_text(example, model._style), 1, where=f"Example {example.id!r}")
+        inputs = parts.inputs
+        self._network = parts.network
+        prompt = inputs.prompt(user_text(example, parts.style), 1, where=f"Example {example.id!r}")
         tensors = inputs.tensors([prompt], [(image,)])
-        form = model._form
-        texts = [answer.strip() for answer in self.answers]
-        tokens = [[*ids, form.end_id] for ids in inputs.continuations(prompt, texts, form)]
-        self._picture_shape = tensors["pixel_values"].shape[1:]
-        self._mean, self._std = _normalisation(inputs.processor.image_processor)
-        self.clean = self._own_pixels(tensors["pixel_values"])
+        spelled = _replies(parts, prompt) if said else _texts(parts, prompt, self.answers)
+        kind = str(parts.network.config.model_type)
+        self._layout = pixel_layout(inputs.processor.image_processor, tensors, kind)
+        self.clean = self._layout.clean
+        tokens = [ids for own in spelled for ids in own]
+        self._owner = torch.as_tensor([i for i, own in enumerate(spelled) for _ in own])
         self._ids, self._wanted = _sequences(tensors["input_ids"][0], tokens)
         self._others = {
             name: self._grown(name, value, tensors["input_ids"].shape)
             for name, value in tensors.items()
             if name not in ("input_ids", "pixel_values")
         }
-        self._prompt_length = tensors["input_ids"].shape[1]
 
     def scores(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Log-probability of each answer and the end of the turn, in nats, (n, answers).
+        """Log-probability of each answer, in nats, (n, answers).
 
         Args:
             pixels: (n, h, w, 3) in the model's own pixel space; gradients flow back to them.
         """
-        n, count = len(pixels), len(self.answers)
-        device, dtype = self._model.device, self._model.dtype
-        normal = (pixels - self._mean.to(pixels)) / self._std.to(pixels)
-        pictures = normal.permute(0, 3, 1, 2).reshape(n, *self._picture_shape).to(device, dtype)
+        n, count = len(pixels), len(self._ids)
+        device, dtype = self._network.device, self._network.dtype
         inputs = {
             name: value.to(device).repeat(n, *[1] * (value.dim() - 1))
             for name, value in self._others.items()
         }
-        logits = self._model(
+        longest = self._wanted.shape[1]
+        if self._network._supports_logits_to_keep():
+            inputs["logits_to_keep"] = longest + 1
+        logits = self._network(
             input_ids=self._ids.to(device).repeat(n, 1),
-            pixel_values=pictures.repeat_interleave(count, 0),
+            pixel_values=self._layout.handed_over(pixels, count).to(device, dtype),
             use_cache=False,
             return_dict=True,
             **inputs,
         ).logits
         wanted = self._wanted.to(logits.device).repeat(n, 1)
-        answers = torch.log_softmax(logits[:, self._prompt_length - 1 : -1].float(), -1)
-        chosen = answers.gather(2, wanted.clamp_min(0)[..., None])[..., 0]
-        return torch.where(wanted >= 0, chosen, 0.0).sum(1).reshape(n, count)
+        read = torch.log_softmax(logits[:, -longest - 1 : -1].float(), -1)
+        chosen = read.gather(2, wanted.clamp_min(0)[..., None])[..., 0]
+        totals = torch.where(wanted >= 0, chosen, 0.0).sum(1).reshape(n, count)
+        if count == len(self.answers):
+            return totals
+        return torch.stack(
+            [
+                totals[:, self._owner == i].logsumexp(1).clamp_max(0.0)
+                for i in range(len(self.answers))
+            ],
+            1,
+        )
 
     def margin(self, pixels: torch.Tensor, against: int) -> torch.Tensor:
         """Score of one answer less the best of the others, in nats, (n,); higher = safer."""
@@ -124,32 +137,44 @@ class PixelScorer:
         """The most probable answer, by number; the first of equals."""
         return np.asarray(self.values(pixels).argmax(axis=1))
 
-    def _own_pixels(self, handed_over: torch.Tensor) -> Float[np.ndarray, "h w 3"]:
-        """Takes the processor's normalisation back."""
-        shape = tuple(handed_over.shape)
-        if shape[:-2] not in ((1, 3), (1, 1, 3)):
-            raise UsageError(
-                f"The processor of {self._model.config.model_type} hands over pixels of shape "
-                f"{shape}; one picture of three channels is required to attack "
-                "its pixels. Choose a model without tiles and patches."
-            )
-        picture = handed_over.reshape(shape[-3:]).permute(1, 2, 0).double()
-        own = picture * self._std + self._mean
-        low, high = float(own.min()), float(own.max())
-        if low < -_TOLERANCE or high > 1 + _TOLERANCE:
-            raise UsageError(
-                f"Pixels of {self._model.config.model_type} run from {low:.3g} to {high:.3g} "
-                "without their normalisation; values in [0, 1] are required. Choose a model whose "
-                "processor divides by 255 and takes off mean and deviation alone."
-            )
-        return np.asarray(own.clamp(0, 1).numpy())
-
     def _grown(self, name: str, value: torch.Tensor, prompt: torch.Size) -> torch.Tensor:
-        """An input of one prompt, for all answers; masks grow by ones, token types by zeros."""
+        """An input of one prompt, for all sequences; masks grow by ones, token types by zeros."""
         if value.shape == prompt:
             rest = self._ids.shape[1] - prompt[1]
             value = torch.nn.functional.pad(value, (0, rest), value=int("mask" in name))
         return value.expand(len(self._ids), *value.shape[1:])
+
+
+def require_white_box(model: object) -> TransformersModel:
+    """The model, if gradients can flow through it.
+
+    Raises:
+        UsageError: It is not a local transformers model.
+    """
+    if not isinstance(model, TransformersModel):
+        raise UsageError(
+            f"A {type(model).__name__} does not show its gradients; a local transformers model is "
+            "required. Choose another model, or a perturbation without gradients."
+        )
+    return model
+
+
+def _texts(parts: ModelParts, prompt: str, answers: Sequence[str]) -> list[list[list[int]]]:
+    """Tokens of each answer as it follows the prompt, with the end of the turn."""
+    texts = [answer.strip() for answer in answers]
+    found = parts.inputs.continuations(prompt, texts, parts.form)
+    return [[[*ids, parts.form.end_id]] for ids in found]
+
+
+def _replies(parts: ModelParts, prompt: str) -> list[list[list[int]]]:
+    """Tokens of no and yes in all their spellings, in that order."""
+    spelled = reply_spellings(parts.inputs, parts.form, prompt, NO_YES)
+    if spelled is None:
+        raise UsageError(
+            "The model's vocabulary does not tell yes from no at the beginning of a reply; it must "
+            "to score them. Name the answers, or choose questions with options."
+        )
+    return [[list(ids) for ids in sorted(own)] for own in spelled]
 
 
 def _sequences(
@@ -162,14 +187,3 @@ def _sequences(
         wanted[row, : len(ids)] = torch.as_tensor(ids)
     # What stands behind a shorter answer is never seen by what stands before it.
     return torch.cat([prompt.expand(len(answers), -1), wanted.clamp_min(0)], 1), wanted
-
-
-def _normalisation(processor: object) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and deviation the image processor normalises with."""
-    if not getattr(processor, "do_normalize", False):
-        return torch.zeros(3, dtype=torch.float64), torch.ones(3, dtype=torch.float64)
-    mean, std = (
-        torch.as_tensor(getattr(processor, name), dtype=torch.float64).expand(3)
-        for name in ("image_mean", "image_std")
-    )
-    return mean, std

@@ -12,14 +12,14 @@ import contextlib
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from sightline.core.errors import ModelError, OutOfMemoryError, SightlineError, UsageError
+from sightline.core.errors import ModelError, UsageError
 from sightline.core.features import Feature
 from sightline.core.protocols import Request
 from sightline.core.types import BLANK, CLEAN, Example, Record
@@ -27,15 +27,10 @@ from sightline.data.prompts import PromptStyle, user_text
 from sightline.models.answers import AnswerReader
 from sightline.models.asking import Asker
 from sightline.models.channels import AnswerStates, ChannelReader, require_layers
-from sightline.models.decoding import (
-    Decoded,
-    Detail,
-    Sampling,
-    decode,
-    sample_uniforms,
-    score,
-)
-from sightline.models.inputs import InputBuilder, blank_images
+from sightline.models.decoding import Decoded, Sampling, decode, sample_uniforms, score
+from sightline.models.failures import model_errors, one_line
+from sightline.models.inputs import AnswerForm, InputBuilder, blank_images
+from sightline.models.kept import compacted, detail_features, sample_features
 from sightline.models.options import (
     BLANK_OF,
     OptionTexts,
@@ -43,16 +38,15 @@ from sightline.models.options import (
     option_features,
     option_texts,
 )
+from sightline.models.pictures import PictureMemo
 from sightline.models.prefill import Prefill, is_separate, prefill
 from sightline.models.shared_prefix import PrefixSharing, by_images, which
-from sightline.models.soundness import out_of_memory
+from sightline.models.token_ids import eos_ids, first_set
 from sightline.models.verification import Decoding, decoding_of
 from sightline.models.vision import VisionTap
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-_FLOAT16_MAX = 65504.0
 
 
 class TransformersModel:
@@ -93,10 +87,10 @@ class TransformersModel:
         self._identity = dict(identity)
         self._style = style
         self._blank_colour = blank_colour
-        self._image_token_id = _first_set(config, "image_token_id", "image_token_index")
+        self._image_token_id = first_set(config, "image_token_id", "image_token_index")
         self._inputs = InputBuilder(processor, config.model_type, self._image_token_id)
         self._inputs.require_working(str(self._identity.get("name", config.model_type)))
-        self._eos_ids = _eos_ids(model, self._inputs.tokenizer)
+        self._eos_ids = eos_ids(model, self._inputs.tokenizer)
         self._form = self._inputs.answer_form(self._eos_ids)
         self._depth = int(config.get_text_config().num_hidden_layers)
         self._reader = AnswerReader(self._inputs.tokenizer)
@@ -108,6 +102,11 @@ class TransformersModel:
         self._channels = ChannelReader(
             self._inputs, self._form, style, self._eos_ids, self._prefill
         )
+
+    @property
+    def parts(self) -> ModelParts:
+        """What the model is made of, for those who read more than its answers."""
+        return ModelParts(self._model, self._inputs, self._form, self._style)
 
     def fingerprint(self) -> Mapping[str, Any]:
         """What identifies the weights and everything fixed at loading that affects results."""
@@ -188,11 +187,12 @@ class TransformersModel:
                     [images[i] for i in members],
                     [None if given is None else given[i] for i in members],
                 )
-                found = self._observe_group(
-                    batch, request, layers, blank=request.blank and count > 0
-                )
-                answers = [shown[0].answer.text for shown in found]
-                replies = self._asker.ask(request.asks, batch.examples, batch.images, answers)
+                with PictureMemo(self._inputs.processor):
+                    found = self._observe_group(
+                        batch, request, layers, blank=request.blank and count > 0
+                    )
+                    answers = [shown[0].answer.text for shown in found]
+                    replies = self._asker.ask(request.asks, batch.examples, batch.images, answers)
                 found = [[*shown, *own] for shown, own in zip(found, replies, strict=True)]
                 records.update(zip(members, found, strict=True))
         return [record for i in range(len(examples)) for record in records[i]]
@@ -235,8 +235,8 @@ class TransformersModel:
         options = option_features(clean, asked, scorer)
         read = given_features(clean, batch.given, scorer)
         features = [
-            _detail_features(detail, clean, row, layers)
-            | (_sample_features(samples[row]) if request.sample_hidden else {})
+            detail_features(detail, clean, row, layers)
+            | (sample_features(samples[row]) if request.sample_hidden else {})
             | options.get(row, {})
             | read.get(row, {})
             for row, detail in enumerate(details)
@@ -246,7 +246,7 @@ class TransformersModel:
             found = self._channels.asked(clean, states, batch.examples, ids, batch.given, asked)
             self._keep_channels(batch, clean, tap, found, features)
             for row, channels in enumerate(opened):
-                features[row] |= _compacted(channels)
+                features[row] |= compacted(channels)
         blanks: list[list[Record]] = [[] for _ in batch.examples]
         if blank:
             del clean
@@ -325,7 +325,7 @@ class TransformersModel:
         seen = tap.features(len(features), images) if images else [{} for _ in features]
         said = self._channels.yes_no(start, batch.examples, batch.prompts)
         for row, channels in enumerate(states):
-            features[row] |= _compacted(channels) | seen[row] | said[row]
+            features[row] |= compacted(channels) | seen[row] | said[row]
 
     def _prefill(
         self,
@@ -354,11 +354,28 @@ class TransformersModel:
             return self._sharing.prefill(self._model, self._inputs, prompts, images, layers, plain)
         except (ValueError, IndexError, TypeError) as error:
             # How processors and models refuse an image or a text.
-            raise ModelError(_one_line(error, "the model refused its inputs")) from error
+            raise ModelError(one_line(error, "the model refused its inputs")) from error
 
     def token_texts(self, ids: Sequence[int]) -> list[str]:
         """The text of each token by itself."""
         return self._reader.pieces(ids)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelParts:
+    """The parts of a local model.
+
+    Attributes:
+        network: The transformers model, in evaluation mode.
+        inputs: Builds its prompts and tensors.
+        form: How an answer follows a prompt.
+        style: How an example becomes the user's text.
+    """
+
+    network: Any
+    inputs: InputBuilder
+    form: AnswerForm
+    style: PromptStyle
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,79 +393,6 @@ def text_sha256(text: object) -> str:
     return hashlib.sha256(json.dumps(text, sort_keys=True).encode()).hexdigest()
 
 
-def _detail_features(
-    detail: Detail, start: Prefill, row: int, layers: tuple[int, ...]
-) -> dict[Feature, np.ndarray]:
-    features = {Feature.TOKEN_ENTROPY: np.asarray(detail.entropy, dtype=np.float32)}
-    if detail.top_ids:
-        features[Feature.TOP_LOGPROBS] = np.stack(detail.top_logprobs)
-        features[Feature.TOP_TOKEN_IDS] = np.stack(detail.top_ids).astype(np.int32)
-    if layers and start.hidden is not None:
-        features[Feature.HIDDEN] = _compact(torch.stack(detail.hidden, 1))
-        features[Feature.PROMPT_HIDDEN] = _compact(start.hidden[row])
-        if start.image_hidden is not None and bool(start.has_image[row]):
-            features[Feature.IMAGE_HIDDEN] = _compact(start.image_hidden[row])
-    return features
-
-
-def _sample_features(samples: Sequence[Decoded]) -> dict[Feature, np.ndarray]:
-    states = [sample.state for sample in samples if sample.state is not None]
-    return {Feature.SAMPLE_HIDDEN: _compact(torch.stack(states, 1))} if states else {}
-
-
-def _compacted(channels: Mapping[Feature, torch.Tensor]) -> dict[Feature, np.ndarray]:
-    return {feature: _compact(state) for feature, state in channels.items()}
-
-
-def _compact(states: torch.Tensor) -> np.ndarray:
-    """Float16, or float32 where a value lies beyond float16's range (3 digits are enough)."""
-    values = states.float().cpu().numpy()
-    if not np.isfinite(values).all():
-        raise ModelError(
-            "The model's hidden states hold NaN or infinity; finite states are required. "
-            "Load it with another dtype, such as bfloat16 or float32."
-        )
-    if np.abs(values).max(initial=0.0) > _FLOAT16_MAX:
-        return values
-    return values.astype(np.float16)
-
-
-def _eos_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
-    """End tokens: those of the generation settings, then the tokenizer's own."""
-    found: list[int] = []
-    for ids in (
-        getattr(getattr(model, "generation_config", None), "eos_token_id", None),
-        tokenizer.eos_token_id,
-    ):
-        if ids is not None:
-            _require_ids("eos_token_id of generation_config.json or the tokenizer", ids)
-            found += [ids] if isinstance(ids, int) else list(ids)
-    if not found:
-        raise UsageError(
-            f"{model.config.model_type} names no end token in its generation settings or "
-            "tokenizer; at least one is required. Add eos_token_id to generation_config.json."
-        )
-    return tuple(dict.fromkeys(found))
-
-
-def _first_set(config: Any, *names: str) -> int | None:
-    for name in names:
-        value = getattr(config, name, None)
-        if value is not None:
-            _require_ids(f"{name} of config.json", value)
-            return int(value)
-    return None
-
-
-def _require_ids(where: str, ids: Any) -> None:
-    for value in ids if isinstance(ids, list) else [ids]:
-        if not isinstance(value, int) or value < 0:
-            raise UsageError(
-                f"{where} is {value!r}; token ids, whole numbers, are required. Download the model "
-                "again."
-            )
-
-
 def _check_request(request: Request) -> None:
     checks = {
         "max_new_tokens": (request.max_new_tokens, request.max_new_tokens >= 1, "at least 1"),
@@ -460,26 +404,3 @@ def _check_request(request: Request) -> None:
     for name, (value, valid, rule) in checks.items():
         if not valid:
             raise UsageError(f"{name} is {value}; it must be {rule}. Correct the setting.")
-
-
-@contextlib.contextmanager
-def model_errors() -> Iterator[None]:
-    """Turns what a model's forward pass raises into errors the caller can act on."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if out_of_memory(error):
-            raise OutOfMemoryError(_one_line(error, "memory ran out")) from error
-        if isinstance(error, torch.AcceleratorError):
-            # Whatever is asked of the device afterwards fails too: no example is to blame.
-            raise SightlineError(
-                f"The device failed ({' '.join(str(error).split())[:200]}); a working one is "
-                "required. What was committed is kept: run the same command again, on another "
-                "device if it fails again."
-            ) from error
-        raise ModelError(_one_line(error, "the model failed")) from error
-
-
-def _one_line(error: Exception, what: str) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:200]}; {what}. Try a smaller batch or another input."

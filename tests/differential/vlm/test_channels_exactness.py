@@ -123,6 +123,31 @@ def test_vision_tokens_are_computed_once_for_both_prompts(tiny, monkeypatch):
     assert "get_image_features" in vars(owner)  # what was there before is there again
 
 
+def test_a_picture_is_prepared_once_for_all_prompts_about_it(tiny, monkeypatch):
+    """Both prompts and the follow-up question hold the same tensors, bit for bit."""
+    worker = type(tiny.processor.image_processor)
+    prepare, calls = worker.__call__, []
+    monkeypatch.setattr(
+        worker, "__call__", lambda self, *a, **k: calls.append(1) or prepare(self, *a, **k)
+    )
+    asked = replace(ASKED, asks=("self_check",))
+    observer = tiny.observer()
+    calls.clear()
+    once = observer.observe(EXAMPLES[2:3], IMAGES[2:3], asked)
+    assert len(calls) == 1
+    assert type(tiny.processor.image_processor) is worker
+    monkeypatch.setattr("sightline.models.pictures._same", lambda *_: False)
+    calls.clear()
+    again = observer.observe(EXAMPLES[2:3], IMAGES[2:3], asked)
+    assert len(calls) == 3
+    for first, second in zip(once, again, strict=True):
+        assert first.answer.text == second.answer.text
+        np.testing.assert_array_equal(first.answer.logprobs, second.answer.logprobs)
+        assert first.features.keys() == second.features.keys()
+        for feature in first.features:
+            np.testing.assert_array_equal(first.array(feature), second.array(feature))
+
+
 def test_pooled_vision_tokens_and_their_energy(tiny, records):
     for record, images in zip(records, IMAGES, strict=True):
         inputs = plain_inputs(tiny, record.example, images)

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_models import qwen2_vl
+from tiny_models import example as drawn
+from tiny_models import llava_next, qwen2_5_vl, qwen2_vl, qwen3_vl
+from tiny_models import picture as noise
 
 from sightline.audit.attack import LOW_BAND, PixelAttack, attack
 from sightline.audit.probes import flip_thresholds, noise_flips
@@ -123,16 +125,50 @@ def test_the_gradient_points_where_the_margin_goes(model, asked):
     assert float(up - down) == pytest.approx(2e-3 * float(slope.norm()), rel=0.05)
 
 
+@pytest.mark.parametrize("build", [qwen2_vl, qwen2_5_vl, qwen3_vl])
+def test_patches_lead_back_to_the_picture(build):
+    """Models whose processor cuts freely: the pixels are found again, scores and gradients too."""
+    model = build().observer()
+    question = drawn("1", "What is it?", choices=("a red one", "blue"))
+    image = noise(3, (61, 43))
+    (record,) = model.observe([question], [(image,)], Request(options=True, max_new_tokens=2))
+    scorer = PixelScorer(model, question, image)
+    assert scorer.clean.shape[2] == 3
+    assert scorer.clean.shape[0] % 16 == scorer.clean.shape[1] % 16 == 0
+    own = np.asarray(image.resize(scorer.clean.shape[1::-1], Image.Resampling.BICUBIC)) / 255
+    assert np.abs(scorer.clean - own).max() < 0.01
+    collected = record.features[Feature.OPTION_LOGPROBS]
+    both = scorer.values(np.stack([scorer.clean, 1 - scorer.clean]))
+    assert both[0] == pytest.approx(collected, abs=2e-4)
+    assert np.abs(both[1] - both[0]).max() > 1e-3
+    base = int(both[0].argmax())
+    found = attack(
+        scorer.clean[None], lambda pixels: scorer.scores(pixels)[:, base], PixelAttack(steps=2)
+    )
+    assert found.loss_after[0] < found.loss_before[0]
+
+
+def test_yes_and_no_are_scored_as_replies(model, asked):
+    example, image = asked
+    question = replace(example, choices=None, question="Is it red?", references=("yes",))
+    (record,) = model.observe(
+        [question], [(image,)], Request(max_new_tokens=2, layers=(1.0,), channels=True)
+    )
+    scorer = PixelScorer(model, question, image)
+    assert scorer.answers == ("no", "yes")
+    collected = record.features[Feature.YES_NO_LOGPROBS][::-1]
+    assert scorer.values(scorer.clean[None])[0] == pytest.approx(collected, abs=1e-4)
+
+
 def test_what_has_no_pixels_to_attack_is_refused(asked):
     example, image = asked
     with pytest.raises(UsageError, match="FakeModel"):
         PixelScorer(load_model("fake"), example, image)
-    tiny = qwen2_vl()
-    patches = tiny.observer()
+    tiles = llava_next().observer()
     two = (*example.images, ImageRef("b.png", "0" * 64))
-    with pytest.raises(UsageError, match="tiles and patches"):
-        PixelScorer(patches, Example("1", "What?", example.images, choices=("a", "b")), image)
+    with pytest.raises(UsageError, match="cut pictures into tiles"):
+        PixelScorer(tiles, Example("1", "What?", example.images, choices=("a", "b")), image)
     with pytest.raises(UsageError, match="2 pictures"):
-        PixelScorer(patches, replace(example, images=two), image)
+        PixelScorer(tiles, replace(example, images=two), image)
     with pytest.raises(UsageError, match="0 answers"):
-        PixelScorer(patches, replace(example, choices=None, references=("red",)), image)
+        PixelScorer(tiles, replace(example, choices=None, references=("red",)), image)

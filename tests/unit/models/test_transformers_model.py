@@ -14,7 +14,8 @@ from sightline.core.features import Feature
 from sightline.core.protocols import Request, VisionLanguageModel
 from sightline.data.prompts import PromptStyle
 from sightline.models import verification
-from sightline.models.transformers import TransformersModel, _compact
+from sightline.models.kept import compact
+from sightline.models.transformers import TransformersModel
 
 ASKED = [example("a", "What is it?")]
 IMAGES = [(picture(1, (30, 40)),)]
@@ -137,8 +138,8 @@ def test_a_question_with_an_image_marker_fails_by_its_id(tiny_llava: Tiny) -> No
 
 
 def test_states_are_half_precision_unless_they_do_not_fit() -> None:
-    assert _compact(torch.tensor([[1.0, -2.5]])).dtype == np.float16
-    large = _compact(torch.tensor([[1.0, -7e4]]))
+    assert compact(torch.tensor([[1.0, -2.5]])).dtype == np.float16
+    large = compact(torch.tensor([[1.0, -7e4]]))
     assert large.dtype == np.float32
     assert large[0, 1] == -7e4
 
@@ -146,7 +147,7 @@ def test_states_are_half_precision_unless_they_do_not_fit() -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_states_that_are_not_finite_are_an_error(value: float) -> None:
     with pytest.raises(ModelError, match="hidden states hold NaN or infinity"):
-        _compact(torch.tensor([[1.0, value]]))
+        compact(torch.tensor([[1.0, value]]))
 
 
 def test_letters_are_scored_only_where_the_prompt_asks_for_one(tiny_llava: Tiny) -> None:
