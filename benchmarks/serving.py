@@ -86,9 +86,9 @@ def _proxy(port: Any, upstream: int) -> None:
     from judges import HalfJudge
     from running import running
 
-    from sightline.serving.app import Server
-    from sightline.serving.proxy import Served
+    from sightline.serving.forwarding import Served
     from sightline.serving.server import Settings, proxy_of
+    from sightline.serving.shared import Server
 
     settings = Settings("m", upstream=f"http://127.0.0.1:{upstream}/v1")
     backend = proxy_of(settings, Served("m", frozenset({"m"})), HalfJudge(), None)

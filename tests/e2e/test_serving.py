@@ -19,9 +19,9 @@ from judges import HalfJudge
 from running import Running, data_url, picture, running, with_image
 from upstreams import upstream
 
-from sightline.serving.app import Server
-from sightline.serving.proxy import Served
+from sightline.serving.forwarding import Served
 from sightline.serving.server import Settings, proxy_of
+from sightline.serving.shared import Server
 
 openai = pytest.importorskip("openai")
 

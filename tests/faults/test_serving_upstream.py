@@ -18,10 +18,10 @@ from judges import HalfJudge
 from running import Running, data_url, picture, running, with_image
 from upstreams import Upstream, upstream
 
-from sightline.serving.app import Server
+from sightline.serving.forwarding import Served
 from sightline.serving.limits import Limits
-from sightline.serving.proxy import Served
 from sightline.serving.server import Settings, proxy_of
+from sightline.serving.shared import Server
 
 CHAT = "/v1/chat/completions"
 LIMITS = Limits(request_s=1.5, max_answer=1_000_000)

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
 
 from sightline import __version__
 from sightline.core.printing import printable
-from sightline.serving.bodies import Bodies, ClientGoneError
 from sightline.serving.calls import Call
-from sightline.serving.counters import Counters
 from sightline.serving.engine import overloaded
 from sightline.serving.errors import RequestError
+from sightline.serving.exchange import Exchange
 from sightline.serving.feedback import FeedbackStore
 from sightline.serving.guard import App, Guard, Receive, Scope, Send
-from sightline.serving.limits import Limits
 from sightline.serving.multipart import read_multipart
 from sightline.serving.openapi import description
 from sightline.serving.page import page
-from sightline.serving.strict_json import loads
+from sightline.serving.shared import Server
 from sightline.serving.wire import (
     ChatBody,
     DecisionsBody,
@@ -33,84 +29,6 @@ from sightline.serving.wire import (
     read_decisions,
     read_feedback,
 )
-
-Mode = Literal["flag", "refuse"]
-_T = TypeVar("_T")
-_LARGE_BODY = 1 << 18
-
-
-class Backend(Protocol):
-    """What answers: a local model, or an upstream server."""
-
-    name: str
-
-    async def complete(self, body: ChatBody, raw: Mapping[str, Any], call: Call) -> dict[str, Any]:
-        """Answers a chat request with trust."""
-        ...
-
-    async def stream(
-        self, body: ChatBody, raw: Mapping[str, Any], call: Call
-    ) -> AsyncGenerator[dict[str, Any], None]:
-        """Answers it in chunks; errors before the first chunk are raised here."""
-        ...
-
-    async def decide(self, body: DecisionsBody, call: Call) -> dict[str, Any]:
-        """Answers a decisions request."""
-        ...
-
-    def fields(self) -> frozenset[str]:
-        """Names of the chat fields it uses; the others are dropped with a warning."""
-        ...
-
-    def describe(self) -> Mapping[str, Any]:
-        """What ``/v1/models`` and the page show of it."""
-        ...
-
-    def gauges(self) -> Mapping[str, float | None]:
-        """Values for ``/metrics``."""
-        ...
-
-    def trouble(self) -> str | None:
-        """Why it cannot answer at all, or None."""
-        ...
-
-    async def start(self) -> None:
-        """Called once before the first request."""
-        ...
-
-    async def stop(self) -> None:
-        """Called once after the last."""
-        ...
-
-
-@dataclass(slots=True)
-class Server:
-    """Everything that requests share.
-
-    Attributes:
-        backend: What answers.
-        limits: Limits on requests.
-        mode: ``refuse`` withholds answers that the policy abstains from.
-        keys: Bearer keys; none means that no key is asked for.
-        strict: Refuse unknown fields instead of dropping them.
-        feedback: Where outcomes are kept, or None.
-        has_policy: Whether the backend's answers have a policy.
-    """
-
-    backend: Backend
-    limits: Limits = field(default_factory=Limits)
-    mode: Mode = "flag"
-    keys: tuple[str, ...] = ()
-    strict: bool = False
-    feedback: FeedbackStore | None = None
-    has_policy: bool = False
-    counters: Counters = field(default_factory=Counters)
-    bodies: Bodies = field(init=False)
-    places: asyncio.Semaphore = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.bodies = Bodies(self.limits)
-        self.places = asyncio.Semaphore(self.limits.concurrency)
 
 
 def create_app(server: Server) -> App:
@@ -136,79 +54,12 @@ def create_app(server: Server) -> App:
         handler = routes.get((method, scope["path"]))
         if handler is None:
             raise _unrouted(scope, [verb for verb, path in routes if path == scope["path"]])
-        await handler(_Exchange(server, scope, receive, send))
+        await handler(Exchange(server, scope, receive, send))
 
     return Guard(app, limits=server.limits, keys=server.keys, counters=server.counters, paths=paths)
 
 
-@dataclass(frozen=True, slots=True)
-class _Exchange:
-    """One request on its way."""
-
-    server: Server
-    scope: Scope
-    receive: Receive
-    send: Send
-
-    async def answer(
-        self,
-        body: bytes,
-        kind: str = "application/json",
-        *,
-        status: int = 200,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        """Sends a whole answer."""
-        await self.start(
-            status, {"content-type": kind, "content-length": str(len(body)), **(headers or {})}
-        )
-        shown = b"" if self.scope["method"] == "HEAD" else body
-        await self.send({"type": "http.response.body", "body": shown})
-
-    async def answer_json(self, value: Mapping[str, Any], **settings: Any) -> None:
-        """Sends a JSON document."""
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-        await self.answer(text.encode("utf-8", "replace"), **settings)
-
-    async def start(self, status: int, headers: Mapping[str, str]) -> None:
-        """Sends the headers."""
-        encoded = [
-            (name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()
-        ]
-        await self.send({"type": "http.response.start", "status": status, "headers": encoded})
-
-    def header(self, name: bytes) -> str:
-        """A header's value, or nothing."""
-        return next((v.decode("latin-1") for n, v in self.scope["headers"] if n == name), "")
-
-    def body(self) -> AbstractAsyncContextManager[bytes]:
-        """Reads the body, held while the block lasts."""
-        return self.server.bodies.read(self.receive, self.scope["headers"])
-
-    async def while_connected(self, work: Coroutine[Any, Any, _T]) -> _T:
-        """Awaits work that ends when the client leaves.
-
-        Raises:
-            ClientGoneError: It left.
-        """
-        task = asyncio.ensure_future(work)
-        gone = asyncio.ensure_future(self._gone())
-        try:
-            await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-            if not task.done():
-                raise ClientGoneError
-            return task.result()
-        finally:
-            for one in (task, gone):
-                one.cancel()
-            await asyncio.gather(task, gone, return_exceptions=True)
-
-    async def _gone(self) -> None:
-        while (await self.receive())["type"] != "http.disconnect":
-            pass
-
-
-_Handler = Callable[[_Exchange], Awaitable[None]]
+_Handler = Callable[[Exchange], Awaitable[None]]
 
 
 async def _lifespan(server: Server, receive: Receive, send: Send) -> None:
@@ -245,17 +96,17 @@ async def _place(server: Server) -> AsyncIterator[None]:
         server.places.release()
 
 
-async def _chat(exchange: _Exchange) -> None:
+async def _chat(exchange: Exchange) -> None:
     server = exchange.server
     async with exchange.body() as data:
-        raw = await _object(exchange, data)
+        raw = await exchange.document(data)
         body = read_chat(raw, server.limits, strict=server.strict)
         call = _call(server, "chatcmpl", raw, server.backend.fields(), body.trust)
         await exchange.while_connected(_completed(exchange, body, raw, call))
 
 
 async def _completed(
-    exchange: _Exchange, body: ChatBody, raw: Mapping[str, Any], call: Call
+    exchange: Exchange, body: ChatBody, raw: Mapping[str, Any], call: Call
 ) -> None:
     server = exchange.server
     async with _place(server):
@@ -271,7 +122,7 @@ async def _completed(
     await exchange.answer_json(whole, headers=headers)
 
 
-async def _send_chunks(exchange: _Exchange, chunks: AsyncGenerator[dict[str, Any], None]) -> None:
+async def _send_chunks(exchange: Exchange, chunks: AsyncGenerator[dict[str, Any], None]) -> None:
     await exchange.start(200, {"content-type": "text/event-stream; charset=utf-8"})
     end = b"data: [DONE]\n\n"
     try:
@@ -290,14 +141,14 @@ async def _send_chunks(exchange: _Exchange, chunks: AsyncGenerator[dict[str, Any
     await exchange.send({"type": "http.response.body", "body": end})
 
 
-async def _decisions(exchange: _Exchange) -> None:
+async def _decisions(exchange: Exchange) -> None:
     server = exchange.server
     async with exchange.body() as data:
         kind = exchange.header(b"content-type")
         if kind.partition(";")[0].strip().lower() == "multipart/form-data":
             raw = read_multipart(data, kind, server.limits)
         else:
-            raw = await _object(exchange, data)
+            raw = await exchange.document(data)
         body = read_decisions(raw, server.limits, strict=server.strict)
         known = frozenset(DecisionsBody.model_fields)
         call = _call(server, "dec", raw, known, body.trust)
@@ -312,20 +163,20 @@ async def _decisions(exchange: _Exchange) -> None:
         await exchange.answer_json(answer)
 
 
-async def _feedback(exchange: _Exchange) -> None:
+async def _feedback(exchange: Exchange) -> None:
     store = _store(exchange.server)
     async with exchange.body() as data:
-        body = read_feedback(await _object(exchange, data))
+        body = read_feedback(await exchange.document(data))
         new = await store.add(body.receipt, float(body.correct), body.note)
         await exchange.answer_json({"kept": True, "new": new, "calibration": store.watch.to_dict()})
 
 
-async def _drift(exchange: _Exchange) -> None:
+async def _drift(exchange: Exchange) -> None:
     store = _store(exchange.server)
     await exchange.answer_json({"outcomes": store.kept, "calibration": store.watch.to_dict()})
 
 
-async def _models(exchange: _Exchange) -> None:
+async def _models(exchange: Exchange) -> None:
     server = exchange.server
     model = {
         "id": server.backend.name,
@@ -337,14 +188,14 @@ async def _models(exchange: _Exchange) -> None:
     await exchange.answer_json({"object": "list", "data": [model]})
 
 
-async def _health(exchange: _Exchange) -> None:
+async def _health(exchange: Exchange) -> None:
     trouble = exchange.server.backend.trouble()
     if trouble is not None:
         raise RequestError(trouble, status=503, code="unhealthy")
     await exchange.answer_json({"status": "ok", "version": __version__})
 
 
-async def _metrics(exchange: _Exchange) -> None:
+async def _metrics(exchange: Exchange) -> None:
     server = exchange.server
     gauges = dict(server.backend.gauges())
     if server.feedback is not None:
@@ -358,25 +209,13 @@ async def _metrics(exchange: _Exchange) -> None:
     await exchange.answer(text.encode(), "text/plain; version=0.0.4; charset=utf-8")
 
 
-async def _openapi(exchange: _Exchange) -> None:
+async def _openapi(exchange: Exchange) -> None:
     await exchange.answer_json(description(exchange.server.limits))
 
 
-async def _page(exchange: _Exchange) -> None:
+async def _page(exchange: Exchange) -> None:
     found = page()
     await exchange.answer(found.html, "text/html; charset=utf-8", headers=found.headers)
-
-
-async def _object(exchange: _Exchange, data: bytes) -> dict[str, Any]:
-    """The body as a JSON object; a large one is read beside the event loop."""
-    kind = exchange.header(b"content-type").partition(";")[0].strip().lower()
-    if kind not in ("", "application/json"):
-        raise RequestError(
-            f"The content type is {kind[:60]!r}; application/json is required. Set it.",
-            status=415,
-            code="unsupported_content_type",
-        )
-    return await asyncio.to_thread(loads, data) if len(data) > _LARGE_BODY else loads(data)
 
 
 def _call(

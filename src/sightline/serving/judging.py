@@ -15,7 +15,8 @@ from sightline.core.types import Record
 from sightline.data.images import DECODE_POLICY
 from sightline.data.prompts import PromptStyle
 from sightline.models.openai.settings import PREFIX
-from sightline.serving.proxy import SHOWN, Served
+from sightline.serving.forwarding import Served
+from sightline.serving.proxy import SHOWN
 from sightline.serving.trust import Judgement
 from sightline.workflow.policy.decision import Decision
 from sightline.workflow.policy.saved import POLICY, load_policy

@@ -14,9 +14,9 @@ from sightline.serving.limits import Limits
 
 if TYPE_CHECKING:
     from sightline.core.protocols import VisionLanguageModel
-    from sightline.serving.app import Backend, Mode, Server
     from sightline.serving.feedback import FeedbackStore
-    from sightline.serving.proxy import Served
+    from sightline.serving.forwarding import Served
+    from sightline.serving.shared import Backend, Mode, Server
     from sightline.serving.trust import Judge
 
     _Make = Callable[[FeedbackStore | None], Backend]
@@ -119,8 +119,8 @@ def build(settings: Settings) -> Server:
         SightlineError: Something cannot be loaded, or does not go together.
     """
     check(settings)
-    from sightline.serving.app import Server
     from sightline.serving.feedback import FeedbackStore
+    from sightline.serving.shared import Server
 
     make, judge = _upstream(settings) if settings.upstream is not None else _local(settings)
     store = None
@@ -164,6 +164,7 @@ def serve(
         log_level="warning",
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         h11_max_incomplete_event_size=2 * limits.max_header_bytes,
         timeout_keep_alive=int(limits.header_s),
         timeout_graceful_shutdown=int(limits.request_s),
@@ -208,8 +209,8 @@ def _local(settings: Settings) -> tuple[_Make, Judge | None]:
 
 
 def _upstream(settings: Settings) -> tuple[_Make, Judge | None]:
+    from sightline.serving.forwarding import Served
     from sightline.serving.judging import upstream_judge
-    from sightline.serving.proxy import Served
 
     if settings.policy is None:
         served = Served(settings.model, frozenset({settings.model}))

@@ -7,15 +7,22 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
-
-import httpx2
+from urllib.parse import urlsplit
 
 from sightline.models.openai.wire import MalformedReplyError, read_object
+from sightline.serving.connections import (
+    BrokenError,
+    Connections,
+    Reply,
+    UnreachableError,
+    read_whole,
+)
 from sightline.serving.errors import RequestError
 from sightline.serving.limits import Limits
 
 _RETRY_AFTER = 5
 _KEPT_S = 2.0
+_CONNECT_S = 5.0
 _PASSED_ON = frozenset({400, 404, 413, 422})
 
 
@@ -30,20 +37,19 @@ class Connection:
 
     def __init__(self, base_url: str, key: str | None, limits: Limits) -> None:
         self._limits = limits
-        self._url = f"{base_url.rstrip('/')}/chat/completions"
-        self._client = httpx2.AsyncClient(
-            headers={} if key is None else {"authorization": f"Bearer {key}"},
-            timeout=httpx2.Timeout(limits.request_s, connect=5.0),
-            # Servers close idle connections after about five seconds: ours are gone before, since
-            # a request that meets a closing connection may have been read, and is not sent twice.
-            limits=httpx2.Limits(max_connections=2 * limits.concurrency, keepalive_expiry=_KEPT_S),
-            follow_redirects=False,
-            trust_env=False,
+        self._path = f"{urlsplit(base_url).path.rstrip('/')}/chat/completions"
+        self._headers = {"content-type": "application/json"}
+        if key is not None:
+            self._headers["authorization"] = f"Bearer {key}"
+        # Servers close idle connections after about five seconds: ours are gone before, since a
+        # request that meets a closing connection may have been read, and is not sent twice.
+        self._connections = Connections(
+            base_url, most=2 * limits.concurrency, connect_s=_CONNECT_S, kept_s=_KEPT_S
         )
 
     async def close(self) -> None:
         """Closes the connections."""
-        await self._client.aclose()
+        await self._connections.close()
 
     async def ask(self, body: Mapping[str, Any]) -> bytes:
         """Sends a request and returns the answer's bytes.
@@ -51,8 +57,8 @@ class Connection:
         Raises:
             RequestError: The upstream refused, failed, is gone or says too much.
         """
-        async with self._sent(body) as response:
-            return await self._whole(response)
+        async with self._sent(body) as reply:
+            return await self._whole(reply)
 
     async def events(self, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         """Sends a streamed request and yields the events' documents.
@@ -60,81 +66,64 @@ class Connection:
         Raises:
             RequestError: The upstream refused, failed, or broke off before its end.
         """
-        async with self._sent(body) as response:
-            kind = response.headers.get("content-type", "")
+        async with self._sent(body) as reply:
+            kind = reply.headers.get("content-type", "")
             if not kind.startswith("text/event-stream"):
                 raise _garbage(f"it answered a streamed request with {kind[:40]!r}")
-            ended = False
-            async for line in self._lines(response):
+            async for line in self._lines(reply):
                 if line.startswith(b"data:"):
                     data = line.removeprefix(b"data:").strip()
-                    ended = data == b"[DONE]"
-                    if ended:
-                        break
+                    if data == b"[DONE]":
+                        return
                     yield _document(data)
-            if not ended:
-                raise RequestError(
-                    "The upstream broke off in the middle of its answer. Ask again.",
-                    status=502,
-                    code="upstream_died",
-                )
+            raise _died("The upstream broke off in the middle of its answer. Ask again.")
 
     @asynccontextmanager
-    async def _sent(self, body: Mapping[str, Any]) -> AsyncIterator[httpx2.Response]:
+    async def _sent(self, body: Mapping[str, Any]) -> AsyncIterator[Reply]:
+        data = json.dumps(body, ensure_ascii=False).encode()
         try:
-            async with asyncio.timeout(self._limits.request_s):
-                response = await self._connected(body)
-                try:
-                    if response.status_code != 200:
-                        raise _failure(response, await self._whole(response))
-                    yield response
-                finally:
-                    await response.aclose()
-        except (TimeoutError, httpx2.TimeoutException):
+            async with (
+                asyncio.timeout(self._limits.request_s),
+                self._connections.post(self._path, self._headers, data) as reply,
+            ):
+                if reply.status != 200:
+                    raise _failure(reply, await self._whole(reply))
+                if reply.headers.get("content-encoding", "identity") != "identity":
+                    raise _garbage("it is compressed, which was not asked for")
+                yield reply
+        except TimeoutError:
             raise RequestError(
                 f"The upstream did not answer within {self._limits.request_s:g} s. Try again "
                 "later, or ask for fewer tokens.",
                 status=504,
                 code="upstream_timeout",
             ) from None
-        except httpx2.HTTPError:
-            raise RequestError(
+        except (UnreachableError, BrokenError):
+            raise _died(
                 "The upstream cannot be reached, or closed the connection before it had answered. "
-                "Try again.",
-                status=502,
-                code="upstream_died",
-                retry_after=_RETRY_AFTER,
+                "Try again."
             ) from None
 
-    async def _connected(self, body: Mapping[str, Any]) -> httpx2.Response:
-        data = json.dumps(body, ensure_ascii=False).encode()
-        headers = {"content-type": "application/json"}
-        request = self._client.build_request("POST", self._url, content=data, headers=headers)
-        try:
-            return await self._client.send(request, stream=True)
-        except httpx2.ConnectError:  # nothing was sent: trying again cannot ask twice
-            return await self._client.send(request, stream=True)
+    async def _whole(self, reply: Reply) -> bytes:
+        found = await read_whole(reply, self._limits.max_answer)
+        if found is None:
+            raise self._too_long()
+        return found
 
-    async def _whole(self, response: httpx2.Response) -> bytes:
-        parts, size = [], 0
-        async for part in response.aiter_bytes():
-            parts.append(part)
-            size += len(part)
-            if size > self._limits.max_answer:
-                raise _garbage(f"it answered more than {self._limits.max_answer} bytes")
-        return b"".join(parts)
-
-    async def _lines(self, response: httpx2.Response) -> AsyncIterator[bytes]:
+    async def _lines(self, reply: Reply) -> AsyncIterator[bytes]:
         rest, size = b"", 0
-        async for part in response.aiter_bytes():
+        async for part in reply.parts:
             size += len(part)
             if size > self._limits.max_answer:
-                raise _garbage(f"it answered more than {self._limits.max_answer} bytes")
+                raise self._too_long()
             *lines, rest = (rest + part).split(b"\n")
             for line in lines:
                 yield line.rstrip(b"\r")
         if rest:
             yield rest
+
+    def _too_long(self) -> RequestError:
+        return _garbage(f"it answered more than {self._limits.max_answer} bytes")
 
 
 def garbled(error: MalformedReplyError) -> RequestError:
@@ -149,8 +138,8 @@ def _document(data: bytes) -> dict[str, Any]:
         raise garbled(error) from None
 
 
-def _failure(response: httpx2.Response, body: bytes) -> RequestError:
-    status = response.status_code
+def _failure(reply: Reply, body: bytes) -> RequestError:
+    status = reply.status
     if status in _PASSED_ON:
         return RequestError(
             f"The upstream refuses the request: {_said(body)}",
@@ -158,7 +147,7 @@ def _failure(response: httpx2.Response, body: bytes) -> RequestError:
             code="upstream_refused",
         )
     if status in (429, 503):
-        wait = response.headers.get("retry-after", "")
+        wait = reply.headers.get("retry-after", "")
         return RequestError(
             "The upstream is busy. Try again after the number of seconds in Retry-After.",
             status=503,
@@ -194,6 +183,10 @@ def _said(body: bytes) -> str:
     message = error.get("message") if isinstance(error, dict) else None
     text = message if isinstance(message, str) else "it says nothing that can be read."
     return " ".join(text.encode("utf-8", "replace").decode().split())[:500]
+
+
+def _died(message: str) -> RequestError:
+    return RequestError(message, status=502, code="upstream_died", retry_after=_RETRY_AFTER)
 
 
 def _garbage(what: str) -> RequestError:

@@ -17,9 +17,10 @@ import uvicorn
 from PIL import Image
 
 from sightline.models.fake import FakeModel
-from sightline.serving.app import Server, create_app
+from sightline.serving.app import create_app
 from sightline.serving.protocol import protocol_class
 from sightline.serving.server import Settings, backend_of, listen
+from sightline.serving.shared import Server
 
 
 @dataclass
@@ -93,6 +94,7 @@ def running(
         lifespan="on",
         log_level="critical",
         access_log=False,
+        proxy_headers=False,
         h11_max_incomplete_event_size=2 * asked.limits.max_header_bytes,
     )
     listening = listen("127.0.0.1", 0)

@@ -10,6 +10,7 @@ import base64
 import io
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 SENTINEL = -9999.0
 MAX_IMAGE_BYTES = 20_000_000
 _ROUNDING = 1e-3
+_HUGE = re.compile(rb"[eE]\+?\d{3}|\d{309}")
+"""Stands in every number beyond what a float holds."""
 
 
 class MalformedReplyError(Exception):
@@ -121,13 +124,14 @@ def data_url(image: Image, image_format: ImageFormat) -> str:
 
 
 def read_object(body: bytes) -> dict[str, Any]:
-    """Reads a body that must be one JSON object; NaN and infinity become None.
+    """Reads a body that must be one JSON object; NaN and infinity in any spelling become None.
 
     Raises:
         MalformedReplyError: It is something else.
     """
     try:
-        value = json.loads(body.decode("utf-8"), parse_constant=lambda _: None)
+        huge = _finite if _HUGE.search(body) else None
+        value = json.loads(body.decode("utf-8"), parse_constant=lambda _: None, parse_float=huge)
     except (ValueError, RecursionError):
         start = body[:64].lstrip().lower()
         what = "an HTML page" if start.startswith((b"<!doctype", b"<html")) else "not JSON"
@@ -137,13 +141,26 @@ def read_object(body: bytes) -> dict[str, Any]:
     return value
 
 
+def _finite(digits: str) -> float | None:
+    value = float(digits)
+    return value if math.isfinite(value) else None
+
+
 def read_reply(body: bytes) -> Reply:
     """Reads a chat completion.
 
     Raises:
         MalformedReplyError: It is none, or holds no choice.
     """
-    value = read_object(body)
+    return reply_of(read_object(body))
+
+
+def reply_of(value: Mapping[str, Any]) -> Reply:
+    """Reads a chat completion from its document.
+
+    Raises:
+        MalformedReplyError: It is none, or holds no choice.
+    """
     listed = value.get("choices")
     if not isinstance(listed, list) or not listed:
         raise MalformedReplyError("the reply holds no choices")
