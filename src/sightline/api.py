@@ -159,6 +159,8 @@ def collect(
         sample_ids=sample_ids,
         store_image=image_writer(Path(output)),
     )
+    for note in dataset.notes:
+        announce(note)
     loaded = load_model(model, style=style, **(model_options or {}))
     unseen = no_letters(estimators or (), loaded)
     if unseen is not None:
@@ -177,7 +179,7 @@ def collect(
         batch_size=batch_size,
         shard_size=shard_size,
         overwrite=overwrite,
-        notes=_model_notes(model),
+        notes=(*_model_notes(model), *dataset.notes),
         announce=announce,
         progress=progress,
         should_stop=should_stop,

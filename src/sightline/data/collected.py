@@ -46,12 +46,14 @@ class Collected:
 
     Attributes:
         rejected: Rows that cannot be used.
+        left_out: How many rows the data set's own rules leave out, by rule.
         ignored: How often a column held a value that is neither used nor scalar.
         seen: Names of all columns, in the order of their first appearance.
     """
 
     def __init__(self, reader: ImageReader, columns: Mapping[str, str], by_number: bool) -> None:
         self.rejected: list[Rejected] = []
+        self.left_out: Counter[str] = Counter()
         self.ignored: Counter[str] = Counter()
         self.seen: dict[str, None] = {}
         self._reader = reader
@@ -68,7 +70,10 @@ class Collected:
         return 0 if self._awaited else len(self._drafts)
 
     def add(self, row: Row) -> None:
-        """Keeps what the row says, or why it cannot be used."""
+        """Keeps what the row says, or why it cannot be used or is not asked."""
+        if row.left_out is not None:
+            self.left_out[row.left_out] += 1
+            return
         self.seen.update(dict.fromkeys(map(str, row.fields)))
         try:
             if row.error is not None:

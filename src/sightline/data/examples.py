@@ -18,6 +18,7 @@ from urllib.parse import parse_qsl
 
 from sightline.core.errors import DataError, UsageError
 from sightline.core.types import Example, ImageRef
+from sightline.data.benchmarks import is_benchmark, open_benchmark
 from sightline.data.collected import Collected, Rejected, digest_json
 from sightline.data.embedded import ImageReader, StoreImage
 from sightline.data.fields import ALIASES, check_columns, shown
@@ -43,6 +44,7 @@ class Dataset:
             the files lie.
         partial: What a limit left out, in words, or None if this is the whole source.
         ignored: Columns with values that are neither used nor scalar, and how many.
+        left_out: How many of the rows read the data set's own rules leave out, by rule.
     """
 
     name: str
@@ -51,6 +53,14 @@ class Dataset:
     sha256: str
     partial: str | None = None
     ignored: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    left_out: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What every report says of the data: which rows its own rules left out."""
+        if not self.left_out:
+            return ()
+        return (f"Left out of {self.name} by its own rules: {_counted(self.left_out)}.",)
 
 
 def load_dataset(
@@ -65,9 +75,11 @@ def load_dataset(
 ) -> Dataset:
     """Loads a dataset.
 
-    Sources: a JSONL, JSON, CSV, TSV or Parquet file; a folder with ``metadata.csv``, ``.jsonl`` or
-    ``.parquet``, or with Parquet files; ``hf://NAME?split=…&config=…`` (extra ``datasets``);
-    ``scenes:SPLIT?n=…&seed=…`` (generated pictures). Rows in OpenAI's batch form are understood.
+    Sources: a JSONL, JSON, CSV, TSV, Parquet or Arrow file; a folder with ``metadata.csv``,
+    ``.jsonl`` or ``.parquet``, or with Parquet files; a published benchmark by its own rules
+    (``pope:FILE``, see `sightline.data.benchmarks`); ``hf://NAME?split=…&config=…`` (extra
+    ``datasets``); ``scenes:SPLIT?n=…&seed=…`` (generated pictures). Rows in OpenAI's batch form are
+    understood.
 
     Columns are recognised by `sightline.data.fields.ALIASES`; the options of multiple choice may
     also stand in columns A, B, C, … . An image is a path, a data URL, base64, bytes, or (in a row
@@ -98,6 +110,11 @@ def load_dataset(
     if isinstance(limit, float) and limit == 1:
         limit = None
     text = str(source)
+    if columns and is_benchmark(text):
+        raise UsageError(
+            f"{text} with --column; the columns of a benchmark are known. Leave --column out, or "
+            "name the file alone."
+        )
     if text.startswith(SCENES):
         examples, whole = _scenes(text, None if sample_ids else limit, store_image)
         return _finish(text, examples, limit=limit, sample_ids=sample_ids, whole=whole)
@@ -117,13 +134,12 @@ def load_dataset(
         )
     if not examples:
         raise DataError(_nothing(name, columns, collected))
-    return _finish(
-        name,
-        examples,
-        limit=limit,
-        sample_ids=sample_ids,
-        rejected=collected.rejected,
-        ignored=collected.ignored,
+    found = _finish(name, examples, limit=limit, sample_ids=sample_ids)
+    return replace(
+        found,
+        rejected=tuple(collected.rejected),
+        ignored=MappingProxyType(dict(collected.ignored)),
+        left_out=MappingProxyType(dict(collected.left_out)),
     )
 
 
@@ -137,6 +153,8 @@ def _open(source: str | Path, images: str | Path | None) -> tuple[str, Iterator[
 
         name, rows, folder = read_hub(source)
         return name, rows, root or folder
+    if is_benchmark(str(source)):
+        return open_benchmark(str(source), root)
     path = Path(source)
     name = (path.name or path.resolve().name).encode(errors="replace").decode()
     if is_folder(path):
@@ -186,8 +204,6 @@ def _finish(
     *,
     limit: int | float | None,
     sample_ids: Sequence[str],
-    rejected: Sequence[Rejected] = (),
-    ignored: Mapping[str, int] = MappingProxyType({}),
     whole: int | None = None,
 ) -> Dataset:
     """Cuts the examples to what was asked for; ``whole`` is how many there would have been."""
@@ -215,10 +231,9 @@ def _finish(
     return Dataset(
         name=name,
         examples=tuple(chosen),
-        rejected=tuple(rejected),
+        rejected=(),
         sha256=digest.hexdigest(),
         partial="; ".join(notes) or None,
-        ignored=MappingProxyType(dict(ignored)),
     )
 
 
@@ -247,6 +262,11 @@ def _check_limit(limit: int | float | None) -> None:
 def _nothing(name: str, columns: Mapping[str, str], collected: Collected) -> str:
     """Says why a source gave no example: no rows, no question column, or every row rejected."""
     seen = list(collected.seen)
+    if collected.left_out and not collected.rejected:
+        return (
+            f"{name} has no row that its rules keep ({_counted(collected.left_out)}); at least one "
+            "is required. Choose another file or setting."
+        )
     if not seen and not collected.rejected:
         return f"{name} has no rows; at least one is required. Choose another source."
     questions = {*ALIASES["question"], "messages", "body", *columns.values()}
@@ -260,3 +280,9 @@ def _nothing(name: str, columns: Mapping[str, str], collected: Collected) -> str
         f"{name} has no usable row ({first.where}: {first.reason}; {len(collected.rejected)} "
         "rejected in all); at least one is required. Correct the rows."
     )
+
+
+def _counted(reasons: Mapping[str, int]) -> str:
+    """Reasons with their counts, the most common first."""
+    ordered = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+    return "; ".join(f"{count} × {reason}" for reason, count in ordered)

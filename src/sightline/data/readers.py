@@ -20,33 +20,39 @@ from sightline.data.json_files import json_items, parse_json
 MAX_LINE_BYTES = 256 * 1024 * 1024
 """Longest line or cell that is read; longer ones are skipped as unreadable rows."""
 
-SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow")
 
-_PARQUET_BATCH = 64
+_BATCH = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of a file: its fields, or why it could not be read.
+    """One row of a file: its fields, or why it could not be read or is not to be asked.
 
     Attributes:
         where: Where it stands, such as ``line 12``.
         fields: Values by column name; empty where there is an error.
         error: The reason it could not be read, or None.
+        left_out: The rule of its data set by which it is not asked, or None.
     """
 
     where: str
     fields: Mapping[str, Any]
     error: str | None = None
+    left_out: str | None = None
 
 
-def read_rows(path: Path) -> Iterator[Row]:
-    """Yields the rows of a JSONL, JSON, CSV, TSV or Parquet file, by its suffix.
+def read_rows(path: Path, form: str | None = None) -> Iterator[Row]:
+    """Yields the rows of a JSONL, JSON, CSV, TSV, Parquet or Arrow file, by its suffix.
 
     JSON values keep their types (``NaN`` arrives as a float); an empty CSV or TSV cell is None and
     every other one text. A JSON file is a list of objects, or an object that holds one list under
     ``questions``, ``data``, ``rows`` or ``examples``; VQA's annotations are joined to it, see
     `sightline.data.json_files.json_items`. It is read whole; all other files are streamed.
+
+    Args:
+        path: The file.
+        form: One of `SUFFIXES` that says what it holds, where its own does not.
 
     Raises:
         DataError: The file does not exist, cannot be read, or has no known form.
@@ -58,7 +64,8 @@ def read_rows(path: Path) -> Iterator[Row]:
         ".csv": _csv,
         ".tsv": _csv,
         ".parquet": _parquet,
-    }.get(path.suffix.lower())
+        ".arrow": _arrow,
+    }.get(form or path.suffix.lower())
     if read is None:
         raise DataError(
             f"{path} has the unknown suffix {path.suffix!r}; one of {', '.join(SUFFIXES)} is "
@@ -202,21 +209,47 @@ def _lines(file: IO[bytes], path: Path) -> Iterator[tuple[int, int, bytes | None
 
 
 def _parquet(path: Path) -> Iterator[Row]:
-    import pyarrow as pa
     import pyarrow.parquet as pq
+
+    def batches() -> Iterator[Any]:
+        with pq.ParquetFile(path) as file:
+            _require_unique(file.schema_arrow.names, path)
+            yield from file.iter_batches(batch_size=_BATCH)
+
+    return _batched(path, batches(), "Parquet")
+
+
+def _arrow(path: Path) -> Iterator[Row]:
+    """A stream of record batches, as the Hugging Face library saves tables, or an Arrow file."""
+    import pyarrow as pa
+
+    def batches() -> Iterator[Any]:
+        with pa.memory_map(str(path)) as mapped:
+            framed = mapped.read(6) == b"ARROW1"
+            mapped.seek(0)
+            table = pa.ipc.open_file(mapped) if framed else pa.ipc.open_stream(mapped)
+            _require_unique(table.schema.names, path)
+            whole = map(table.get_batch, range(table.num_record_batches)) if framed else table
+            for batch in whole:
+                for start in range(0, batch.num_rows, _BATCH):
+                    yield batch.slice(start, _BATCH)
+
+    return _batched(path, batches(), "Arrow")
+
+
+def _batched(path: Path, batches: Iterator[Any], form: str) -> Iterator[Row]:
+    import pyarrow as pa
 
     number = 0
     try:
-        with pq.ParquetFile(path) as file:
-            _require_unique(file.schema_arrow.names, path)
-            for batch in file.iter_batches(batch_size=_PARQUET_BATCH):
-                for fields in _batch_rows(batch):
-                    number += 1
-                    bad = None if fields is not None else "a value its column type does not allow"
-                    yield Row(f"row {number}", fields or {}, bad)
+        for batch in batches:
+            for fields in _batch_rows(batch):
+                number += 1
+                bad = None if fields is not None else "a value its column type does not allow"
+                yield Row(f"row {number}", fields or {}, bad)
     except (pa.ArrowException, OSError, ValueError):
         raise DataError(
-            f"{path} is not a readable Parquet file after row {number}; an undamaged file is "
+            f"{path} is not a readable {form} file after row {number}; an undamaged file is "
             "required. Write it again."
         ) from None
 
