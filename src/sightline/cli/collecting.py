@@ -42,7 +42,8 @@ _MODEL_ARGS = ("device_map", "dtype", "revision", "blank_colour", *ENDPOINT_ARGS
     "--data",
     "-d",
     required=True,
-    help="JSONL, CSV, TSV, Parquet, image folder, hf://NAME or scenes:SPLIT.",
+    help="JSONL, CSV, TSV, Parquet, image folder, hf://NAME, scenes:SPLIT, or a benchmark such as "
+    "pope:FILE.",
 )
 @option(
     "--images",
