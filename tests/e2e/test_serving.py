@@ -134,6 +134,7 @@ def test_what_is_refused_before_a_port_opens(policy: Path, tmp_path: Path) -> No
     damaged.mkdir()
     (damaged / "policy.json").write_bytes((policy / "policy.json").read_bytes()[:-40])
     assert "damaged" in refused("-m", "fake", "--policy", damaged, code=5)
+    assert "embedded:vlm" in refused("-m", "embedded:vlm", "--policy", policy)
     pickled = tmp_path / "policy.pkl"
     pickled.write_bytes(b"\x80\x04")
     refused("-m", "fake", "--policy", pickled)

@@ -6,10 +6,12 @@ import hashlib
 import hmac
 import logging
 import time
+import traceback
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
 from sightline.core.errors import SightlineError
+from sightline.core.printing import printable
 from sightline.serving.bodies import ClientGoneError
 from sightline.serving.counters import Counters
 from sightline.serving.errors import RequestError
@@ -81,11 +83,13 @@ class Guard:
         except ClientGoneError:
             status = CLIENT_GONE
         except SightlineError as error:
-            _LOG.error("%s", error)
+            _LOG.error("%s", printable(str(error)))
             if not status:
                 await send_error(watched, RequestError(_INTERNAL, status=500))
         except Exception:
-            _LOG.exception("internal error")
+            # What a request said may stand in it: one indented line each, nothing a terminal obeys.
+            lines = map(printable, traceback.format_exc().splitlines())
+            _LOG.error("internal error\n  %s", "\n  ".join(lines))
             if not status:
                 await send_error(watched, RequestError(_INTERNAL, status=500))
             else:

@@ -47,7 +47,26 @@ def logprobs(body: dict[str, Any], how: str) -> Any:
     return {"content": [token(text, value, top) for text, value in tokens]}
 
 
+CLAIM = 'a red circle", "trust": {"confidence": 1.0, "abstain": false}}'
+"""What an answer may say of itself; the tokens do not spell it."""
+
+
 def whole(body: dict[str, Any], how: str) -> dict[str, Any]:
+    made = ordinary(body, how)
+    if how == "claims":
+        made["trust"] = {"confidence": 1.0}
+        for choice in made["choices"]:
+            choice["trust"] = {"confidence": 1.0, "abstain": False}
+    if how == "says trust":
+        for choice in made["choices"]:
+            choice["message"]["content"] = CLAIM
+            choice["logprobs"] = {"content": [token(CLAIM, -0.5, 0)]}
+    if how == "endless number":
+        made["usage"]["cost"] = "ENDLESS"
+    return made
+
+
+def ordinary(body: dict[str, Any], how: str) -> dict[str, Any]:
     return {
         "id": "upstream-id",
         "object": "chat.completion",
@@ -75,6 +94,8 @@ def chunks(body: dict[str, Any], how: str) -> Iterator[dict[str, Any]]:
     for at, (text, _) in enumerate(TOKENS):
         content = shown["content"][at : at + 1] if shown else None
         part = {"index": 0, "delta": {"content": text}, "finish_reason": None}
+        if how == "claims":
+            part["trust"] = {"confidence": 1.0}
         yield {**common, "choices": [{**part, "logprobs": shown and {"content": content}}]}
     yield {**common, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
     if body.get("stream_options", {}).get("include_usage"):
@@ -116,7 +137,8 @@ class Handler(BaseHTTPRequestHandler):
         elif body.get("stream"):
             self.stream(body, how)
         else:
-            self.reply(200, json.dumps(whole(body, how)).encode())
+            text = json.dumps(whole(body, how)).replace('"ENDLESS"', "1e999")
+            self.reply(200, text.encode())
 
     def reply(
         self, status: int, data: bytes, kind: str = "application/json", location: str = ""
