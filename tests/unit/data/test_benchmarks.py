@@ -1,6 +1,7 @@
 """Published benchmarks in their own layout: what is asked, what is left out, what is refused."""
 
 import base64
+import contextlib
 import csv
 import json
 import shutil
@@ -9,13 +10,17 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sightline.core.errors import DataError, UsageError
 from sightline.core.records import link
 from sightline.core.types import Generation, Record
 from sightline.data.benchmarks import BENCHMARKS, is_benchmark
 from sightline.data.examples import Dataset, load_dataset
+from sightline.data.fields import interpret
 from sightline.data.images import load_image
+from sightline.data.readers import Row
 from sightline.grading.graders import Auto
 from sightline.store.images import image_writer
 
@@ -423,3 +428,33 @@ def test_only_the_names_of_benchmarks_are_theirs():
     assert not any(
         map(is_benchmark, ("pope", "scenes:test", "hf://pope", "./pope.json", "popes:a"))
     )
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12)
+    | st.sampled_from(["image", "validation_Math_1", "multiple-choice", "['a', 'b']", "yes", "5"]),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(st.sampled_from(["answer", "bytes", "path", "x"]), inner, max_size=2),
+    max_leaves=6,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(BENCHMARKS))
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_any_value_in_any_column_is_a_row_or_a_reason(name, data):
+    benchmark = BENCHMARKS[name]
+    columns = [column for either in benchmark.columns for column in either.split("|")]
+    columns += ["answers", "answerable", "choices", "correct_choice_idx", "direct_answers", "hint"]
+    columns += ["difficult_direct_answer", "category", "image_2", "C", "split"]
+    fields = data.draw(st.fixed_dictionaries(dict.fromkeys(columns, JSON)))
+    chosen = {key: data.draw(st.sampled_from(v)) for key, v in benchmark.settings.items()}
+    row = benchmark.read(Row("line 1", fields), chosen)
+    assert row.where == "line 1"
+    if row.error is None and row.left_out is None:
+        with contextlib.suppress(DataError):  # the row's reason; anything else fails the test
+            found = interpret(row.fields, {})
+            assert found.images or isinstance(row.fields["image_id"], int)
+            assert found.choices is None or len(found.choices) >= 2
+    else:
+        assert len(row.error or row.left_out) < 300
