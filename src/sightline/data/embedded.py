@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -43,6 +44,7 @@ class ImageReader:
         self.store = store
         self.limits = limits
         self._by_path: dict[str, ImageRef] = {}
+        self._by_folder: dict[str, Path] = {}
         self._by_number: dict[str, dict[int, list[str]]] = {}
 
     def ref(self, value: Any) -> ImageRef:
@@ -121,13 +123,23 @@ class ImageReader:
                     f"the image is {len(value)} characters of text, neither a path nor base64 of "
                     f"{', '.join(FORMATS)}"
                 )
-            path = resolve_inside(value, self.root)
+            path = self._inside(value)
             try:
                 str(path).encode()
             except UnicodeEncodeError:
                 raise DataError("the image's path is not UTF-8; rename the file") from None
             self._by_path[value] = ImageRef(str(path), hash_image_file(path, self.limits))
         return self._by_path[value]
+
+    def _inside(self, value: str) -> Path:
+        """`sightline.data.images.resolve_inside`, asking the disk about each folder once."""
+        name = value.rpartition("/")[2]
+        folder = value[: len(value) - len(name)]
+        if name in ("", ".", "..") or os.path.islink(self.root / value):  # noqa: PTH114
+            return resolve_inside(value, self.root)  # (Path.is_symlink raises on odd names)
+        if folder not in self._by_folder:
+            self._by_folder[folder] = resolve_inside(value, self.root).parent
+        return self._by_folder[folder] / name
 
     def _embedded(self, data: bytes) -> ImageRef:
         if len(data) > self.limits.max_bytes:

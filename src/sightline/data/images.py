@@ -36,6 +36,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 DECODE_POLICY = "1: first frame; EXIF rotation applied; 16 to 8 bits by high byte; on white; RGB"
 """How pixels are derived from files; the number changes whenever any pixel could."""
 
+_AT_ONCE = 1 << 20  # bytes of a file that are hashed in one piece
+
 _ORIENTATION = 0x0112
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -213,7 +215,7 @@ def read_image_bytes(path: Path, limits: ImageLimits = ImageLimits()) -> bytes:
     Raises:
         ImageError: The file is missing, no regular file, unreadable or too large.
     """
-    return _read(path, limits, lambda file: file.read(limits.max_bytes + 1))
+    return _read(path, limits, lambda file, size: file.read(size + 1))
 
 
 def hash_image_file(path: Path, limits: ImageLimits = ImageLimits()) -> str:
@@ -222,7 +224,13 @@ def hash_image_file(path: Path, limits: ImageLimits = ImageLimits()) -> str:
     Raises:
         ImageError: As `read_image_bytes`.
     """
-    return _read(path, limits, lambda file: hashlib.file_digest(file, "sha256").hexdigest())
+
+    def digest(file: BufferedReader, size: int) -> str:
+        if size <= _AT_ONCE:
+            return hashlib.sha256(file.read(size + 1)).hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+    return _read(path, limits, digest)
 
 
 def image_extension(data: bytes) -> str | None:
@@ -241,7 +249,8 @@ def thumbnail_png(image: Image.Image, side: int) -> bytes:
     return out.getvalue()
 
 
-def _read(path: Path, limits: ImageLimits, take: Callable[[BufferedReader], _T]) -> _T:
+def _read(path: Path, limits: ImageLimits, take: Callable[[BufferedReader, int], _T]) -> _T:
+    """What ``take`` makes of the file and its size."""
     name = _shown(str(path))
     try:
         # Without O_NONBLOCK, opening a named pipe would wait for a writer for ever.
@@ -254,7 +263,7 @@ def _read(path: Path, limits: ImageLimits, take: Callable[[BufferedReader], _T])
                 )
             if about.st_size > limits.max_bytes:
                 raise _too_many_bytes(name, about.st_size, limits)
-            return take(file)
+            return take(file, about.st_size)
     except (FileNotFoundError, NotADirectoryError):
         raise ImageError(
             f"{name} does not exist; an image file is required. Correct the path."

@@ -102,7 +102,9 @@ class _TableLookUp:
         else:
             longer = int(self.size * max(image.size) / min(image.size))
             rows, columns = (self.size, longer) if height < width else (longer, self.size)
-        levels = np.asarray(image.resize((columns, rows), self.resample))
+        if (columns, rows) != image.size:
+            image = image.resize((columns, rows), self.resample)
+        levels = np.asarray(image)
         return levels if self.crop is None else _centre(levels, self.crop)
 
 

@@ -98,6 +98,7 @@ def write_shard(
         "unknown": sum(record.truth == "unknown" for record in records),
     }
     layered = {layer for r in records if r.features.keys() & LAYERED for layer in r.layers}
+    present = {feature for r in records for feature in r.features}
     metadata = {
         "sightline.format": "rows.1",
         "sightline.run": run_hash,
@@ -108,7 +109,7 @@ def write_shard(
                 "records": len(records),
                 "quarantined": len(quarantined),
                 **{name: count for name, count in counts.items() if count},
-                "features": [f.value for f in Feature if any(f in r.features for r in records)],
+                "features": [f.value for f in Feature if f in present],
                 "layers": sorted(layered),
                 "conditions": list(dict.fromkeys(row["condition"] for row in rows)),
             }

@@ -89,6 +89,18 @@ class TestFolder:
         groups = {e.id: e.group for e in load_image_set(tmp_path).examples}
         assert groups["cat/a.png"] == groups["dog/c.png"] != groups["dog/b.png"]
 
+    def test_a_link_out_of_a_folder_is_refused_after_a_picture_of_that_folder(self, tmp_path):
+        home = write(tmp_path / "data", "cat/a.png", "dog/b.png")
+        (tmp_path / "secret.png").write_bytes(png(7))
+        (home / "cat" / "link.png").symlink_to(tmp_path / "secret.png")
+        (home / "cat" / "within.png").symlink_to(home / "dog" / "b.png")
+        found = load_image_set(home)
+        assert ids(found) == ["cat/a.png", "cat/within.png", "dog/b.png"]
+        assert found.examples[1].images[0].path == str(home / "dog" / "b.png")
+        assert [(r.where, "leads out" in r.reason) for r in found.rejected] == [
+            ("cat/link.png", True)
+        ]
+
     def test_nothing_there(self, tmp_path):
         with pytest.raises(DataError, match="does not exist"):
             load_image_set(tmp_path / "none")
