@@ -408,6 +408,10 @@ def audit(
     limit: float | None = None,
     settings: AuditSettings | None = None,
     collecting: Mapping[str, Any] | None = None,
+    probe: int = 0,
+    probing: Mapping[str, Any] | None = None,
+    entailment: str | None = None,
+    model_options: Mapping[str, Any] | None = None,
 ) -> tuple[AuditOutcome | None, CollectResult | None]:
     """Collects a model under perturbations if that is asked for, and measures how stable it is.
 
@@ -416,30 +420,39 @@ def audit(
 
     Args:
         run: The run directory; one that exists is resumed, or only measured without ``model``.
-        model: As `collect` takes it; None measures a run that is there.
-        data: As `collect` takes it; required with ``model``.
+        model: As `collect` takes it; None measures a run that is there. Without ``data`` it is the
+            model that ``probe`` asks, where the run's own name does not lead to it.
+        data: As `collect` takes it; with it, ``model`` is collected.
         conditions: Perturbations, as `collect` takes them.
         layers: Depths whose states are compared.
         limit: First examples only, as `collect` takes it.
         settings: How to measure; `sightline.workflow.auditing.running.AuditSettings`.
         collecting: Further arguments of `collect`.
+        probe: Questions whose frequencies are probed, which asks the model again, with gradients;
+            those that were probed before are kept.
+        probing: ``announce``, ``progress`` and ``should_stop`` of
+            `sightline.workflow.auditing.probing.probe_run`.
+        entailment: Entailment model (a directory or a hub name) that compares free answers by
+            meaning; None = by their content words alone.
+        model_options: Passed to the loading of the probed and of the entailment model.
 
     Returns:
-        The outcome, and what collecting left behind. The outcome is None where collecting was
-        stopped; the same call goes on.
+        The outcome, and what collecting left behind. The outcome is None where collecting or
+        probing was stopped; the same call goes on.
     """
     from sightline.core.errors import UsageError
     from sightline.workflow.auditing.running import AuditSettings, audit_run
     from sightline.workflow.auditing.writing import write_audit
 
     collected = None
-    if model is not None:
-        if data is None:
-            raise UsageError(
-                f"Model {model} without data; questions about pictures are required to audit it. "
-                "Give --data."
-            )
-        arguments = {"samples": 0, "top_k": 0, **(collecting or {})}
+    options = dict(model_options or {})
+    if model is not None and data is None and not probe:
+        raise UsageError(
+            f"Model {model} without data; questions about pictures are required to audit it. "
+            "Give --data, or a number of questions to --probe."
+        )
+    if model is not None and data is not None:
+        arguments = {"samples": 0, "top_k": 0, "model_options": options, **(collecting or {})}
         collected = collect(
             model,
             data,
@@ -452,9 +465,35 @@ def audit(
         )
         if collected.interrupted:
             return None, collected
-    outcome = audit_run(Path(run), settings or AuditSettings())
+    if probe and not _probed(Path(run), model, probe, settings, probing or {}, options):
+        return None, collected
+    judge = None
+    if entailment is not None:
+        from sightline.models import load_entailment_model
+
+        own = {name: value for name, value in options.items() if name != "revision"}
+        judge = load_entailment_model(entailment, **own)
+    outcome = audit_run(Path(run), settings or AuditSettings(), judge=judge)
     write_audit(outcome, Path(run))
     return outcome, collected
+
+
+def _probed(
+    run: Path,
+    model: str | None,
+    questions: int,
+    settings: AuditSettings | None,
+    probing: Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> bool:
+    """Probes frequencies with the named model, or the one the run was collected from."""
+    from sightline.models import load_model
+    from sightline.store.run import RunStore
+    from sightline.workflow.auditing.probing import ProbeSettings, probe_run
+
+    name = model or str(RunStore.open(run).manifest.model.get("name", ""))
+    plan = ProbeSettings(questions, seed=0 if settings is None else settings.seed)
+    return probe_run(run, load_model(name, **options), plan, **probing)
 
 
 def evaluate(

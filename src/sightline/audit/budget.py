@@ -15,9 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from sightline.audit.resampled import Clusters, Ratio
-from sightline.core.errors import DataError, LeakageError, UsageError
-from sightline.core.types import Estimate
+from sightline.core.errors import DataError, UsageError
 
 RIDGE = 1.0
 """Penalty on squared coefficients of features in units of their standard deviation."""
@@ -87,7 +85,7 @@ class Budget:
 
     Attributes:
         chosen: At most as many as were asked for. Gains are those of the best of many on the rows
-            they were chosen on, and too high; `held_out_gain` measures them on others.
+            they were chosen on, and too high; `cross_fitted` measures them on others.
         loss: Cross-validated loss without any, nats per row.
     """
 
@@ -143,48 +141,54 @@ def choose_perturbations(
     return Budget(tuple(chosen), start)
 
 
-def held_out_gain(
-    train: Labelled,
-    test: Labelled,
-    chosen: Sequence[int],
-    clusters: Clusters,
-    *,
-    images: Int[np.ndarray, " m"],
-    ridge: float = RIDGE,
-) -> Estimate:
-    """What chosen perturbations add on rows that did not choose them, in nats per row.
+@dataclass(frozen=True, slots=True, eq=False)
+class CrossFitted:
+    """What a budget is worth on rows that did not choose it.
 
-    Loss of the model without any perturbation less the loss of the model with the chosen ones, both
-    fitted on the training rows; above 0 = they help.
+    Attributes:
+        chosen: For each part of the groups, the perturbations the other parts chose.
+        gains: For each number of chosen perturbations from 1, and last for all perturbations, how
+            much lower the loss of each row is than without any, nats; above 0 = they help.
+    """
+
+    chosen: tuple[tuple[int, ...], ...]
+    gains: Float[np.ndarray, "k_and_one n"]
+
+
+def cross_fitted(
+    rows: Labelled, *, k: int, parts: int = 5, folds: int = 5, seed: int = 0, ridge: float = RIDGE
+) -> CrossFitted:
+    """Chooses on all parts of the groups but one, measures on that one, part by part.
 
     Args:
-        train: Rows to fit on, those the perturbations were chosen on.
-        test: Other rows.
-        chosen: Perturbations.
-        clusters: Resamples of the test rows' images.
-        images: Image of each test row.
+        rows: Labelled rows.
+        k: How many to choose.
+        parts: Parts of the groups.
+        folds: Parts of the others, for cross-validation within the choice.
+        seed: Of both.
         ridge: Penalty of the logistic model.
 
     Raises:
-        LeakageError: A group is on both sides.
-        DataError: A class is missing among the training rows.
+        UsageError: As `choose_perturbations`.
+        DataError: As `choose_perturbations`, of the rows outside a part.
+
+    Source:
+        Ours: nested cross-validation (Varma and Simon 2006) of the choice.
     """
-    shared = np.intersect1d(train.groups, test.groups)
-    if len(shared):
-        raise LeakageError(
-            f"{len(shared)} groups are in the rows that chose the perturbations and in those that "
-            "measure them; disjoint groups are required. Split by group."
-        )
-    _require_both(train.target, "the training rows")
-    without, having = (
-        _losses(
-            test.columns(used),
-            test.target,
-            _fit(train.columns(used), train.target, ridge),
-        )
-        for used in ((), tuple(chosen))
-    )
-    return clusters.ratio(Ratio(images, without - having, np.ones(len(images))), n=len(images))
+    part = _folds(rows, parts, seed)
+    many = rows.shown.shape[1]
+    gains, chosen = np.zeros((min(k, many) + 1, len(rows.target))), []
+    for out in range(parts):
+        train, test = rows.where(part != out), rows.where(part == out)
+        found = choose_perturbations(train, k=k, folds=folds, seed=seed, ridge=ridge)
+        order = tuple(one.perturbation for one in found.chosen)
+        chosen.append(order)
+        losses = [
+            _losses(test.columns(u), test.target, _fit(train.columns(u), train.target, ridge))
+            for u in ((), *(order[: i + 1] for i in range(len(order))), tuple(range(many)))
+        ]
+        gains[:, part == out] = losses[0] - np.stack(losses[1:])
+    return CrossFitted(tuple(chosen), gains)
 
 
 def _folds(rows: Labelled, folds: int, seed: int) -> Int[np.ndarray, " n"]:

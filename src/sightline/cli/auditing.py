@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sightline.cli.display import ProgressLine, duration, stop_on_signal
+from sightline.cli.display import ProgressLine, Stop, duration, stop_on_signal
 from sightline.cli.options import (
     loading_options,
     loading_settings,
@@ -78,6 +78,20 @@ if TYPE_CHECKING:
     type=click.IntRange(0),
     help="Questions whose perturbations are measured by frequency.",
 )
+@option(
+    "--probe",
+    default=0,
+    type=click.IntRange(0),
+    help="Questions whose frequencies are probed (filters, noise, attacks): asks the model again, "
+    "with gradients; goes on where it stopped.",
+)
+@option(
+    "--budget",
+    default=0,
+    type=click.IntRange(0),
+    help="Choose as many conditions as the most informative, and measure them on other questions.",
+)
+@option("--entailment", help="Entailment model that compares free answers by meaning.")
 @option("--resamples", default=1000, type=click.IntRange(100), help="Bootstrap resamples.")
 @option("--sizes", metavar="N,N,…", help="Parameters of the runs' models, to compare them.")
 @click.option(
@@ -96,6 +110,7 @@ def audit_command(ctx: click.Context, /, **flags: Any) -> int:
     \b
     sightline audit -m ./llava-1.5-7b-hf -d questions.jsonl --images ./photos -o runs/a
     sightline audit runs/a runs/b
+    sightline audit runs/a --probe 20 --budget 3
     """  # noqa: D301 (a backspace, which click reads)
     if flags["show_config"]:
         show_config(ctx)
@@ -108,40 +123,61 @@ def audit_command(ctx: click.Context, /, **flags: Any) -> int:
         control_items=flags["control_items"],
         controls=flags["controls"],
         spectra=flags["spectra"],
+        budget=flags["budget"],
         resamples=flags["resamples"],
         seed=flags["seed"],
     )
-    outcomes, code = [], 0
-    if flags["model"] is not None:
+    outcomes: list[AuditOutcome | None]
+    if flags["data"] is not None:
         outcome, code = _collected(flags, settings)
-        if outcome is None:
-            return code
-        outcomes.append(outcome)
+        outcomes = [outcome]
     else:
-        from sightline.api import audit
-
-        for run in flags["runs"]:
-            outcome, _ = audit(run, settings=settings)
-            if outcome is not None:
-                outcomes.append(outcome)
-    _show(outcomes, flags, settings)
+        outcomes, code = _measured(flags, settings)
+    found = [outcome for outcome in outcomes if outcome is not None]
+    if len(found) < len(outcomes):
+        return code
+    _show(found, flags, settings)
     return code
 
 
 def _require_one_way(flags: dict[str, Any]) -> None:
     """Either runs that are there, or a model with data and a place to collect it."""
-    collects = flags["model"] is not None
+    model, runs = flags["model"] is not None, flags["runs"]
     given = [flags[name] is not None for name in ("data", "output")]
-    if collects and (flags["runs"] or not all(given)):
+    collects = any(given) or (model and not runs)
+    if collects and (runs or not (model and all(given))):
         raise UsageError(
             "--model without --data and --output-path, or beside runs that are there; a model is "
             "collected on data into one directory. Give -m, -d and -o, or runs alone."
         )
-    if not collects and (not flags["runs"] or any(given)):
+    if not collects and not runs:
         raise UsageError(
-            "No run to audit, or --data and --output-path without a model; runs, or a model with "
-            "data, are required. Give runs, or -m, -d and -o."
+            "No run to audit; runs, or a model with data, are required. Give runs, or -m, -d and "
+            "-o."
         )
+    if not collects and model and not flags["probe"]:
+        raise UsageError(
+            "--model beside runs, and nothing to ask it; a model is asked again only to probe "
+            "frequencies. Add --probe, or leave the model out."
+        )
+
+
+def _measured(
+    flags: dict[str, Any], settings: AuditSettings
+) -> tuple[list[AuditOutcome | None], int]:
+    """Runs that are there, probed first where that is asked for."""
+    from sightline.api import audit
+
+    outcomes: list[AuditOutcome | None] = []
+    for run in flags["runs"]:
+        with ProgressLine("probing", flags["display"]) as line, stop_on_signal() as stop:
+            outcome, _ = audit(
+                run, model=flags["model"], settings=settings, **_asked(flags, line, stop)
+            )
+        outcomes.append(outcome)
+        if outcome is None:
+            return outcomes, _stopped(stop)
+    return outcomes, 0
 
 
 def _collected(flags: dict[str, Any], settings: AuditSettings) -> tuple[AuditOutcome | None, int]:
@@ -169,16 +205,38 @@ def _collected(flags: dict[str, Any], settings: AuditSettings) -> tuple[AuditOut
                 "shard_size": flags["shard_size"],
                 "seed": flags["seed"],
                 "overwrite": flags["overwrite"],
-                "model_options": loading_settings(flags),
-                "announce": lambda text: click.echo(text, err=True),
+                "announce": _announce,
                 "progress": show,
                 "should_stop": stop,
             },
+            **_asked(flags, line, stop),
         )
     if outcome is None:
-        click.echo("sightline: stopped; run the same command to go on.", err=True)
-        return None, stop.exit_code
+        return None, _stopped(stop)
     return outcome, _failures(collected)
+
+
+def _asked(flags: dict[str, Any], line: ProgressLine, stop: Stop) -> dict[str, Any]:
+    """What an audit asks models for beyond collecting: probes, and the meaning of answers."""
+    return {
+        "probe": flags["probe"],
+        "probing": {
+            "announce": _announce,
+            "progress": lambda done, total: line.update(done, total, label="probing"),
+            "should_stop": stop,
+        },
+        "entailment": flags["entailment"],
+        "model_options": loading_settings(flags),
+    }
+
+
+def _announce(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _stopped(stop: Stop) -> int:
+    click.echo("sightline: stopped; run the same command to go on.", err=True)
+    return stop.exit_code
 
 
 def _failures(collected: CollectResult | None) -> int:

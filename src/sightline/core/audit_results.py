@@ -15,6 +15,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from sightline.core.errors import DataError
+from sightline.core.probe_results import BudgetedAudit, Probes
 from sightline.core.results import Skipped
 from sightline.core.types import Estimate
 
@@ -167,6 +168,25 @@ class Finding:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class Meaning:
+    """Free answers compared by meaning, beside the comparison of their short forms.
+
+    Attributes:
+        judge: What compares them.
+        changed: Share of pairs whose meaning changed.
+        flipped: Share of the same pairs whose short form changed.
+        reworded: Among pairs whose short form changed, the share that says the same.
+        overlooked: Among pairs whose short form stayed, the share that says something else.
+    """
+
+    judge: str
+    changed: Estimate
+    flipped: Estimate
+    reworded: Estimate
+    overlooked: Estimate
+
+
+@dataclass(frozen=True, config=_STRICT)
 class AuditedPair:
     """One answer under one condition, as audit.csv has it.
 
@@ -181,6 +201,7 @@ class AuditedPair:
         clean_label: Label under the clean picture: option, yes or no, or the answer's short form.
         label: Label under the condition.
         flipped: Whether they differ.
+        meaning_changed: Whether a free answer says something else; None for other answers.
         right_before: None where the right answer is not known.
         right_after: The same under the condition.
         margin_before: Margin of the clean label, nats; None for free answers.
@@ -207,6 +228,7 @@ class AuditedPair:
     clean_label: str
     label: str
     flipped: bool
+    meaning_changed: bool | None
     right_before: bool | None
     right_after: bool | None
     margin_before: float | None
@@ -302,6 +324,9 @@ class Audit:
     hidden: tuple[ShownExample, ...]
     sheet: tuple[ShownExample, ...]
     maps: tuple[ShownMap, ...] = field(default=())
+    meaning: tuple[Meaning, ...] = field(default=())
+    probes: Probes | None = field(default=None)
+    budgets: tuple[BudgetedAudit, ...] = field(default=())
 
 
 def audit_json(audit: Audit) -> str:

@@ -9,7 +9,7 @@ between a changed pixel and the model.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -94,7 +94,7 @@ class PixelScorer:
         """
         n, count = len(pixels), len(self._ids)
         device, dtype = self._network.device, self._network.dtype
-        inputs = {
+        inputs: dict[str, Any] = {
             name: value.to(device).repeat(n, *[1] * (value.dim() - 1))
             for name, value in self._others.items()
         }

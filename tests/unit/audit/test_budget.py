@@ -3,8 +3,12 @@
 import numpy as np
 import pytest
 
-from sightline.audit.budget import Labelled, choose_perturbations, held_out_gain
-from sightline.core.errors import DataError, LeakageError, UsageError
+from sightline.audit.budget import (
+    Labelled,
+    choose_perturbations,
+    cross_fitted,
+)
+from sightline.core.errors import DataError, UsageError
 
 
 def labelled(n=400, p=6, seed=0, informative=(4, 1), first_group=0):
@@ -94,18 +98,6 @@ def test_the_model_equals_scikit_learns():
     assert _losses(x, rows.target, fitted) == pytest.approx(-np.log(likely), abs=1e-5)
 
 
-def test_gain_is_measured_on_rows_that_did_not_choose(clusters_of):
-    train, test = labelled(), labelled(seed=9, first_group=200)
-    clusters = clusters_of(test.groups)
-    good = held_out_gain(train, test, (4, 1), clusters, images=test.groups)
-    assert good.low > 0.1
-    assert good.n == 400
-    bad = held_out_gain(train, test, (0,), clusters, images=test.groups)
-    assert bad.low < 0 < bad.high or bad.value < 0
-    with pytest.raises(LeakageError, match="200 groups"):
-        held_out_gain(train, train, (4,), clusters_of(train.groups), images=train.groups)
-
-
 def test_rows_that_teach_nothing_are_refused():
     rows = labelled(n=40)
     one_class = Labelled(rows.shown, np.ones(40, dtype=bool), rows.groups, rows.known)
@@ -119,3 +111,30 @@ def test_rows_that_teach_nothing_are_refused():
         Labelled(rows.shown * np.nan, rows.target, rows.groups, rows.known)
     with pytest.raises(DataError, match="at least one perturbation"):
         Labelled(rows.shown[:, :0], rows.target, rows.groups, rows.known)
+
+
+def test_every_row_is_measured_by_a_choice_that_did_not_see_it():
+    rows = labelled(n=300)
+    found = cross_fitted(rows, k=2)
+    assert [own[0] for own in found.chosen] == [4] * 5
+    assert found.gains.shape == (3, 300)
+    one, two, everything = found.gains.mean(axis=1)
+    assert two > one > 0.05
+    assert everything == pytest.approx(two, abs=0.05)
+    same = cross_fitted(rows, k=2)
+    assert np.array_equal(same.gains, found.gains)
+    # Rows of one part do not move the choice that measures them.
+    part = np.flatnonzero(found.gains[0] != 0)[:1]
+    changed = rows.target.copy()
+    changed[part] = ~changed[part]
+    other = cross_fitted(Labelled(rows.shown, changed, rows.groups, rows.known), k=2)
+    assert other.gains[0, part] != found.gains[0, part]
+
+
+def test_noise_is_worth_nothing_elsewhere():
+    rows = labelled(n=300)
+    noise = Labelled(rows.shown[:, [0, 2, 3]], rows.target, rows.groups, rows.known)
+    found = cross_fitted(noise, k=3)
+    assert found.gains.mean(axis=1).max() < 0.005
+    with pytest.raises(DataError, match="folds"):
+        cross_fitted(labelled(n=8), k=1)

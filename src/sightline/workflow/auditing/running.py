@@ -30,9 +30,13 @@ from sightline.models.vision import no_grid_reason
 from sightline.store.run import RunStore
 from sightline.workflow.auditing import drifts as drift_measures
 from sightline.workflow.auditing import rates, shown, spectra
+from sightline.workflow.auditing.budgeting import budgets_of
 from sightline.workflow.auditing.derived import answer_signals
 from sightline.workflow.auditing.drifts import Drifts, Place
+from sightline.workflow.auditing.meaning import changed_meanings, meanings_of
 from sightline.workflow.auditing.pairs import CHANNEL_ORDER, AuditRows, read_pairs
+from sightline.workflow.auditing.probed import probes_of
+from sightline.workflow.derive import EntailmentClassifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,7 @@ class AuditSettings:
         control_items: Questions that controls are drawn among.
         controls: Partners of each question.
         spectra: Questions whose perturbations are rendered again for their spectra.
+        budget: Conditions to choose as the most informative; 0 for none.
         threshold: A free answer is right when its mark reaches this.
         resamples: Bootstrap resamples over pictures.
         level: Coverage of the intervals.
@@ -54,6 +59,7 @@ class AuditSettings:
     control_items: int = 600
     controls: int = 25
     spectra: int = 32
+    budget: int = 0
     threshold: float = 0.5
     resamples: int = 1000
     level: float = 0.95
@@ -81,12 +87,18 @@ class AuditOutcome:
     signals: Mapping[str, Mapping[Feature, float]]
 
 
-def audit_run(path: Path, settings: AuditSettings = AuditSettings()) -> AuditOutcome:
+def audit_run(
+    path: Path,
+    settings: AuditSettings = AuditSettings(),
+    *,
+    judge: EntailmentClassifier | None = None,
+) -> AuditOutcome:
     """Measures a run that was collected under conditions.
 
     Args:
         path: The run's directory.
         settings: How to audit.
+        judge: Compares free answers by meaning too; None = by their content words alone.
 
     Raises:
         DataError: The run has no answer under a perturbation.
@@ -120,12 +132,15 @@ def audit_run(path: Path, settings: AuditSettings = AuditSettings()) -> AuditOut
     findings += _by_task(rows, columns.pairs.where(columns.pictures), columns.pictures, clusters)
     root = Path(store.manifest.image_root) if store.manifest.image_root else store.path
     seen = spectra.measure_spectra(rows, root, pictures=settings.spectra)
+    drift = nothing if place is None else drifts.cosine[place]
+    changed = changed_meanings(rows, judge)
     pairs = shown.audited_pairs(
         rows,
         columns,
-        nothing if place is None else drifts.cosine[place],
+        drift,
         nothing if place is None else drifts.l2[place],
         far,
+        list(changed.values())[-1] if changed else {},
     )
     sheets = shown.sheet(rows, pairs)
     stayed = counted & ~rows.flipped
@@ -182,12 +197,17 @@ def audit_run(path: Path, settings: AuditSettings = AuditSettings()) -> AuditOut
         hidden=shown.same_answer_moved_far(rows, pairs),
         sheet=sheets,
         maps=shown.maps(store, sheets),
+        meaning=meanings_of(rows, columns, changed, clusters),
+        probes=probes_of(store.path, rows, clusters),
+        budgets=budgets_of(rows, columns, drift, clusters, k=settings.budget, seed=settings.seed)
+        if settings.budget
+        else (),
     )
     compared = columns.pairs.where(columns.pictures)
     signals = answer_signals(
         rows,
         columns,
-        nothing if place is None else drifts.cosine[place],
+        drift,
         None if place is None else drifts.controls[place][control],
         counted,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -23,6 +23,7 @@ def audited_pairs(
     drift: np.ndarray,
     l2: np.ndarray,
     far: np.ndarray,
+    changed: Mapping[int, bool],
 ) -> list[AuditedPair]:
     """One typed row per pair, in the run's order.
 
@@ -32,6 +33,7 @@ def audited_pairs(
         drift: 1 - cosine of the flagged channel, NaN where there is none.
         l2: Its Euclidean drift.
         far: Whether each pair is flagged.
+        changed: Whether free answers say something else, by pair.
     """
     excluded = columns.pairs.excluded
     flipped = columns.pairs.flipped
@@ -50,6 +52,7 @@ def audited_pairs(
                 clean_label=item.label,
                 label=pair.label,
                 flipped=bool(flipped[i]),
+                meaning_changed=changed.get(i),
                 right_before=item.right,
                 right_after=pair.right,
                 margin_before=_number(columns.margin_before[i]),
