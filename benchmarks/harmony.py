@@ -44,7 +44,7 @@ from sightline.store.images import image_writer
 from sightline.store.run import RunStore
 from sightline.workflow.collect import collect
 from sightline.workflow.evaluate import Settings, read_judged
-from sightline.workflow.measure import JudgedRows
+from sightline.workflow.judged import JudgedRows
 
 NEEDED = (Feature.HIDDEN,)
 TOKENS, PARAMETERS, STATE, PROMPT = 10, 7e9, 4096, 650

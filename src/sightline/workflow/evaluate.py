@@ -34,15 +34,11 @@ from sightline.metrics import curves
 from sightline.metrics.intervals import proportion
 from sightline.store.run import RunStore
 from sightline.workflow.conditions import with_own_truth
+from sightline.workflow.estimator_results import estimator_result
 from sightline.workflow.fitted import load_all
 from sightline.workflow.heldout import best_simple, heldout_scores
-from sightline.workflow.measure import (
-    BootstrapSettings,
-    Heldout,
-    JudgedRows,
-    estimator_result,
-    heldout_figures,
-)
+from sightline.workflow.judged import Heldout, JudgedRows
+from sightline.workflow.measure import BootstrapSettings, heldout_figures
 from sightline.workflow.samples import samples_table
 from sightline.workflow.scoring import Scored, affordable, needed_arrays, score
 from sightline.workflow.summary import run_summary, type_summaries

@@ -14,7 +14,8 @@ from sightline.core.protocols import Calibrator, Estimator, LearnedEstimator
 from sightline.core.results import NotApplicable, Skipped
 from sightline.data.splits import Split
 from sightline.metrics.discrimination import auroc
-from sightline.workflow.measure import Heldout, JudgedRows, is_probability
+from sightline.workflow.judged import Heldout, JudgedRows
+from sightline.workflow.measure import is_probability
 from sightline.workflow.scoring import Scored, fit_rows, score_rows
 
 NOTHING = np.empty(0)

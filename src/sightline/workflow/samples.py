@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from sightline.workflow.measure import Heldout, JudgedRows
+from sightline.workflow.judged import Heldout, JudgedRows
 from sightline.workflow.scoring import Scored
 
 

@@ -12,7 +12,7 @@ from sightline.core.types import Record
 from sightline.data.splits import images_across_groups
 from sightline.metrics.intervals import proportion
 from sightline.store.run import RunStore
-from sightline.workflow.measure import JudgedRows
+from sightline.workflow.judged import JudgedRows
 
 
 def type_summaries(rows: JudgedRows, level: float) -> tuple[TypeSummary, ...]:

@@ -11,7 +11,7 @@ from sightline.core.types import Estimate, Example, Generation, Record
 from sightline.data.splits import split_groups
 from sightline.estimators import parse_estimator
 from sightline.estimators.recorded import RecordedConfidence
-from sightline.workflow.measure import JudgedRows
+from sightline.workflow.judged import JudgedRows
 from sightline.workflow.studies.protocol import compare, first_groups, on_test
 from sightline.workflow.studies.tables import StudyTable, kept_tables, markdown, write_study
 from sightline.workflow.studies.transfer import transfer_table

@@ -58,12 +58,11 @@ from sightline.workflow.evaluate import (
     named_calibrator,
     uncertainty_column,
 )
+from sightline.workflow.judged import Heldout, JudgedRows
 from sightline.workflow.measure import (
     RAW_PROBABILITY,
     RAW_RANKING,
     BootstrapSettings,
-    Heldout,
-    JudgedRows,
     bootstrap_views,
     is_probability,
 )

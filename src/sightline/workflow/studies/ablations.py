@@ -13,7 +13,7 @@ from sightline.core.errors import AntiInformativeError
 from sightline.core.protocols import LearnedEstimator
 from sightline.estimators import ESTIMATORS, parse_estimator
 from sightline.metrics.intervals import WITHIN_TYPE
-from sightline.workflow.measure import JudgedRows
+from sightline.workflow.judged import JudgedRows
 from sightline.workflow.studies.protocol import Figures, compare, first_groups, on_test
 from sightline.workflow.studies.tables import Cell, StudyTable
 

@@ -25,7 +25,7 @@ from sightline.store.importers import import_runs
 from sightline.store.run import RunStore
 from sightline.workflow.collect import collect
 from sightline.workflow.evaluate import Settings, evaluate, read_judged
-from sightline.workflow.measure import JudgedRows
+from sightline.workflow.judged import JudgedRows
 from sightline.workflow.studies.ablations import RANKING, harmony_grid, label_curve
 from sightline.workflow.studies.protocol import compare, on_test
 from sightline.workflow.studies.tables import Cell, StudyTable, kept_tables

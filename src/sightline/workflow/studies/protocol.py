@@ -18,7 +18,7 @@ from sightline.core.types import Estimate
 from sightline.data.splits import Split
 from sightline.estimators import AnyEstimator
 from sightline.metrics.intervals import Bootstrap, Sample, cluster_bootstrap
-from sightline.workflow.measure import JudgedRows
+from sightline.workflow.judged import JudgedRows
 from sightline.workflow.scoring import settled
 
 

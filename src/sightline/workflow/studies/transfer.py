@@ -11,7 +11,7 @@ from sightline.core.protocols import Estimator, LearnedEstimator
 from sightline.core.types import Estimate
 from sightline.estimators import parse_estimator, spec_of
 from sightline.metrics.intervals import WITHIN_TYPE
-from sightline.workflow.measure import JudgedRows
+from sightline.workflow.judged import JudgedRows
 from sightline.workflow.scoring import settled
 from sightline.workflow.studies.protocol import compare
 from sightline.workflow.studies.tables import Cell, StudyTable
