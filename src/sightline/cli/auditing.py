@@ -94,6 +94,11 @@ if TYPE_CHECKING:
 @option("--entailment", help="Entailment model that compares free answers by meaning.")
 @option("--resamples", default=1000, type=click.IntRange(100), help="Bootstrap resamples.")
 @option("--sizes", metavar="N,N,…", help="Parameters of the runs' models, to compare them.")
+@option(
+    "--against",
+    type=click.Path(file_okay=False),
+    help="Audited run of the same model on other questions: do perturbations act otherwise there?",
+)
 @click.option(
     "--report",
     type=click.Path(dir_okay=False),
@@ -111,6 +116,7 @@ def audit_command(ctx: click.Context, /, **flags: Any) -> int:
     sightline audit -m ./llava-1.5-7b-hf -d questions.jsonl --images ./photos -o runs/a
     sightline audit runs/a runs/b
     sightline audit runs/a --probe 20 --budget 3
+    sightline audit runs/reasoning --against runs/hallucination
     """  # noqa: D301 (a backspace, which click reads)
     if flags["show_config"]:
         show_config(ctx)
@@ -127,15 +133,18 @@ def audit_command(ctx: click.Context, /, **flags: Any) -> int:
         resamples=flags["resamples"],
         seed=flags["seed"],
     )
-    outcomes: list[AuditOutcome | None]
+    found: list[AuditOutcome] = []
+    code = 0
     if flags["data"] is not None:
         outcome, code = _collected(flags, settings)
-        outcomes = [outcome]
-    else:
-        outcomes, code = _measured(flags, settings)
-    found = [outcome for outcome in outcomes if outcome is not None]
-    if len(found) < len(outcomes):
-        return code
+        if outcome is None:
+            return code
+        found.append(outcome)
+    for run in (*flags["runs"], *([] if flags["against"] is None else [flags["against"]])):
+        outcome, stopped = _measured(run, flags, settings)
+        if outcome is None:
+            return stopped
+        found.append(outcome)
     _show(found, flags, settings)
     return code
 
@@ -163,21 +172,15 @@ def _require_one_way(flags: dict[str, Any]) -> None:
 
 
 def _measured(
-    flags: dict[str, Any], settings: AuditSettings
-) -> tuple[list[AuditOutcome | None], int]:
-    """Runs that are there, probed first where that is asked for."""
+    run: str, flags: dict[str, Any], settings: AuditSettings
+) -> tuple[AuditOutcome | None, int]:
+    """A run that is there, probed first where that is asked for."""
     from sightline.api import audit
 
-    outcomes: list[AuditOutcome | None] = []
-    for run in flags["runs"]:
-        with ProgressLine("probing", flags["display"]) as line, stop_on_signal() as stop:
-            outcome, _ = audit(
-                run, model=flags["model"], settings=settings, **_asked(flags, line, stop)
-            )
-        outcomes.append(outcome)
-        if outcome is None:
-            return outcomes, _stopped(stop)
-    return outcomes, 0
+    with ProgressLine("probing", flags["display"]) as line, stop_on_signal() as stop:
+        model = flags["model"] if flags["probe"] else None
+        outcome, _ = audit(run, model=model, settings=settings, **_asked(flags, line, stop))
+    return outcome, 0 if outcome is not None else _stopped(stop)
 
 
 def _collected(flags: dict[str, Any], settings: AuditSettings) -> tuple[AuditOutcome | None, int]:
@@ -255,21 +258,24 @@ def _failures(collected: CollectResult | None) -> int:
 def _show(outcomes: list[AuditOutcome], flags: dict[str, Any], settings: AuditSettings) -> None:
     from sightline.report.audit_terminal import print_audit, print_comparison
     from sightline.report.render import write_audit_report
-    from sightline.workflow.auditing.running import compare
+    from sightline.workflow.auditing.comparing import comparison
     from sightline.workflow.auditing.writing import FOLDER, RESULTS
 
     audits = [outcome.audit for outcome in outcomes]
+    beside = flags["against"] is not None
+    together = comparison(
+        outcomes[:-1] if beside else outcomes,
+        sizes=None if flags["sizes"] is None else _sizes(flags["sizes"]),
+        against=outcomes[-1] if beside else None,
+        settings=settings,
+    )
     page = None
-    if flags["report"] or find_spec("jinja2") is not None:
+    if flags["report"] or all(find_spec(name) for name in ("jinja2", "matplotlib")):
         page = Path(flags["report"] or Path(audits[0].path) / FOLDER / "report.html")
         write_audit_report(audits, page)
-    finding = None
-    if flags["sizes"] is not None:
-        finding = compare(outcomes, _sizes(flags["sizes"]), settings)
     if flags["as_json"]:
-        documents = [asdict(audit) for audit in audits]
-        comparison = None if finding is None else asdict(finding)
-        click.echo(json.dumps({"audits": documents, "scale": comparison}, allow_nan=False))
+        document = {"audits": [asdict(audit) for audit in audits], "comparison": asdict(together)}
+        click.echo(json.dumps(document, allow_nan=False))
         return
     for audit in audits:
         print_audit(audit)
@@ -277,7 +283,7 @@ def _show(outcomes: list[AuditOutcome], flags: dict[str, Any], settings: AuditSe
     if page is not None:
         click.echo(str(page))
     if len(audits) > 1:
-        print_comparison(audits, finding)
+        print_comparison(audits, together)
 
 
 def _sizes(text: str) -> list[int]:

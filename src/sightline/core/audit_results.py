@@ -168,6 +168,20 @@ class Finding:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class Comparison:
+    """Verdicts on several audits together.
+
+    Attributes:
+        runs: Names of the runs, those that others are held against last.
+        findings: Whether size helps, where sizes are known; whether other questions suffer
+            otherwise, one for each run held against them.
+    """
+
+    runs: tuple[str, ...]
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, config=_STRICT)
 class Meaning:
     """Free answers compared by meaning, beside the comparison of their short forms.
 

@@ -9,7 +9,7 @@ from typing import TextIO
 from rich.table import Table
 from rich.text import Text
 
-from sightline.core.audit_results import Audit, ChannelDrift, Finding, Rates
+from sightline.core.audit_results import Audit, ChannelDrift, Comparison, Finding, Rates
 from sightline.core.types import Estimate
 from sightline.report.numbers import count, inert
 from sightline.report.terminal import terminal_console
@@ -48,13 +48,13 @@ def print_audit(audit: Audit, *, file: TextIO | None = None) -> None:
 
 
 def print_comparison(
-    audits: Sequence[Audit], scale: Finding | None, *, file: TextIO | None = None
+    audits: Sequence[Audit], comparison: Comparison, *, file: TextIO | None = None
 ) -> None:
     """Prints several audits side by side: flip rate by type of perturbation.
 
     Args:
         audits: At least two.
-        scale: Whether size helps, where sizes were given.
+        comparison: Verdicts on all of them together.
         file: Where to; standard output if None.
     """
     console = terminal_console(file or sys.stdout)
@@ -67,8 +67,8 @@ def print_comparison(
         found = [next((r for r in by_kind(a) if r.name == name), None) for a in audits]
         table.add_row(inert(name), *("—" if r is None else _share(r.ifr) for r in found))
     console.print(table)
-    if scale is not None:
-        console.print(Text(verdict_line(scale)))
+    for finding in comparison.findings:
+        console.print(Text(verdict_line(finding)))
 
 
 def by_kind(audit: Audit) -> list[Rates]:

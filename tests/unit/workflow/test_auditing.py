@@ -23,8 +23,9 @@ from sightline.estimators import ESTIMATORS
 from sightline.models.fake import FakeModel
 from sightline.store.derived import Derivation
 from sightline.store.run import RunStore
+from sightline.workflow.auditing.comparing import compare_sizes
 from sightline.workflow.auditing.pairs import read_pairs, right_option
-from sightline.workflow.auditing.running import AuditSettings, audit_run, compare
+from sightline.workflow.auditing.running import AuditSettings, audit_run
 from sightline.workflow.auditing.writing import RESULTS, ROWS, write_audit
 from sightline.workflow.collect import collect
 
@@ -204,10 +205,10 @@ def test_the_control_is_the_same_question_where_it_is_asked_often(outcome):
 
 
 def test_two_sizes_of_one_run_flip_alike(outcome):
-    finding = compare([outcome, outcome], [1, 2], SETTINGS)
+    finding = compare_sizes([outcome, outcome], [1, 2], SETTINGS)
     assert finding.estimate.value == 0
     with pytest.raises(UsageError, match="one size a run is required"):
-        compare([outcome], [1, 2])
+        compare_sizes([outcome], [1, 2], SETTINGS)
 
 
 def test_a_run_without_perturbations_or_channels(tmp_path):

@@ -1,9 +1,9 @@
-"""An audit of one run, put together; and of several, side by side."""
+"""An audit of one run, put together."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,7 @@ from jaxtyping import Bool
 import sightline
 from sightline.audit.instability import Pairs
 from sightline.audit.resampled import Clusters
-from sightline.audit.verdicts import (
-    SizedRun,
-    Verdict,
-    hidden_drift,
-    scale_does_not_help,
-    task_dependent,
-)
+from sightline.audit.verdicts import Verdict, hidden_drift, task_dependent
 from sightline.core.audit_results import Audit, AuditedPair, AuditProtocol, Finding
 from sightline.core.errors import UsageError
 from sightline.core.features import Feature
@@ -37,6 +31,8 @@ from sightline.workflow.auditing.meaning import changed_meanings, meanings_of
 from sightline.workflow.auditing.pairs import CHANNEL_ORDER, AuditRows, read_pairs
 from sightline.workflow.auditing.probed import probes_of
 from sightline.workflow.derive import EntailmentClassifier
+
+_HELD = 64_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +124,7 @@ def audit_run(
         if used.any():
             kept = replace(moved, flags=moved.flags[used])
             verdict = hidden_drift(rows.image_of[used], ~rows.flipped[used], kept, clusters)
-            findings.append(_finding(verdict))
+            findings.append(finding_of(verdict))
     findings += _by_task(rows, columns.pairs.where(columns.pictures), columns.pictures, clusters)
     root = Path(store.manifest.image_root) if store.manifest.image_root else store.path
     seen = spectra.measure_spectra(rows, root, pictures=settings.spectra)
@@ -142,7 +138,7 @@ def audit_run(
         far,
         list(changed.values())[-1] if changed else {},
     )
-    sheets = shown.sheet(rows, pairs)
+    sheets, unstable = shown.sheet(rows, pairs), shown.most_unstable(rows, pairs)
     stayed = counted & ~rows.flipped
     manifest = store.manifest
     audit = Audit(
@@ -193,10 +189,10 @@ def audit_run(
         else clusters.share(
             rows.image_of, far, stayed, undefined="no answer stays under perturbation"
         ),
-        unstable=shown.most_unstable(rows, pairs),
+        unstable=unstable,
         hidden=shown.same_answer_moved_far(rows, pairs),
         sheet=sheets,
-        maps=shown.maps(store, sheets),
+        maps=shown.maps(store, (*unstable, *sheets)),
         meaning=meanings_of(rows, columns, changed, clusters),
         probes=probes_of(store.path, rows, clusters),
         budgets=budgets_of(rows, columns, drift, clusters, k=settings.budget, seed=settings.seed)
@@ -212,41 +208,6 @@ def audit_run(
         counted,
     )
     return AuditOutcome(audit, tuple(pairs), compared, _image_keys(rows), manifest.model, signals)
-
-
-def compare(
-    outcomes: Sequence[AuditOutcome],
-    sizes: Sequence[int],
-    settings: AuditSettings = AuditSettings(),
-) -> Finding:
-    """Whether the larger of several models flips less often, on the pictures of all.
-
-    Args:
-        outcomes: Audits of models of different sizes.
-        sizes: Their parameters.
-        settings: Bootstrap.
-
-    Raises:
-        UsageError: As many sizes as runs are required, all different.
-    """
-    if len(sizes) != len(outcomes):
-        raise UsageError(
-            f"{len(outcomes)} runs with {len(sizes)} sizes; one size a run is required. Give "
-            "--sizes in the order of the runs."
-        )
-    numbers: dict[str, int] = {}
-    runs = []
-    for outcome, size in zip(outcomes, sizes, strict=True):
-        codes = np.array([numbers.setdefault(key, len(numbers)) for key in outcome.image_keys])
-        pairs = replace(outcome.columns, images=codes[outcome.columns.images])
-        runs.append(SizedRun(outcome.audit.run, size, pairs))
-    clusters = Clusters.of(
-        np.concatenate([run.pairs.images for run in runs]),
-        rng=np.random.default_rng(settings.seed),
-        n_resamples=settings.resamples,
-        level=settings.level,
-    )
-    return _finding(scale_does_not_help(runs, clusters))
 
 
 def _flagged_place(drifts: Drifts, channel: str) -> Place | None:
@@ -288,10 +249,11 @@ def _by_task(
         ("yes-or-no questions", pairs.where(asked)),
         clusters,
     )
-    return [_finding(verdict)]
+    return [finding_of(verdict)]
 
 
-def _finding(verdict: Verdict) -> Finding:
+def finding_of(verdict: Verdict) -> Finding:
+    """The verdict as results keep it."""
     return Finding(
         finding=verdict.finding,
         outcome=verdict.outcome,
@@ -309,25 +271,38 @@ def _no_energy(rows: AuditRows, model_type: str) -> str | None:
 
 
 def _similarity(store: RunStore, rows: AuditRows, place: Place | None) -> dict[str, float]:
-    """CKA of the flagged channel between clean and perturbed vectors, by condition."""
+    """CKA of the flagged channel between clean and perturbed vectors, by condition.
+
+    The run is read once for as many conditions as `_HELD` values hold the vectors of.
+    """
     if place is None:
         return {}
     number = {item.record.example.id: i for i, item in enumerate(rows.items)}
-    vectors = {}
-    for condition in dict.fromkeys(pair.record.condition for pair in rows.pairs):
-        layers = None if place.layer is None else {place.layer}
-        found = {
-            record.example.id: record.array(place.channel).astype(np.float32).reshape(-1)
-            for record in store.records(
-                condition=condition, features={place.channel}, layers=layers
-            )
-            if record.has(place.channel) and record.example.id in number
-        }
-        both = [i for i in found if place.channel in rows.items[number[i]].channels]
-        if len(both) >= 4:
-            clean = [rows.items[number[i]].channels[place.channel][place.at] for i in both]
-            vectors[condition] = np.stack(clean), np.stack([found[i] for i in both])
-    return drift_measures.similarity(vectors)
+    conditions = list(dict.fromkeys(pair.record.condition for pair in rows.pairs))
+    layers = None if place.layer is None else {place.layer}
+    width = next(
+        item.channels[place.channel].shape[-1]
+        for item in rows.items
+        if place.channel in item.channels
+    )
+    at_once = max(1, _HELD // (width * len(rows.items)))
+    found: dict[str, float] = {}
+    for start in range(0, len(conditions), at_once):
+        held: dict[str, dict[int, np.ndarray]] = {c: {} for c in conditions[start:][:at_once]}
+        for record in store.records(features={place.channel}, layers=layers):
+            own = number.get(record.example.id)
+            if own is None or record.condition not in held or not record.has(place.channel):
+                continue
+            if place.channel in rows.items[own].channels:
+                held[record.condition][own] = record.array(place.channel).reshape(-1)
+        vectors = {}
+        for condition, after in held.items():
+            if len(after) >= 4:
+                clean = [rows.items[own].channels[place.channel][place.at] for own in after]
+                perturbed = np.stack(list(after.values())).astype(np.float32)
+                vectors[condition] = np.stack(clean), perturbed
+        found |= drift_measures.similarity(vectors)
+    return found
 
 
 def _refused(store: RunStore) -> tuple[Skipped, ...]:
