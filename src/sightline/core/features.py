@@ -3,7 +3,8 @@
 Axes: ``m`` samples, ``a`` answers (greedy, then samples), ``t`` generated tokens, ``k`` most likely
 tokens, ``l`` layers, ``d`` width, ``c`` choices, ``r`` fixed replies to a follow-up question, ``s``
 tokens of the clean answer, ``v`` transformed views of an image, ``p`` prompt templates, ``y`` and
-``x`` vision tokens down and across, ``q`` yes and no.
+``x`` vision tokens down and across, ``q`` yes and no, ``w`` different texts among the answer and
+those under its views, in alphabetical order.
 Logarithms are natural (nats).
 """
 
@@ -56,6 +57,9 @@ class Feature(StrEnum):
     EMBEDDINGS = "embeddings"
     ENTAILMENT = "entailment"
     CONTRADICTION = "contradiction"
+    VIEW_EMBEDDINGS = "view_embeddings"
+    VIEW_ENTAILMENT = "view_entailment"
+    VIEW_CONTRADICTION = "view_contradiction"
     TOKEN_IMPORTANCE = "token_importance"  # noqa: S105
     OPTION_LOGPROBS = "option_logprobs"
     OPTION_LENGTHS = "option_lengths"
@@ -101,6 +105,9 @@ ARRAY_AXES: Mapping[Feature, tuple[str, ...]] = MappingProxyType(
         Feature.EMBEDDINGS: ("a", "d"),  # unit sentence vectors of the answers' texts
         Feature.ENTAILMENT: ("a", "a"),  # p(answer i entails answer j), diagonal 1
         Feature.CONTRADICTION: ("a", "a"),  # p(answer i contradicts answer j), diagonal 0
+        Feature.VIEW_EMBEDDINGS: ("w", "d"),  # as EMBEDDINGS, of what is answered under the views
+        Feature.VIEW_ENTAILMENT: ("w", "w"),  # p(text i entails text j), diagonal 1
+        Feature.VIEW_CONTRADICTION: ("w", "w"),  # p(text i contradicts text j), diagonal 0
         Feature.TOKEN_IMPORTANCE: ("t",),  # 1 − cosine of the answer with and without the token
         Feature.OPTION_LOGPROBS: ("c",),  # log p(option text + end | prompt), summed over tokens
         Feature.OPTION_LENGTHS: ("c",),  # tokens summed over in OPTION_LOGPROBS
@@ -228,7 +235,11 @@ AUDITED = frozenset(
 
 
 DERIVED = frozenset(
-    {Feature.EMBEDDINGS, Feature.ENTAILMENT, Feature.CONTRADICTION, Feature.TOKEN_IMPORTANCE}
+    {
+        *(Feature.EMBEDDINGS, Feature.ENTAILMENT, Feature.CONTRADICTION),
+        *(Feature.VIEW_EMBEDDINGS, Feature.VIEW_ENTAILMENT, Feature.VIEW_CONTRADICTION),
+        Feature.TOKEN_IMPORTANCE,
+    }
 )
 """Array features computed from stored answers, by models of their own."""
 

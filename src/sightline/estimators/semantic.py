@@ -36,18 +36,20 @@ from sightline.estimators.similarity import (
     stacked,
 )
 
-Clusters = Literal["canonical", "embeddings", "entailment"]
+Clusters = Literal["canonical", "words", "embeddings", "entailment"]
 """What makes two samples mean the same.
 
-``canonical``: the same canonical answer. ``embeddings``: a cosine of their stored sentence vectors
-of at least the threshold. ``entailment``: each entails the other, as the likeliest of entailed,
-neutral and contradicted. Samples with the same text always mean the same. By the latter two a
-sample, in the order of the texts, joins the first cluster whose first member it means the same as.
+``canonical``: the same canonical answer. ``words``: a cosine of their content words of at least the
+threshold. ``embeddings``: the same of their stored sentence vectors. ``entailment``: each entails
+the other, as the likeliest of entailed, neutral and contradicted. Samples with the same text always
+mean the same. By the latter three a sample, in the order of the texts, joins the first cluster
+whose first member it means the same as.
 """
 
 _CLUSTER_NEEDS: Mapping[str, frozenset[Feature]] = MappingProxyType(
     {
         "canonical": similarity_needs("words"),
+        "words": similarity_needs("words"),
         "embeddings": similarity_needs("embeddings"),
         "entailment": similarity_needs("nli"),
     }
@@ -61,8 +63,9 @@ class DiscreteSemanticEntropy:
     One sample, or samples that all agree, give 0.
 
     Attributes:
-        clusters: What means the same: canonical forms, embeddings (stored) or entailment (stored).
-        threshold: Least cosine of embeddings that mean the same.
+        clusters: What means the same: canonical forms, words, embeddings
+            (stored) or entailment (stored).
+        threshold: Least cosine of words or embeddings that mean the same.
 
     Source: "discrete semantic entropy" of Farquhar et al. (Nature 2024), with canonical forms in
     place of entailment by default. The entailment clusters are those of LM-Polygraph, save that
@@ -78,7 +81,7 @@ class DiscreteSemanticEntropy:
     simple: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        _check_threshold(self.threshold)
+        check_threshold(self.threshold)
 
     @property
     def needs(self) -> frozenset[Feature]:
@@ -164,8 +167,9 @@ class SemanticEntropy:
 
     Attributes:
         length_normalised: Weight by the geometric mean of the token probabilities instead.
-        clusters: What means the same: canonical forms, embeddings (stored) or entailment (stored).
-        threshold: Least cosine of embeddings that mean the same.
+        clusters: What means the same: canonical forms, words, embeddings
+            (stored) or entailment (stored).
+        threshold: Least cosine of words or embeddings that mean the same.
 
     Source: Kuhn et al. (ICLR 2023) and the Rao-Blackwellised estimator of Farquhar et al. (Nature
     2024), with canonical forms in place of entailment by default. LM-Polygraph does not normalise
@@ -183,7 +187,7 @@ class SemanticEntropy:
     simple: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        _check_threshold(self.threshold)
+        check_threshold(self.threshold)
 
     @property
     def needs(self) -> frozenset[Feature]:
@@ -258,10 +262,10 @@ def _clusters(
 
 
 def _same_meaning(
-    group: Group, clusters: Literal["embeddings", "entailment"], threshold: float
+    group: Group, clusters: Literal["words", "embeddings", "entailment"], threshold: float
 ) -> Bool[np.ndarray, "k m m"]:
-    if clusters == "embeddings":
-        vectors = sample_vectors(group, "embeddings")
+    if clusters != "entailment":
+        vectors = sample_vectors(group, clusters)
         return np.asarray(vectors @ vectors.transpose(0, 2, 1) >= threshold)
     entailment, contradiction = (
         stacked(group, feature) for feature in (Feature.ENTAILMENT, Feature.CONTRADICTION)
@@ -289,7 +293,12 @@ def _greedy_clusters(same: Bool[np.ndarray, "k m m"]) -> Int[np.ndarray, "k m"]:
     return cluster
 
 
-def _check_threshold(threshold: float) -> None:
+def check_threshold(threshold: float) -> None:
+    """Requires a cosine.
+
+    Raises:
+        UsageError: It is none.
+    """
     if not -1 <= threshold <= 1:
         raise UsageError(
             f"Setting threshold={threshold}; a cosine between -1 and 1 is required. "

@@ -48,8 +48,13 @@ class Derivation(StrEnum):
 
 DERIVED_FEATURES: Mapping[Derivation, frozenset[Feature]] = MappingProxyType(
     {
-        Derivation.EMBEDDINGS: frozenset({Feature.EMBEDDINGS}),
-        Derivation.ENTAILMENT: frozenset({Feature.ENTAILMENT, Feature.CONTRADICTION}),
+        Derivation.EMBEDDINGS: frozenset({Feature.EMBEDDINGS, Feature.VIEW_EMBEDDINGS}),
+        Derivation.ENTAILMENT: frozenset(
+            {
+                *(Feature.ENTAILMENT, Feature.CONTRADICTION),
+                *(Feature.VIEW_ENTAILMENT, Feature.VIEW_CONTRADICTION),
+            }
+        ),
         Derivation.IMPORTANCE: frozenset({Feature.TOKEN_IMPORTANCE}),
         Derivation.AUDIT: AUDITED,
     }

@@ -45,7 +45,7 @@ _CODES = {dtype: code for code, dtype in DTYPES.items()}
 _NAME = re.compile(r"([a-z_]+)(?:\.(0|[1-9][0-9]*))?(?:\.p([1-9][0-9]*))?")
 FILE_NAME = re.compile(r"([0-9]{6,})\.([0-9a-f]{32})\.safetensors")
 _ORDER = {feature: i for i, feature in enumerate(Feature)}
-_RAGGED = frozenset("tcmars")  # axes whose length is a record's own: its rows lie one after another
+_RAGGED = frozenset("tcmarsw")  # axes whose length is a record's own: rows lie one after another
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,15 +10,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
 
+from sightline.core.condition_names import ASKED, BLANK, CLEAN
 from sightline.core.errors import MissingFeatureError, UsageError
 from sightline.core.features import Feature
-from sightline.core.types import ASKED, BLANK, Generation, Record
+from sightline.core.records import link
+from sightline.core.types import Generation, Key, Record
 from sightline.estimators.encoders import ENCODERS, ContentWords, SentenceEncoder
+from sightline.estimators.equivalence import equivalent_texts
 from sightline.store.derived import Derivation
 from sightline.store.run import RunStore
 
@@ -116,24 +119,29 @@ def derive_embeddings(
 ) -> DeriveResult:
     """Stores unit sentence vectors of every answer and its samples (`Feature.EMBEDDINGS`).
 
+    Of clean records also those of what was answered under their views, each text once
+    (`Feature.VIEW_EMBEDDINGS`).
+
     Args:
-        store: The run; records without samples are left as they are.
+        store: The run; records without samples and views are left as they are.
         encoder: Turns texts into unit vectors.
         with_question: Put the question before each answer.
         options: ``replace``, ``progress`` and ``should_stop``, as `sightline.api.derive` has them.
 
     Raises:
-        MissingFeatureError: No record has samples.
+        MissingFeatureError: No record has samples or views.
         StoreError: The run has vectors of another encoder, and replacing was not asked for.
     """
+    views = _view_texts(store)
 
     def compute(records: Sequence[Record]) -> list[dict[Feature, np.ndarray]]:
-        texts = [_texts(record, with_question) for record in records]
-        vectors = encoder.embed([text for own in texts for text in own]).astype(np.float32)
-        ends = np.cumsum([len(own) for own in texts])
-        return [{Feature.EMBEDDINGS: part} for part in np.split(vectors, ends[:-1])]
+        texts = [_texts(record, views, with_question) for record in records]
+        lists = [part for own in texts for part in own.values()]
+        vectors = encoder.embed([text for part in lists for text in part]).astype(np.float32)
+        parts = iter(np.split(vectors, np.cumsum([len(part) for part in lists])[:-1]))
+        return [{_EMBEDDINGS[whose]: next(parts) for whose in own} for own in texts]
 
-    return _derive(store, Derivation.EMBEDDINGS, encoder, compute, with_question, **options)
+    return _derive(store, Derivation.EMBEDDINGS, encoder, compute, with_question, views, **options)
 
 
 def derive_entailment(
@@ -141,37 +149,47 @@ def derive_entailment(
 ) -> DeriveResult:
     """Stores p(entails) and p(contradicts) of every ordered pair of a question's answers.
 
-    Equal texts entail each other with probability 1 and are never shown to the model.
+    Equal texts entail each other with probability 1 and are never shown to the model. Of clean
+    records the pairs of what was answered under their views are judged too
+    (`Feature.VIEW_ENTAILMENT`).
 
     Args:
-        store: The run; records without samples are left as they are.
+        store: The run; records without samples and views are left as they are.
         model: Judges pairs.
         with_question: Put the question before each answer.
         options: ``replace``, ``progress`` and ``should_stop``, as `sightline.api.derive` has them.
 
     Raises:
-        MissingFeatureError: No record has samples.
+        MissingFeatureError: No record has samples or views.
         StoreError: The run has judgements of another model, and replacing was not asked for.
     """
+    views = _view_texts(store)
 
     def compute(records: Sequence[Record]) -> list[dict[Feature, np.ndarray]]:
-        distinct = [
-            np.unique(np.array(_texts(r, with_question), dtype=object), return_inverse=True)
-            for r in records
-        ]
-        pairs = sorted(
-            {(one, two) for texts, _ in distinct for one in texts for two in texts if one != two}
-        )
+        texts = [_texts(record, views, with_question) for record in records]
+        distinct = [{*part} for own in texts for part in own.values()]
+        pairs = sorted({(a, b) for part in distinct for a in part for b in part if a != b})
         judged = dict(zip(pairs, model.probabilities(pairs), strict=True)) if pairs else {}
-        same = np.array([1.0, 0.0, 0.0], dtype=np.float32)
-        found = []
-        for texts, inverse in distinct:
-            table = np.stack([[judged.get((one, two), same) for two in texts] for one in texts])
-            whole = table[inverse][:, inverse].astype(np.float32)
-            found.append({Feature.ENTAILMENT: whole[..., 0], Feature.CONTRADICTION: whole[..., 2]})
+        found: list[dict[Feature, np.ndarray]] = []
+        for own in texts:
+            found.append({})
+            for whose, part in own.items():
+                whole = _judgements(part, judged)
+                entailment, contradiction = _ENTAILMENT[whose]
+                found[-1] |= {entailment: whole[..., 0], contradiction: whole[..., 2]}
         return found
 
-    return _derive(store, Derivation.ENTAILMENT, model, compute, with_question, **options)
+    return _derive(store, Derivation.ENTAILMENT, model, compute, with_question, views, **options)
+
+
+def _judgements(
+    texts: Sequence[str], judged: Mapping[tuple[str, str], np.ndarray]
+) -> Float[np.ndarray, "k k 3"]:
+    """What the model said of all ordered pairs; equal texts entail each other."""
+    same = np.array([1.0, 0.0, 0.0], dtype=np.float32)
+    names, inverse = np.unique(np.array(texts, dtype=object), return_inverse=True)
+    table = np.stack([[judged.get((one, two), same) for two in names] for one in names])
+    return np.asarray(table[inverse][:, inverse], dtype=np.float32)
 
 
 def derive_importance(
@@ -217,7 +235,7 @@ def derive_importance(
             found.append({Feature.TOKEN_IMPORTANCE: importance})
         return found
 
-    return _derive(store, Derivation.IMPORTANCE, encoder, compute, with_question, **options)
+    return _derive(store, Derivation.IMPORTANCE, encoder, compute, with_question, {}, **options)
 
 
 def token_spans(answer: Generation) -> list[tuple[int, int] | None]:
@@ -256,6 +274,7 @@ def _derive(
     model: Any,
     compute: Callable[[Sequence[Record]], list[dict[Feature, np.ndarray]]],
     with_question: bool,
+    views: Mapping[Key, Sequence[str]],
     *,
     replace: bool = False,
     progress: Progress = lambda _kind, _done, _total: None,
@@ -269,13 +288,14 @@ def _derive(
         model: What computes it.
         compute: Records that can have it to its arrays.
         with_question: Part of what the arrays depend on.
+        views: The texts under the views of the records that have some.
         replace: Remove what another model or setting computed.
         progress: Called with (kind, shards done, shards to do).
         should_stop: Asked before every shard.
     """
     source = _source(model, with_question)
-    if next(_fit(store, kind, None), None) is None:
-        needed = "tokens" if kind is Derivation.IMPORTANCE else "samples"
+    if next(_fit(store, kind, None, views), None) is None:
+        needed = "tokens" if kind is Derivation.IMPORTANCE else "samples or views"
         raise MissingFeatureError(
             f"{store.path} has no answer with {needed}; {kind.value} require them. Collect the "
             f"run with {needed}, or leave this signal out."
@@ -291,7 +311,7 @@ def _derive(
                 interrupted = True
                 break
             started, passes = time.perf_counter(), _passes(model)
-            fit = list(_fit(store, kind, index))
+            fit = list(_fit(store, kind, index, views))
             arrays = compute(fit) if fit else []
             log = {"seconds": time.perf_counter() - started, "passes": _passes(model) - passes}
             writer.commit(
@@ -304,13 +324,15 @@ def _derive(
     return DeriveResult(kind, source, records, shards, _passes(model) - before, interrupted)
 
 
-def _fit(store: RunStore, kind: Derivation, shard: int | None) -> Iterator[Record]:
+def _fit(
+    store: RunStore, kind: Derivation, shard: int | None, views: Mapping[Key, Sequence[str]]
+) -> Iterator[Record]:
     """Records that can have the signal, without their arrays."""
     for record in store.records(shard=shard, features=()):
         if record.greedy is None:
             continue
         if kind is not Derivation.IMPORTANCE:
-            if record.samples:
+            if record.samples or record.key in views:
                 yield record
         elif record.greedy.tokens is not None and not _is_aside(record.condition):
             yield record
@@ -324,10 +346,40 @@ def _holding(record: Record, arrays: Mapping[Feature, np.ndarray]) -> Record:
     return replace(record, features=arrays, layers=())
 
 
-def _texts(record: Record, with_question: bool) -> list[str]:
-    """The greedy answer, then the samples."""
+def _view_texts(store: RunStore) -> dict[Key, list[str]]:
+    """Texts of the answer and under its views, of every clean record that has views."""
+    linked = link(list(store.records(features=())), condition=CLEAN)
+    return {
+        record.key: equivalent_texts(record)
+        for record in linked
+        if record.greedy is not None and record.related.views
+    }
+
+
+Whose = Literal["samples", "views"]
+
+_EMBEDDINGS: Mapping[Whose, Feature] = MappingProxyType(
+    {"samples": Feature.EMBEDDINGS, "views": Feature.VIEW_EMBEDDINGS}
+)
+_ENTAILMENT: Mapping[Whose, tuple[Feature, Feature]] = MappingProxyType(
+    {
+        "samples": (Feature.ENTAILMENT, Feature.CONTRADICTION),
+        "views": (Feature.VIEW_ENTAILMENT, Feature.VIEW_CONTRADICTION),
+    }
+)
+
+
+def _texts(
+    record: Record, views: Mapping[Key, Sequence[str]], with_question: bool
+) -> dict[Whose, list[str]]:
+    """The greedy answer with the samples, and the texts under the views, where there are some."""
     lead = f"{record.example.question} " if with_question else ""
-    return [lead + answer.text for answer in (record.answer, *record.samples)]
+    found: dict[Whose, list[str]] = {}
+    if record.samples:
+        found["samples"] = [lead + answer.text for answer in (record.answer, *record.samples)]
+    if record.key in views:
+        found["views"] = [lead + text for text in views[record.key]]
+    return found
 
 
 def _without(text: str, span: tuple[int, int]) -> str:

@@ -82,6 +82,7 @@ def make_record(example: Example, condition: str) -> Record:
         "y": 3,
         "x": 2,
         "q": 2,
+        "w": 1 + tokens,
     }
     features = {}
     for feature, axes in ARRAY_AXES.items():

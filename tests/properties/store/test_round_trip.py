@@ -108,6 +108,7 @@ def records(draw: st.DrawFn, example: Example, condition: str) -> Record:
         "y": draw(st.integers(0, 3)),
         "x": draw(st.integers(0, 3)),
         "q": 2,
+        "w": draw(st.integers(0, 3)),
     }
     features = {}
     for feature in draw(st.sets(st.sampled_from(sorted(ARRAY_AXES)))):

@@ -466,13 +466,13 @@ class TestOtherTools:
                     part = tensors[f"hidden.{LAYERS[1]}{suffix}"]
                     stop = place["start"] + place["shape"][1]
                     assert part[place["start"] : stop].tobytes() == whole[1].tobytes()
-                elif ARRAY_AXES[feature] == ("a", "a"):
+                elif ARRAY_AXES[feature] in (("a", "a"), ("w", "w")):
                     part = tensors[f"{feature.value}{suffix}"]
                     stop = place["start"] + place["shape"][0] ** 2
                     square = part[place["start"] : stop].reshape(place["shape"])
                     assert square.tobytes() == whole.tobytes()
                 elif feature not in LAYERED and whole.ndim and whole.size:
                     part = tensors[f"{feature.value}{suffix}"]
-                    own_length = ARRAY_AXES[feature][0] in "tcmars"
+                    own_length = ARRAY_AXES[feature][0] in "tcmarsw"
                     stop = place["start"] + (place["shape"][0] if own_length else 1)
                     assert part[place["start"] : stop].tobytes() == whole.tobytes()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -18,8 +19,10 @@ from sightline.api import derive
 from sightline.cli import cli
 from sightline.core.errors import MissingFeatureError, StoreError, UsageError
 from sightline.core.features import Feature
+from sightline.core.records import link
 from sightline.core.types import Example, Generation, Record
 from sightline.estimators.encoders import ContentWords
+from sightline.estimators.equivalence import VLUncertainty
 from sightline.store.derived import Derivation
 from sightline.store.run import Manifest, RunStore
 from sightline.workflow.derive import (
@@ -122,7 +125,7 @@ class TestEmbeddings:
     def test_a_run_without_samples_is_named(self, tmp_path: Path) -> None:
         bare = made(tmp_path / "bare", [record(0, "yes", [])])
         for step, model in ((derive_embeddings, ContentWords()), (derive_entailment, Judge())):
-            with pytest.raises(MissingFeatureError, match="no answer with samples"):
+            with pytest.raises(MissingFeatureError, match="no answer with samples or views"):
                 step(bare, model)
         assert bare.derived() == {}
 
@@ -133,6 +136,61 @@ class TestEmbeddings:
 
         with pytest.raises(UsageError, match="Anonymous has no fingerprint"):
             derive_embeddings(store, Anonymous())
+
+
+class TestViews:
+    """Answers under conditions that keep the right answer, of two examples, one with samples."""
+
+    ANSWERS: ClassVar = {
+        "clean": "a red dog",
+        "blur:1+wording:1": "a dog",
+        "blur:2+wording:2": "two cats",
+        "blank": "no",
+    }
+
+    @pytest.fixture
+    def viewed(self, tmp_path: Path) -> RunStore:
+        store = made(tmp_path / "viewed", [record(0, "", ["yes"]), record(1, "", [])])
+        examples = [record(i, "", []).example for i in range(2)]
+        store = RunStore.create(tmp_path / "seen", store.manifest, examples)
+        drawn = ("clean", "blur:2+wording:2"), ()
+        rows = [
+            Record(e, condition, generation(text), (generation("yes"),) * (condition in drawn[i]))
+            for i, e in enumerate(examples)
+            for condition, text in self.ANSWERS.items()
+        ]
+        with store.writer() as writer:
+            writer.commit(0, rows)
+        return store
+
+    def test_each_text_has_its_vector_in_alphabetical_order(self, viewed: RunStore) -> None:
+        derive_embeddings(viewed, ContentWords())
+        first, second = viewed.records(condition="clean")
+        texts = ["a dog", "a red dog", "two cats", "yes"]
+        for one, expected in ((first, texts), (second, texts[:-1])):
+            vectors = one.array(Feature.VIEW_EMBEDDINGS)
+            np.testing.assert_allclose(vectors, ContentWords().embed(expected), atol=1e-7)
+        assert first.has(Feature.EMBEDDINGS)
+        assert not second.has(Feature.EMBEDDINGS)
+        others = [r for r in viewed.records() if r.condition != "clean"]
+        assert not any(r.has(Feature.VIEW_EMBEDDINGS) for r in others)
+
+    def test_every_ordered_pair_is_judged(self, viewed: RunStore) -> None:
+        judge = Judge()
+        derive_entailment(viewed, judge)
+        (_, second) = viewed.records(condition="clean")
+        entails = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 1]])  # a dog, a red dog, two cats
+        np.testing.assert_array_equal(second.array(Feature.VIEW_ENTAILMENT), entails)
+        contradicts = 0.75 * (1 - entails)
+        np.testing.assert_array_equal(second.array(Feature.VIEW_CONTRADICTION), contradicts)
+        assert len(judge.asked) == len(set(judge.asked))
+        assert not any("no" in pair for pair in judge.asked), "a blank picture is no view"
+
+    def test_an_estimator_reads_them_off_linked_records(self, viewed: RunStore) -> None:
+        derive_embeddings(viewed, ContentWords())
+        linked = link(list(viewed.records()), condition="clean")
+        stored = VLUncertainty(clusters="embeddings").uncertainty(linked)
+        np.testing.assert_allclose(stored, VLUncertainty(clusters="words").uncertainty(linked))
 
 
 class TestEntailment:
