@@ -41,9 +41,10 @@ from hardware import hardware
 from PIL import Image
 from random_llava import CHOICES, build, questions
 
+from sightline.core.condition_names import CLEAN
 from sightline.core.features import Feature
 from sightline.core.protocols import Request
-from sightline.core.types import CLEAN, Example, Record
+from sightline.core.types import Example, Record
 from sightline.data.examples import Dataset
 from sightline.data.images import load_image
 from sightline.data.perturbations import parse_condition, parse_conditions

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sightline.core.column import Column
+from sightline.core.condition_names import BLANK, CLEAN
 from sightline.core.protocols import Request
 from sightline.core.results import Evaluation, evaluation_json, load_evaluation
-from sightline.core.types import BLANK, CLEAN
 
 if TYPE_CHECKING:
     from sightline.data.prompts import PromptStyle

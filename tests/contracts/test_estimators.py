@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sightline.core.condition_names import asked_condition
 from sightline.core.errors import MissingFeatureError, UsageError
 from sightline.core.features import (
     ARRAY_AXES,
@@ -22,7 +23,7 @@ from sightline.core.features import (
     Feature,
 )
 from sightline.core.protocols import Cost, Estimator, LearnedEstimator
-from sightline.core.types import Example, Generation, Record, Related, asked_condition
+from sightline.core.types import Example, Generation, Record, Related
 from sightline.estimators import ESTIMATORS, from_spec, parse_estimator, spec_of
 
 NAMES = tuple(ESTIMATORS)

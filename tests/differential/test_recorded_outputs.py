@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from sightline.core.column import ColumnKind
+from sightline.core.condition_names import CLEAN
 from sightline.core.features import Feature
 from sightline.core.records import link
 from sightline.core.results import Evaluation
-from sightline.core.types import CLEAN, Record
+from sightline.core.types import Record
 from sightline.estimators import ESTIMATORS
 from sightline.grading import GRADERS, grade_records
 from sightline.metrics import METRICS

@@ -9,8 +9,8 @@ import pytest
 
 import sightline
 from sightline.cli import cli
+from sightline.core.condition_names import CLEAN
 from sightline.core.features import Feature
-from sightline.core.types import CLEAN
 from sightline.store.run import RunStore
 from sightline.workflow.evaluate import Settings
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import sightline
+from sightline.core.condition_names import BLANK, CLEAN
 from sightline.core.features import Feature
 from sightline.core.records import link
-from sightline.core.types import BLANK, CLEAN
 from sightline.store.run import RunStore
 from sightline.workflow.evaluate import Settings
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import sightline
+from sightline.core.condition_names import CLEAN
 from sightline.core.features import Feature
-from sightline.core.types import CLEAN
 from sightline.store.run import RunStore
 
 

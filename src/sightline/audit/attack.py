@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from sightline.audit.frequency import Band
 from sightline.audit.resampled import Clusters
 from sightline.core.errors import DataError, MissingExtraError, UsageError
-from sightline.core.types import Estimate
+from sightline.core.estimates import Estimate
 
 if TYPE_CHECKING:
     import torch

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from sightline.audit.labels import item_means
 from sightline.audit.resampled import Clusters, Statistic
 from sightline.core.errors import DataError, UndefinedMetricError
-from sightline.core.types import Estimate
+from sightline.core.estimates import Estimate
 from sightline.metrics.ranked import ratio
 
 _BLOCK = 1024

@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from sightline.audit.resampled import Clusters, Ratio
 from sightline.core.errors import DataError
+from sightline.core.estimates import Estimate
 from sightline.core.results import Skipped
-from sightline.core.types import Estimate
 
 NO_TRUTH = "no pair has a known right answer"
 TRUTH_CHANGES = "the right answer changes under the perturbation"

@@ -13,8 +13,8 @@ from jaxtyping import Float, Int
 
 from sightline.audit.resampled import Clusters, Ratio
 from sightline.core.errors import DataError
+from sightline.core.estimates import Estimate
 from sightline.core.results import Skipped
-from sightline.core.types import Estimate
 
 SMALLEST_PULL = 0.1
 """Nats that the picture must be worth for the index to mean anything."""

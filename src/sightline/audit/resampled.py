@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt
 
 from sightline.core.errors import DataError
-from sightline.core.types import Estimate
+from sightline.core.estimates import Estimate
 from sightline.metrics.intervals import proportion, resampled_interval, student_tail
 from sightline.metrics.ranked import ratio
 from sightline.metrics.resampling import drawn, left_out

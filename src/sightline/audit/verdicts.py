@@ -19,7 +19,7 @@ from sightline.audit.drift import MovedFar
 from sightline.audit.instability import Pairs
 from sightline.audit.resampled import Clusters, Ratio
 from sightline.core.errors import UsageError
-from sightline.core.types import Estimate
+from sightline.core.estimates import Estimate
 
 Outcome = Literal["holds", "does not hold", "undecided"]
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from sightline.audit.resampled import Clusters
-from sightline.core.types import Estimate
+from sightline.core.estimates import Estimate
 from sightline.metrics.ranked import ratio
 
 

@@ -21,7 +21,7 @@ from sightline.core.errors import GateFailedError, UsageError
 from sightline.core.printing import printable
 
 if TYPE_CHECKING:
-    from sightline.core.types import Estimate
+    from sightline.core.estimates import Estimate
     from sightline.workflow.policy import TrustPolicy
     from sightline.workflow.policy.applying import Application
     from sightline.workflow.policy.evidence import Achieved, Promise, Routing, Target

@@ -56,8 +56,8 @@ def list_command(root: Path, as_json: bool) -> int:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def show_command(run: Path, as_json: bool) -> int:
     """Show one run: what it is, what it holds, what failed."""
+    from sightline.core.condition_names import CLEAN
     from sightline.core.printing import printable
-    from sightline.core.types import CLEAN
     from sightline.store.listing import describe_run
     from sightline.store.run import RunStore
 
@@ -161,7 +161,7 @@ def export_command(
     overwrite: bool,
 ) -> int:
     """Export rows for other tools, or a sheet for people to label."""
-    from sightline.core.types import CLEAN
+    from sightline.core.condition_names import CLEAN
     from sightline.store import export
     from sightline.store.run import RunStore
 

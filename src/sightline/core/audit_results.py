@@ -15,9 +15,9 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from sightline.core.errors import DataError
+from sightline.core.estimates import Estimate
 from sightline.core.probe_results import BudgetedAudit, Probes
 from sightline.core.results import Skipped
-from sightline.core.types import Estimate
 
 AUDIT_VERSION = 1
 _STRICT = ConfigDict(extra="forbid")

@@ -7,8 +7,8 @@ from typing import Literal
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
+from sightline.core.estimates import Estimate
 from sightline.core.results import Skipped
-from sightline.core.types import Estimate
 
 _STRICT = ConfigDict(extra="forbid")
 

@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from sightline.core.types import ASKED, Example, Key, Record, Related, asked_condition
+from sightline.core.condition_names import ASKED, asked_condition
+from sightline.core.types import Example, Key, Record, Related
 
 
 def link(

@@ -15,7 +15,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from sightline.core.errors import DataError
-from sightline.core.types import Estimate
+from sightline.core.estimates import Estimate
 
 FORMAT_VERSION = 1
 _STRICT = ConfigDict(extra="forbid")

@@ -6,7 +6,7 @@ NaN. Axes of arrays are named in `sightline.core.features`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal, NamedTuple
@@ -14,6 +14,17 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from sightline.core.array_checks import checked_array, frozen_vector
+from sightline.core.condition_names import (
+    ASKED,
+    BLANK,
+    CLEAN,
+    INJECTED,
+    NEGATED,
+    NOISE,
+    has_family,
+    question_of,
+)
 from sightline.core.errors import DataError, MissingFeatureError
 from sightline.core.features import (
     ARRAY_AXES,
@@ -23,13 +34,6 @@ from sightline.core.features import (
     Feature,
     how_to_observe,
 )
-
-CLEAN = "clean"
-BLANK = "blank"
-NEGATED = "negated"
-NOISE = "noise"
-INJECTED = "answer_text"
-ASKED = "asked"
 
 FinishReason = Literal["stop", "length", "unknown"]
 Scalar = str | int | float | bool
@@ -148,9 +152,9 @@ class Generation:
                 "least one token. Leave them out (null) if tokens were not observed."
             )
         if self.token_ids is not None:
-            object.__setattr__(self, "token_ids", _frozen(self.token_ids, np.int32))
+            object.__setattr__(self, "token_ids", frozen_vector(self.token_ids, np.int32))
         if self.logprobs is not None:
-            logprobs = _frozen(self.logprobs, np.float64)
+            logprobs = frozen_vector(self.logprobs, np.float64)
             bad = ~np.isfinite(logprobs) | (logprobs > 0)
             if bad.any():
                 at = int(np.flatnonzero(bad)[0])
@@ -226,7 +230,7 @@ class Related:
         return tuple(
             c
             for c in self.conditions
-            if not any(_has_family(c.condition, family) for family in _NO_VIEWS)
+            if not any(has_family(c.condition, family) for family in _NO_VIEWS)
         )
 
     @property
@@ -244,17 +248,17 @@ class Related:
     @property
     def blank(self) -> tuple[Record, ...]:
         """The same question with a blank image: what the model answers from language alone."""
-        return tuple(c for c in self.conditions if _has_family(c.condition, BLANK))
+        return tuple(c for c in self.conditions if has_family(c.condition, BLANK))
 
     @property
     def negations(self) -> tuple[Record, ...]:
         """Conditions that ask for the opposite, so that the right answer changes."""
-        return tuple(c for c in self.conditions if _has_family(c.condition, NEGATED))
+        return tuple(c for c in self.conditions if has_family(c.condition, NEGATED))
 
     def asked(self, question: Feature) -> tuple[Record, ...]:
         """Replies to a follow-up question, one record per wording that was asked."""
         return tuple(
-            f for f in self.follow_ups if f.greedy and _question_of(f.condition) == question
+            f for f in self.follow_ups if f.greedy and question_of(f.condition) == question
         )
 
 
@@ -285,7 +289,7 @@ class Record:
 
     def __post_init__(self) -> None:
         frozen = {
-            feature: _checked_array(feature, array, self)
+            feature: checked_array(feature, array, _sizes(self, feature), where=str(self.key))
             for feature, array in self.features.items()
         }
         object.__setattr__(self, "features", MappingProxyType(frozen))
@@ -339,16 +343,6 @@ class Record:
         return replace(self, related=related)
 
 
-def asked_condition(name: str, about: str = CLEAN) -> str:
-    """Condition of a follow-up question's record.
-
-    Args:
-        name: The question, such as ``p_true`` or, in its second wording, ``p_true.2``.
-        about: Condition of the answer that it asks about.
-    """
-    return f"{ASKED}:{name}" if about == CLEAN else f"{about}+{ASKED}:{name}"
-
-
 def _is_asked(question: Feature) -> Callable[[Record], bool]:
     return lambda record: len(record.related.asked(question)) > 0
 
@@ -388,70 +382,16 @@ class Refused:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A measured figure with its interval.
-
-    Attributes:
-        value: The figure, or None where it is not defined.
-        low: Lower end of the interval, or None where there is none.
-        high: Upper end of the interval.
-        n: Rows it was measured on.
-        reason: Why ``value`` is None, or which splits it leaves out, in words; None otherwise.
-    """
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-    n: int = 0
-    reason: str | None = None
-
-    def __str__(self) -> str:
-        """The figure as people read it, such as ``0.812 [0.780, 0.840]``, or why there is none."""
-        if self.value is None:
-            return f"— ({self.reason})"
-        if self.low is None or self.high is None:
-            return f"{self.value:.3f}"
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
-
-
 _NO_VIEWS = (BLANK, NEGATED, ASKED, INJECTED)
-
-
-def _has_family(condition: str, family: str) -> bool:
-    """Whether a condition, or a part of a composed one, is of a family (``negated``…)."""
-    return any(part.split(":")[0].startswith(family) for part in condition.split("+"))
-
-
-def _question_of(condition: str) -> str | None:
-    """The follow-up question whose reply a condition holds, whatever its wording; else None."""
-    family, _, name = condition.rsplit("+", maxsplit=1)[-1].partition(":")
-    return name.partition(".")[0] if family == ASKED else None
 
 
 def _clip(text: str, limit: int = 40) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def _frozen(array: Sequence[float] | np.ndarray, dtype: type) -> np.ndarray:
-    out: np.ndarray = np.array(array, dtype=dtype)
-    if out.ndim != 1:
-        raise DataError(f"Array of shape {out.shape}; one value per token is required. Flatten it.")
-    out.setflags(write=False)
-    return out
-
-
-def _checked_array(feature: Feature, array: np.ndarray, record: Record) -> np.ndarray:
-    axes = ARRAY_AXES.get(feature)
-    where = f"{feature.value} of record {record.key}"
-    if axes is None:
-        raise DataError(f"{where} is not an array feature; store it on the generation instead.")
-    array = np.asarray(array)
-    if array.ndim != len(axes):
-        raise DataError(
-            f"{where} has shape {array.shape}; axes {axes} are required. Reshape it before storing."
-        )
-    expected = {
+def _sizes(record: Record, feature: Feature) -> dict[str, int | None]:
+    """Lengths that the axes of a record's arrays must have, None where any will do."""
+    return {
         "t": 0 if record.greedy is None else record.greedy.n_tokens,
         "l": len(record.layers) if feature in LAYERED else None,
         "c": len(record.example.choices or ()),
@@ -459,30 +399,8 @@ def _checked_array(feature: Feature, array: np.ndarray, record: Record) -> np.nd
         "a": 1 + len(record.samples),
         "r": _reply_count(record.condition),
     }
-    for axis, size in zip(axes, array.shape, strict=True):
-        want = expected.get(axis)
-        if want is not None and size != want:
-            raise DataError(
-                f"{where} has {size} along axis {axis}; the record has {want}. "
-                "Store one entry per token, layer, choice, sample or fixed reply."
-            )
-    if not _all_finite(array):
-        raise DataError(
-            f"{where} holds NaN or infinity; observed arrays must be finite. "
-            "Leave the feature out where it could not be observed."
-        )
-    if array.flags.writeable:
-        array = array.copy()
-        array.setflags(write=False)
-    return array
 
 
 def _reply_count(condition: str) -> int | None:
-    question = _question_of(condition)
+    question = question_of(condition)
     return next((len(FIXED_REPLIES[f]) for f in FIXED_REPLIES if f.value == question), None)
-
-
-def _all_finite(array: np.ndarray) -> bool:
-    if array.dtype == np.float16:  # by its exponent bits: 8 times faster than np.isfinite
-        return bool(((array.view(np.uint16) & 0x7C00) != 0x7C00).all())
-    return bool(np.isfinite(array).all())

@@ -54,7 +54,7 @@ def seedbench_row(row: Row, _settings: Settings) -> Row:
     kind, dimension = fields["data_type"], _whole(fields["question_type_id"])
     if kind != "image":
         return _left_out(row, f"of the data_type {shown(kind)}, not 'image'")
-    if dimension not in SEED_DIMENSIONS:
+    if dimension is None or dimension not in SEED_DIMENSIONS:
         given = shown(fields["question_type_id"])
         return _unusable(row, f"the question_type_id {given} is none of 1 to 9")
     embedded = fields.get("image")

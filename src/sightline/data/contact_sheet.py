@@ -7,8 +7,9 @@ from types import MappingProxyType
 
 from PIL import Image, ImageDraw, ImageFont
 
+from sightline.core.condition_names import CLEAN
 from sightline.core.errors import UsageError
-from sightline.core.types import CLEAN, Example
+from sightline.core.types import Example
 from sightline.data.perturbations import Condition
 
 _GAP = 8

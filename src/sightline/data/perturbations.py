@@ -23,9 +23,10 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from sightline.core.condition_names import CLEAN
 from sightline.core.errors import UsageError
 from sightline.core.specs import parse
-from sightline.core.types import CLEAN, Example
+from sightline.core.types import Example
 from sightline.data.images import to_rgb
 from sightline.data.perturb_geometry import (
     Crop,

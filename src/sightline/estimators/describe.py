@@ -7,9 +7,10 @@ from dataclasses import fields
 from itertools import groupby
 from typing import Any
 
+from sightline.core.condition_names import asked_condition
 from sightline.core.features import FOLLOW_UPS, Feature
 from sightline.core.protocols import Cost, LearnedEstimator
-from sightline.core.types import Example, Generation, Record, Related, asked_condition
+from sightline.core.types import Example, Generation, Record, Related
 from sightline.estimators import ESTIMATORS, AnyEstimator
 
 _HEAD = """\

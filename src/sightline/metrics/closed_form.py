@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from sightline.core.errors import DataError
-from sightline.core.types import Estimate
+from sightline.core.estimates import Estimate
 from sightline.metrics.discrimination import ONE_CLASS
 from sightline.metrics.ranked import rank, rows_of
 

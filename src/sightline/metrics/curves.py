@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from sightline.core.errors import UndefinedMetricError
+from sightline.core.estimates import Estimate
 from sightline.core.results import CoverageRow, Histogram, ReliabilityBin
-from sightline.core.types import Estimate
 from sightline.metrics.discrimination import ONE_CLASS
 from sightline.metrics.intervals import proportion
 from sightline.metrics.operating_points import accuracy_among

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from sightline.core.errors import UsageError
-from sightline.core.types import Estimate
+from sightline.core.estimates import Estimate
 from sightline.metrics import METRICS
 from sightline.metrics.closed_form import NORMAL, auroc_estimate, proportion, student
 from sightline.metrics.ranked import is_binary, require_probability, rows_of

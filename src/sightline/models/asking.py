@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sightline.core.condition_names import asked_condition
 from sightline.core.errors import ModelError
 from sightline.core.features import FIXED_REPLIES, Feature
-from sightline.core.types import Example, Record, asked_condition
+from sightline.core.types import Example, Record
 from sightline.data.prompt_forms import FOLLOW_UP_FORMS, follow_up_of
 from sightline.data.prompts import PromptStyle, follow_up_text
 from sightline.models.answers import AnswerReader

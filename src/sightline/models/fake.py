@@ -14,11 +14,12 @@ import numpy as np
 import xxhash
 
 from sightline.audit.structure import dirichlet_energy, energy_map
+from sightline.core.condition_names import BLANK, asked_condition
 from sightline.core.errors import ModelError
 from sightline.core.features import FIXED_REPLIES, Feature
 from sightline.core.protocols import Request
 from sightline.core.text import answer_form
-from sightline.core.types import BLANK, Example, Generation, Record, asked_condition
+from sightline.core.types import Example, Generation, Record
 from sightline.data.prompt_forms import follow_up_of
 from sightline.data.prompts import PromptStyle, follow_up_text, user_text
 

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from sightline.core.condition_names import BLANK, CLEAN
 from sightline.core.errors import ModelError, UsageError
 from sightline.core.features import Feature
 from sightline.core.protocols import Request
-from sightline.core.types import BLANK, CLEAN, Example, Record
+from sightline.core.types import Example, Record
 from sightline.data.prompts import PromptStyle, user_text
 from sightline.models.answers import AnswerReader
 from sightline.models.asking import Asker

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from sightline.core.audit_results import Audit, AuditedPair, Density, Rates, ShownExample
-from sightline.core.types import Estimate
+from sightline.core.estimates import Estimate
 from sightline.report.audit_pictures import PictureSource, Tile, map_tiles
 from sightline.report.audit_terminal import by_kind, flagged_drift
 from sightline.report.audit_view import (

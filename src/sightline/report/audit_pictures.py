@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sightline.core.audit_results import Audit, ShownExample
+from sightline.core.condition_names import CLEAN
 from sightline.core.errors import SightlineError
-from sightline.core.types import CLEAN, Example, ImageRef
+from sightline.core.types import Example, ImageRef
 from sightline.data.images import decode, read_image_bytes, resolve_inside
 from sightline.data.perturbations import parse_condition, prepared
 from sightline.report.numbers import inert

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sightline.core.audit_results import Audit, ChannelDrift, Comparison, Finding, Rates
-from sightline.core.types import Estimate
+from sightline.core.estimates import Estimate
 from sightline.report.numbers import count, inert
 from sightline.report.terminal import terminal_console
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from sightline.core.estimates import Estimate
 from sightline.core.results import ClassifierSummary, DrawFigures, Evaluation
-from sightline.core.types import Estimate
 from sightline.report import numbers
 from sightline.report.numbers import Notes, inert
 from sightline.report.view import Cell, Fact, Heading, Row, Table

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from sightline.core.estimates import Estimate
 from sightline.core.printing import printable
-from sightline.core.types import Estimate
 from sightline.metrics import METRICS
 from sightline.report.view import Cell, Heading
 

@@ -6,8 +6,9 @@ import json
 from collections.abc import Sequence
 from itertools import zip_longest
 
+from sightline.core.estimates import Estimate
 from sightline.core.results import AnswerRow, EstimatorResult, Evaluation
-from sightline.core.types import Estimate, choice_letters
+from sightline.core.types import choice_letters
 from sightline.report import classifier_tables, figures, numbers, tables
 from sightline.report.numbers import Notes, inert
 from sightline.report.tables import heldout

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from sightline.core.estimates import Estimate
 from sightline.core.results import EstimatorResult, Evaluation, Skipped
-from sightline.core.types import Estimate
 from sightline.metrics import METRICS
 from sightline.report import numbers
 from sightline.report.classifier_tables import source_marks

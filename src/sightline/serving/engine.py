@@ -16,10 +16,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from sightline.core.condition_names import CLEAN
 from sightline.core.errors import ModelError, OutOfMemoryError, SightlineError
 from sightline.core.protocols import Request, VisionLanguageModel
 from sightline.core.records import link
-from sightline.core.types import CLEAN, Example, Record
+from sightline.core.types import Example, Record
 from sightline.serving.errors import RequestError
 from sightline.serving.trust import Judge, Judgement
 

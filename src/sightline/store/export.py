@@ -19,9 +19,10 @@ from typing import Any, TextIO
 import numpy as np
 
 from sightline.core.column import Column, ColumnKind
+from sightline.core.condition_names import CLEAN
 from sightline.core.errors import DataError
 from sightline.core.printing import printable
-from sightline.core.types import CLEAN, Example, Generation, Key
+from sightline.core.types import Example, Generation, Key
 from sightline.store.rows import STATUS
 from sightline.store.run import RunStore
 

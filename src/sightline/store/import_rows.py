@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from sightline.core.condition_names import CLEAN, NEGATED
 from sightline.core.errors import DataError
 from sightline.core.features import Feature
 from sightline.core.text import parse_choice
-from sightline.core.types import CLEAN, NEGATED, Example, Generation, Record, Scalar, choice_letters
+from sightline.core.types import Example, Generation, Record, Scalar, choice_letters
 from sightline.data.fields import shown
 from sightline.store.import_values import (
     read_correct,

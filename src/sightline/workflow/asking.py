@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sightline.core.condition_names import CLEAN
 from sightline.core.errors import UsageError
 from sightline.core.features import Feature
 from sightline.core.protocols import Estimator, Request, VisionLanguageModel
 from sightline.core.records import link
-from sightline.core.types import CLEAN, Example, ImageRef, Record
+from sightline.core.types import Example, ImageRef, Record
 from sightline.data.images import DECODE_POLICY, hash_image_file, load_image
 from sightline.estimators.choice import ChoiceMaxProbability
 from sightline.estimators.likelihood import Perplexity, SequenceProbability, TokenEntropy

@@ -18,9 +18,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from sightline.core.condition_names import BLANK, CLEAN, asked_condition
 from sightline.core.errors import SettingsDifferError, StoreError, UsageError
 from sightline.core.protocols import Request, VisionLanguageModel
-from sightline.core.types import BLANK, CLEAN, Example, Quarantined, Record, asked_condition
+from sightline.core.types import Example, Quarantined, Record
 from sightline.data.examples import Dataset
 from sightline.data.images import DECODE_POLICY, ImageLimits
 from sightline.data.perturbations import LONGEST_SIDE

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from sightline.core.condition_names import CLEAN
 from sightline.core.text import parse_choice
-from sightline.core.types import CLEAN, Example, Key, Record, Refused, Truth
+from sightline.core.types import Example, Key, Record, Refused, Truth
 from sightline.data.label_preservation import Decision, decide
 from sightline.data.perturbations import Condition, parse_condition
 

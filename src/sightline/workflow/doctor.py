@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from sightline.core.condition_names import CLEAN
 from sightline.core.features import Feature
 from sightline.core.protocols import Request, VisionLanguageModel
 from sightline.core.records import link
-from sightline.core.types import CLEAN, Example, Record
+from sightline.core.types import Example, Record
 from sightline.estimators import ESTIMATORS
 from sightline.models.openai import EndpointModel
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from sightline.core.estimates import Estimate
 from sightline.core.features import FOLLOW_UPS, Feature
 from sightline.core.protocols import Cost
 from sightline.core.results import AnswerRow, Curve, EstimatorResult, Skipped
-from sightline.core.types import Estimate, Record
+from sightline.core.types import Record
 from sightline.metrics import curves
 from sightline.workflow.judged import Heldout, JudgedRows
 from sightline.workflow.measure import BootstrapSettings, Figures, raw_figures

@@ -22,12 +22,14 @@ import pyarrow as pa
 import sightline
 from sightline.calibration import CALIBRATORS
 from sightline.core.column import Column, ColumnKind
+from sightline.core.condition_names import CLEAN
 from sightline.core.errors import DataError, UsageError
+from sightline.core.estimates import Estimate
 from sightline.core.features import READ_WITH, Feature
 from sightline.core.protocols import Calibrator
 from sightline.core.records import link
 from sightline.core.results import Curve, Evaluation, NotApplicable, Protocol, Skipped
-from sightline.core.types import CLEAN, Estimate, Record
+from sightline.core.types import Record
 from sightline.data.splits import assert_no_leakage, split_groups
 from sightline.grading import JudgeModel, grade_records, parse_grader
 from sightline.metrics import curves

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from sightline.core.condition_names import CLEAN
 from sightline.core.features import Feature
 from sightline.core.protocols import Request, VisionLanguageModel
 from sightline.core.records import link
 from sightline.core.text import canonical_answer
-from sightline.core.types import CLEAN, Example, Generation, Record
+from sightline.core.types import Example, Generation, Record
 from sightline.data.perturbations import parse_condition
 from sightline.estimators.signals import answer_start
 

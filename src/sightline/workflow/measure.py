@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sightline.core.types import Estimate
+from sightline.core.estimates import Estimate
 from sightline.metrics.intervals import WITHIN_TYPE, Bootstrap, Sample, cluster_bootstrap
 from sightline.workflow.judged import Heldout, JudgedRows
 from sightline.workflow.scoring import Scored

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from sightline.core.condition_names import CLEAN
 from sightline.core.errors import ImageError, ModelError, OutOfMemoryError
 from sightline.core.features import Feature
 from sightline.core.protocols import Request, VisionLanguageModel
-from sightline.core.types import CLEAN, Example, Key, Quarantined, Record, Refused
+from sightline.core.types import Example, Key, Quarantined, Record, Refused
 from sightline.data.images import ImageLimits, load_image
 from sightline.data.perturbations import parse_condition, prepared
 from sightline.workflow.conditions import View, views_of

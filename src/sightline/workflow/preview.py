@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sightline.core.condition_names import CLEAN
 from sightline.core.errors import DiskError, ImageError, UsageError
 from sightline.core.text import parse_choice
-from sightline.core.types import CLEAN, Example
+from sightline.core.types import Example
 from sightline.data.contact_sheet import contact_sheet
 from sightline.data.examples import load_dataset
 from sightline.data.images import decode, load_image

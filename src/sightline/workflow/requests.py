@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence, Set
 from dataclasses import replace
 
+from sightline.core.condition_names import NOISE
 from sightline.core.features import AUDITED, CHANNELS, FOLLOW_UPS, LAYERED, Feature
 from sightline.core.protocols import Request, VisionLanguageModel
-from sightline.core.types import NOISE
 from sightline.data.perturbations import PERTURBATIONS
 from sightline.data.prompt_forms import follow_up_names
 from sightline.data.prompts import PromptStyle

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from sightline.core.condition_names import CLEAN
 from sightline.core.errors import MissingFeatureError, UnscorableError
 from sightline.core.features import ARRAY_AXES, READ_WITH, Feature, how_to_observe
 from sightline.core.protocols import Estimator, FittedEstimator, LearnedEstimator
 from sightline.core.results import NotApplicable, Skipped
-from sightline.core.types import CLEAN, Record
+from sightline.core.types import Record
 from sightline.estimators import ESTIMATORS, AnyEstimator, parse_estimator, spec_of
 from sightline.store.run import RunStore
 from sightline.workflow.fitted import Fitted

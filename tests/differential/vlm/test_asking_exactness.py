@@ -21,9 +21,10 @@ from test_transformers_exactness import (
 )
 from tiny_models import Tiny, example
 
+from sightline.core.condition_names import asked_condition
 from sightline.core.features import FIXED_REPLIES, Feature
 from sightline.core.protocols import Request
-from sightline.core.types import Record, asked_condition
+from sightline.core.types import Record
 from sightline.data.prompt_forms import FOLLOW_UP_FORMS, follow_up_of
 from sightline.data.prompts import PromptStyle, follow_up_text
 from sightline.models.transformers import TransformersModel

@@ -21,8 +21,9 @@ from test_transformers_exactness import (
 from tiny_models import Tiny
 
 from sightline.audit.structure import square_grid, token_energy
+from sightline.core.condition_names import CLEAN
 from sightline.core.features import CHANNELS, STATE_CHANNELS, Feature
-from sightline.core.types import CLEAN, Record
+from sightline.core.types import Record
 from sightline.models.channels import POOLED_TOKENS
 from sightline.models.vision import VisionTap, no_grid_reason
 

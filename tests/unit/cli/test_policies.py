@@ -6,7 +6,8 @@ import pytest
 from click.testing import CliRunner
 
 from sightline.cli import asking, policies
-from sightline.core.types import Estimate, Example, Generation, Record
+from sightline.core.estimates import Estimate
+from sightline.core.types import Example, Generation, Record
 from sightline.workflow.asking import Answer
 from sightline.workflow.explaining import Draws, Explanation, Prior, Shift, Token
 from sightline.workflow.policy.evidence import Achieved

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from sightline.core.condition_names import BLANK, CLEAN
 from sightline.core.errors import DataError, UsageError
-from sightline.core.types import BLANK, CLEAN, Example, ImageRef, Record, Related
+from sightline.core.types import Example, ImageRef, Record, Related
 from sightline.data.perturb_geometry import Crop, Magnitude, Pad, Rotate, Scale, ScalePad, Translate
 from sightline.data.perturb_pixels import Blur, Brightness, Contrast, Jpeg, Noise
 from sightline.data.perturb_text import SENTENCES, Overlay, named_labels

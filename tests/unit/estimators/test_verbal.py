@@ -8,11 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from sightline.core.condition_names import asked_condition
 from sightline.core.errors import MissingFeatureError, UnscorableError, UsageError
 from sightline.core.features import FIXED_REPLIES, Feature
 from sightline.core.protocols import Cost
 from sightline.core.records import link
-from sightline.core.types import Example, Generation, Record, Related, asked_condition
+from sightline.core.types import Example, Generation, Record, Related
 from sightline.estimators import parse_estimator
 from sightline.estimators.verbal import MEANING, StatedGuesses
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sightline.core.errors import DataError, UsageError
-from sightline.core.types import Estimate
+from sightline.core.estimates import Estimate
 from sightline.metrics import METRICS
 from sightline.metrics.discrimination import auroc
 from sightline.metrics.intervals import Sample, cluster_bootstrap

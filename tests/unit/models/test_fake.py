@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sightline.core.condition_names import asked_condition
 from sightline.core.errors import ModelError
 from sightline.core.features import FOLLOW_UPS, Feature
 from sightline.core.protocols import Request
 from sightline.core.records import link
-from sightline.core.types import Example, ImageRef, asked_condition
+from sightline.core.types import Example, ImageRef
 from sightline.data.prompt_forms import FOLLOW_UP_FORMS
 from sightline.data.prompts import PromptStyle
 from sightline.estimators import ESTIMATORS

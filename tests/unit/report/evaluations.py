@@ -9,6 +9,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw
 
+from sightline.core.estimates import Estimate
 from sightline.core.results import (
     AnswerRow,
     Curve,
@@ -20,7 +21,6 @@ from sightline.core.results import (
     Skipped,
     TypeSummary,
 )
-from sightline.core.types import Estimate
 from sightline.metrics import curves
 from sightline.metrics.intervals import Sample, cluster_bootstrap, proportion
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sightline.core.types import Estimate
+from sightline.core.estimates import Estimate
 from sightline.report.numbers import (
     STYLES,
     Notes,

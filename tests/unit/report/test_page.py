@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from evaluations import BASELINE, bare, evaluation, picture
 
+from sightline.core.estimates import Estimate
 from sightline.core.results import Evaluation
-from sightline.core.types import Estimate
 from sightline.report.page import page_view
 
 

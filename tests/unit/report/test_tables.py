@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from evaluations import BASELINE, DRAWN, TYPES, bare, evaluation
 
-from sightline.core.types import Estimate
+from sightline.core.estimates import Estimate
 from sightline.report import tables
 from sightline.report.figures import shown_estimators
 from sightline.report.view import Cell, Row, Table

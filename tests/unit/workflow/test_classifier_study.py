@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sightline.core.types import Estimate
+from sightline.core.estimates import Estimate
 from sightline.metrics.selective import aurc
 from sightline.workflow.studies.classifier_scores import (
     Labelled,

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sightline.core.condition_names import BLANK, CLEAN
 from sightline.core.errors import ModelError, OutOfMemoryError, StoreError, UsageError
 from sightline.core.features import Feature
 from sightline.core.protocols import Request
-from sightline.core.types import BLANK, CLEAN
 from sightline.data.examples import load_dataset
 from sightline.data.prompts import PromptStyle
 from sightline.models.fake import FakeModel

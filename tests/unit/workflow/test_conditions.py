@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sightline.core.condition_names import BLANK, CLEAN
 from sightline.core.errors import OutOfMemoryError, SettingsDifferError
 from sightline.core.features import Feature
 from sightline.core.protocols import Request
 from sightline.core.records import link
 from sightline.core.text import parse_choice
-from sightline.core.types import BLANK, CLEAN, Example, Generation, Key, Record
+from sightline.core.types import Example, Generation, Key, Record
 from sightline.data.examples import Dataset, load_dataset
 from sightline.data.label_preservation import decide
 from sightline.data.perturbations import parse_condition, parse_conditions, prepared

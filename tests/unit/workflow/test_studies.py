@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from sightline.core.errors import DataError
+from sightline.core.estimates import Estimate
 from sightline.core.features import Feature
-from sightline.core.types import Estimate, Example, Generation, Record
+from sightline.core.types import Example, Generation, Record
 from sightline.data.splits import split_groups
 from sightline.estimators import parse_estimator
 from sightline.estimators.recorded import RecordedConfidence

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sightline.core.types import Estimate
+from sightline.core.estimates import Estimate
 from sightline.workflow.studies.tables import StudyTable
 from sightline.workflow.studies.targets import gained, not_below, targets_table
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xxhash
 
+from sightline.core.condition_names import BLANK, asked_condition
 from sightline.core.errors import EndpointError, ModelError, UsageError
 from sightline.core.features import CHANNELS, FIXED_REPLIES, Feature
 from sightline.core.protocols import Request
-from sightline.core.types import BLANK, Example, Generation, Record, asked_condition
+from sightline.core.types import Example, Generation, Record
 from sightline.data.prompt_forms import FOLLOW_UP_FORMS, follow_up_of
 from sightline.data.prompts import PromptStyle, follow_up_text, user_text
 from sightline.models.inputs import as_int32, blank_images

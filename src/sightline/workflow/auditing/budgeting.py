@@ -11,8 +11,8 @@ from sightline.audit.budget import Labelled, choose_perturbations, cross_fitted
 from sightline.audit.labels import item_means
 from sightline.audit.resampled import Clusters
 from sightline.core.errors import DataError
+from sightline.core.estimates import Estimate
 from sightline.core.probe_results import BudgetedAudit, BudgetStep
-from sightline.core.types import Estimate
 from sightline.workflow.auditing.pairs import AuditRows
 from sightline.workflow.auditing.rates import Columns
 

@@ -20,8 +20,8 @@ from sightline.audit.drift import (
 from sightline.audit.resampled import Clusters
 from sightline.core.audit_results import ChannelDrift, Density
 from sightline.core.errors import UndefinedMetricError
+from sightline.core.estimates import Estimate
 from sightline.core.features import LAYERED, Feature
-from sightline.core.types import Estimate
 from sightline.workflow.auditing.pairs import CHANNEL_ORDER, WORDING, AuditRows
 from sightline.workflow.auditing.rates import ALL
 

@@ -15,10 +15,11 @@ from jaxtyping import Bool, Float, Int
 from sightline.audit.drift import cosine_drift, l2_drift
 from sightline.audit.instability import TRUTH_CHANGES, TRUTH_UNKNOWN, Pairs
 from sightline.audit.labels import labels, margins, per_token, score_change
+from sightline.core.condition_names import ASKED, BLANK, CLEAN
 from sightline.core.errors import DataError
 from sightline.core.features import LAYERED, STATE_CHANNELS, VISION_CHANNELS, Feature
 from sightline.core.text import answer_form, canonical_answer, parse_yes_no
-from sightline.core.types import ASKED, BLANK, CLEAN, Example, Record
+from sightline.core.types import Example, Record
 from sightline.data.perturbations import parse_condition
 from sightline.grading import Auto, grade_records
 from sightline.store.run import RunStore

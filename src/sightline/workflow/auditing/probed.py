@@ -10,9 +10,9 @@ import numpy as np
 from sightline.audit.attack import attack_rates
 from sightline.audit.probes import HIGH_PASS_CUTOFFS, LOW_PASS_CUTOFFS
 from sightline.audit.resampled import Clusters
+from sightline.core.estimates import Estimate
 from sightline.core.probe_results import AttackProbe, FilterProbe, NoiseProbe, Probes
 from sightline.core.results import Skipped
-from sightline.core.types import Estimate
 from sightline.workflow.auditing.pairs import AuditRows
 from sightline.workflow.auditing.probing import (
     BANDS,

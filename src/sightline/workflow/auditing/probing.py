@@ -23,9 +23,10 @@ from pydantic.dataclasses import dataclass as checked
 from sightline.audit.attack import HIGH_BAND, LOW_BAND, PixelAttack, attack
 from sightline.audit.frequency import NOISE_SIZES, Band, band_edges, coherence
 from sightline.audit.probes import flip_thresholds, noise_flips
+from sightline.core.condition_names import CLEAN
 from sightline.core.errors import DataError, ImageError, ModelError, UsageError
 from sightline.core.text import answer_form
-from sightline.core.types import CLEAN, Record
+from sightline.core.types import Record
 from sightline.data.images import load_image
 from sightline.data.perturbations import prepared
 from sightline.store.disk import make_directory, write_file

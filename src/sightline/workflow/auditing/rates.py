@@ -13,8 +13,8 @@ from sightline.audit.prior import drift_to_prior, language_prior
 from sightline.audit.resampled import Clusters
 from sightline.audit.yes_no import YesNoRates, yes_no_rates
 from sightline.core.audit_results import Prior, Rates, YesNo
+from sightline.core.estimates import Estimate
 from sightline.core.results import Skipped
-from sightline.core.types import Estimate
 from sightline.workflow.auditing.pairs import WORDING, AuditRows, per_token_labels
 
 ALL = "all"

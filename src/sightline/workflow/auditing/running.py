@@ -17,9 +17,9 @@ from sightline.audit.resampled import Clusters
 from sightline.audit.verdicts import Verdict, hidden_drift, task_dependent
 from sightline.core.audit_results import Audit, AuditedPair, AuditProtocol, Finding
 from sightline.core.errors import UsageError
+from sightline.core.estimates import Estimate
 from sightline.core.features import Feature
 from sightline.core.results import Skipped
-from sightline.core.types import Estimate
 from sightline.models.vision import no_grid_reason
 from sightline.store.run import RunStore
 from sightline.workflow.auditing import drifts as drift_measures

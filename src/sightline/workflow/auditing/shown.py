@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from sightline.core.audit_results import AuditedPair, ShownExample, ShownMap
+from sightline.core.condition_names import CLEAN
 from sightline.core.features import Feature
-from sightline.core.types import CLEAN
 from sightline.store.run import RunStore
 from sightline.workflow.auditing.pairs import WORDING, AuditRows
 from sightline.workflow.auditing.rates import Columns

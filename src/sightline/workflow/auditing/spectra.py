@@ -18,7 +18,7 @@ from sightline.audit.frequency import (
 from sightline.audit.resampled import Clusters
 from sightline.core.audit_results import Spectrum
 from sightline.core.errors import ImageError
-from sightline.core.types import Estimate
+from sightline.core.estimates import Estimate
 from sightline.data.images import load_image
 from sightline.data.perturbations import parse_condition, prepared
 from sightline.workflow.auditing.drifts import Drifts, Place

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from sightline.core.column import Column, ColumnKind
+from sightline.core.condition_names import CLEAN
 from sightline.core.errors import (
     AntiInformativeError,
     DataError,
@@ -23,6 +24,7 @@ from sightline.core.errors import (
     UndefinedMetricError,
     UsageError,
 )
+from sightline.core.estimates import Estimate
 from sightline.core.protocols import Calibrator
 from sightline.core.results import (
     ClassifierSummary,
@@ -30,7 +32,7 @@ from sightline.core.results import (
     OutOfDistribution,
     Skipped,
 )
-from sightline.core.types import CLEAN, Estimate, Generation
+from sightline.core.types import Generation
 from sightline.data.splits import assert_no_leakage
 from sightline.metrics.discrimination import auroc, fpr95
 from sightline.metrics.intervals import Sample, cluster_bootstrap

@@ -20,10 +20,11 @@ import numpy as np
 
 from sightline.core.column import Column, ColumnKind
 from sightline.core.errors import UsageError
+from sightline.core.estimates import Estimate
 from sightline.core.features import Feature
 from sightline.core.protocols import Request, VisionLanguageModel
 from sightline.core.text import normalise_answer
-from sightline.core.types import Estimate, Example, ImageRef, Record
+from sightline.core.types import Example, ImageRef, Record
 from sightline.data.collected import digest_json
 from sightline.data.examples import Dataset
 from sightline.metrics.intervals import proportion

@@ -17,8 +17,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from sightline.core.errors import UsageError
+from sightline.core.estimates import Estimate
 from sightline.core.results import Curve
-from sightline.core.types import Estimate, Record
+from sightline.core.types import Record
 from sightline.estimators.fusion import joint_cost
 from sightline.workflow.policy.evidence import LastTenth, Routing
 from sightline.workflow.policy.trust import NOT_SCORED, Stage

@@ -18,8 +18,8 @@ from sightline.calibration.risk_control import (
     smallest_accepted,
 )
 from sightline.core.errors import UndefinedMetricError, UsageError
+from sightline.core.estimates import Estimate
 from sightline.core.results import Skipped
-from sightline.core.types import Estimate
 from sightline.metrics import METRICS
 from sightline.metrics.curves import reliability_bins
 from sightline.metrics.intervals import auroc_estimate

@@ -9,8 +9,8 @@ from pydantic.dataclasses import dataclass
 
 from sightline.calibration.risk_control import Guarantee, Method, Unit
 from sightline.core.errors import UsageError
+from sightline.core.estimates import Estimate
 from sightline.core.results import Curve, ReliabilityBin, Skipped
-from sightline.core.types import Estimate
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 

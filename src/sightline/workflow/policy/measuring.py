@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from sightline.core.types import Estimate, Record
+from sightline.core.estimates import Estimate
+from sightline.core.types import Record
 from sightline.metrics.intervals import proportion
 from sightline.workflow.policy.decision import Decision
 from sightline.workflow.policy.evidence import Achieved

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from sightline.calibration import CALIBRATORS
 from sightline.core.errors import AntiInformativeError, SightlineError
-from sightline.core.types import Estimate
+from sightline.core.estimates import Estimate
 from sightline.metrics.intervals import Bootstrap, Sample, cluster_bootstrap, resampled_interval
 from sightline.metrics.selective import aurc
 from sightline.zeroshot import (

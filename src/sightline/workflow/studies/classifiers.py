@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Int
 from PIL import Image
 
+from sightline.core.estimates import Estimate
 from sightline.core.protocols import ImageTextModel
-from sightline.core.types import Estimate
 from sightline.data.objects import (
     CLASSES,
     DIGIT_CLASSES,

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from sightline.core.estimates import Estimate
 from sightline.core.features import ARRAY_AXES
 from sightline.core.protocols import Request
 from sightline.core.results import EstimatorResult, Evaluation
-from sightline.core.types import Estimate
 from sightline.data.examples import load_dataset
 from sightline.estimators import ESTIMATORS, parse_estimator
 from sightline.estimators.equivalence import EQUIVALENT

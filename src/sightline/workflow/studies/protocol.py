@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from sightline.core.errors import DataError
+from sightline.core.estimates import Estimate
 from sightline.core.protocols import LearnedEstimator
-from sightline.core.types import Estimate
 from sightline.data.splits import Split
 from sightline.estimators import AnyEstimator
 from sightline.metrics.intervals import Bootstrap, Sample, cluster_bootstrap

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import sightline
-from sightline.core.types import Estimate
+from sightline.core.estimates import Estimate
 from sightline.store.disk import PendingFile, make_directory, write_file
 
 Cell = Estimate | str | int | None

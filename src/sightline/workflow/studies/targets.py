@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sightline.core.types import Estimate
+from sightline.core.estimates import Estimate
 from sightline.workflow.studies.tables import Cell, StudyTable
 
 WITHIN, PRR = "Δ within type", "Δ PRR"

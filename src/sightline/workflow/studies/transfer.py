@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from sightline.core.errors import DataError
+from sightline.core.estimates import Estimate
 from sightline.core.protocols import Estimator, LearnedEstimator
-from sightline.core.types import Estimate
 from sightline.estimators import parse_estimator, spec_of
 from sightline.metrics.intervals import WITHIN_TYPE
 from sightline.workflow.judged import JudgedRows

@@ -7,10 +7,11 @@ import pytest
 from chat_servers import PLAIN, ChatServer, FakeChat
 from PIL import Image
 
+from sightline.core.condition_names import BLANK, CLEAN
 from sightline.core.errors import EndpointError, UsageError
 from sightline.core.features import Feature
 from sightline.core.protocols import Request, VisionLanguageModel
-from sightline.core.types import BLANK, CLEAN, Example
+from sightline.core.types import Example
 from sightline.data.prompts import PromptStyle, follow_up_text
 from sightline.models.fake import FakeModel
 from sightline.models.openai import EndpointSettings, load_endpoint

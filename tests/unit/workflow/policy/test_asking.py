@@ -9,10 +9,11 @@ from PIL import Image
 from policy_records import answers, choices, labelled, right_at
 from test_saved import ORIGIN
 
+from sightline.core.condition_names import BLANK
 from sightline.core.errors import ImageError, UsageError
 from sightline.core.features import Feature
 from sightline.core.protocols import Request
-from sightline.core.types import BLANK, Example, Generation, Record
+from sightline.core.types import Example, Generation, Record
 from sightline.data.images import DECODE_POLICY
 from sightline.models.fake import FakeModel
 from sightline.workflow.asking import ask
