@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import click
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit" / "serving"))
@@ -19,6 +20,8 @@ from judges import HalfJudge
 from running import Running, data_url, picture, running, with_image
 from upstreams import upstream
 
+from sightline.cli import cli
+from sightline.core.errors import SightlineError
 from sightline.serving.forwarding import Served
 from sightline.serving.server import Settings, proxy_of
 from sightline.serving.shared import Server
@@ -37,9 +40,12 @@ def command(*args: object) -> subprocess.CompletedProcess[str]:
 
 
 def refused(*args: object, code: int = 2) -> str:
-    result = command("serve", *args)
-    assert result.returncode == code, result.stderr
-    (line,) = [x for x in result.stderr.splitlines() if x.startswith("sightline: ")]
+    """What the command says in its one line before it ends with that code."""
+    with pytest.raises((SightlineError, click.UsageError)) as error:
+        cli.main(["serve", *map(str, args)], prog_name="sightline", standalone_mode=False)
+    assert error.value.exit_code == code
+    line = str(error.value)
+    assert "\n" not in line
     return line
 
 
@@ -120,6 +126,13 @@ def test_the_command_serves_a_policy(policy: Path, tmp_path: Path) -> None:
             client.chat.completions.create(
                 model="fake", n=17, messages=[{"role": "user", "content": "x"}]
             )
+
+
+def test_a_refusal_is_one_line_and_a_code() -> None:
+    result = command("serve", "-m", "fake", "--host", "0.0.0.0")
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("sightline: --host 0.0.0.0 can be reached from other machines")
 
 
 def test_what_is_refused_before_a_port_opens(policy: Path, tmp_path: Path) -> None:

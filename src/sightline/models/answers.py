@@ -38,6 +38,16 @@ class AnswerReader:
             answer_start=start or 0,
         )
 
+    def so_far(self, row: Decoded, prompt: str) -> str:
+        """The beginning of the text that the row will have as a generation.
+
+        Empty while it reasons; without white space and halves of characters at its end, which the
+        next token may make part of something else.
+        """
+        ids = row.ids[:-1] if row.stopped else row.ids
+        text = self._text(ids[self._answer_start(ids, prompt) or 0 :])
+        return text if row.stopped else text.rstrip("\ufffd").rstrip()
+
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """The text of each token by itself."""
         return [self._piece(token) for token in ids]

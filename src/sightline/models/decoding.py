@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -75,12 +75,22 @@ def decode(
     eos_ids: Sequence[int],
     sampling: Sampling,
     top_k: int = 0,
+    told: Callable[[int, Decoded], None] | None = None,
 ) -> tuple[list[Decoded], list[Detail], list[list[Decoded]]]:
     """Decodes the greedy answer and m samples of every prompt, all rows together.
 
     Greedy takes the argmax of the raw distribution; a sample takes the first token, in id order,
     at which the cumulative probability passes its own next uniform number. Rows that have ended
     leave the batch once they are half of it.
+
+    Args:
+        start: The prefill.
+        uniforms: Numbers in [0, 1) of every sample's tokens.
+        max_new_tokens: Limit on tokens of a row.
+        eos_ids: Tokens that end a row.
+        sampling: How samples are drawn.
+        top_k: Most likely tokens to keep of greedy rows.
+        told: Called with a prompt and its greedy row after every token of it.
 
     Returns:
         Greedy rows, what was kept of them, and the samples of each prompt.
@@ -120,6 +130,9 @@ def decode(
         ended = ended | torch.isin(tokens, eos)
         for row in alive[ended].tolist():
             decoded[row].stopped = True
+        if told is not None:
+            for prompt in (alive[kept] // width).tolist():
+                told(prompt, decoded[prompt * width])
         if bool(ended.all()) or step + 1 == max_new_tokens:
             break
         if running is None:

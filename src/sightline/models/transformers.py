@@ -12,9 +12,9 @@ import contextlib
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -65,6 +65,9 @@ class TransformersModel:
         UsageError: The model has no end token, is an encoder-decoder, or its chat template and
             processor do not go with it.
     """
+
+    tells: ClassVar[bool] = True
+    """It tells answers while it generates them."""
 
     def __init__(
         self,
@@ -156,11 +159,12 @@ class TransformersModel:
         request: Request,
         *,
         given: Sequence[Sequence[int] | None] | None = None,
+        told: Sequence[Callable[[str], None] | None] | None = None,
     ) -> list[Record]:
         """Observes a batch; see `sightline.core.protocols.VisionLanguageModel.observe`.
 
         Examples with equal numbers of images share a prefill. An example without images has no
-        blank record.
+        blank record. ``told`` are called with the beginning of an example's answer as it grows.
         """
         _check_request(request)
         layers = self.layers(request)
@@ -187,6 +191,7 @@ class TransformersModel:
                     [prompts[i] for i in members],
                     [images[i] for i in members],
                     [None if given is None else given[i] for i in members],
+                    [None if told is None else told[i] for i in members],
                 )
                 with PictureMemo(self._inputs.processor):
                     found = self._observe_group(
@@ -220,6 +225,7 @@ class TransformersModel:
             eos_ids=self._eos_ids,
             sampling=Sampling(request.temperature, request.top_p),
             top_k=request.top_k_logprobs,
+            told=self._telling(batch) if any(batch.told) else None,
         )
         asked = (
             option_texts(
@@ -282,6 +288,16 @@ class TransformersModel:
             ]
             for row, example in enumerate(batch.examples)
         ]
+
+    def _telling(self, batch: _Batch) -> Callable[[int, Decoded], None]:
+        """From a row's tokens to whom its answer is told."""
+
+        def tell(row: int, decoded: Decoded) -> None:
+            told = batch.told[row]
+            if told is not None:
+                told(self._reader.so_far(decoded, batch.prompts[row]))
+
+        return tell
 
     def _observe_blank(
         self,
@@ -387,6 +403,7 @@ class _Batch:
     prompts: list[str]
     images: list[tuple[Image, ...]]
     given: list[Sequence[int] | None]
+    told: list[Callable[[str], None] | None]
 
 
 def text_sha256(text: object) -> str:

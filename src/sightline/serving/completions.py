@@ -132,35 +132,52 @@ def with_top_logprobs(
 
 def chunks(whole: Mapping[str, Any], *, include_usage: bool) -> Iterator[dict[str, Any]]:
     """A finished completion as the chunks of a stream; trust rides on the last of each choice."""
-    common = {
+    for chosen in whole["choices"]:
+        yield chunk(whole, chosen["index"], OPENING)
+        yield from rest(whole, chosen)
+    if include_usage:
+        yield usage_chunk(whole)
+
+
+def chunk(whole: Mapping[str, Any], index: int, delta: Mapping[str, str]) -> dict[str, Any]:
+    """One chunk of a stream.
+
+    Args:
+        whole: Holds the id, the time and the model.
+        index: Of the choice.
+        delta: What is added to its message.
+    """
+    part = {"index": index, "delta": dict(delta), "logprobs": None, "finish_reason": None}
+    return {
         "id": whole["id"],
         "object": "chat.completion.chunk",
         "created": whole["created"],
         "model": whole["model"],
+        "choices": [part],
     }
-    if include_usage:
-        common["usage"] = None
-    for chosen in whole["choices"]:
-        index, message = chosen["index"], chosen["message"]
-        for delta in _deltas(message):
-            part = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
-            if delta.get("content") and chosen["logprobs"] is not None:
-                part["logprobs"] = chosen["logprobs"]
-            yield {**common, "choices": [part]}
-        last = {
-            "index": index,
-            "delta": {},
-            "logprobs": None,
-            "finish_reason": chosen["finish_reason"],
-            "trust": chosen["trust"],
-        }
-        yield {**common, "choices": [last]}
-    if include_usage:
-        yield {**common, "choices": [], "usage": whole["usage"]}
 
 
-def _deltas(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    yield {"role": "assistant", "content": ""}
+def rest(
+    whole: Mapping[str, Any], chosen: Mapping[str, Any], *, sent: str = ""
+) -> Iterator[dict[str, Any]]:
+    """The chunks of a finished choice of which the beginning of the content was sent."""
+    index, message = chosen["index"], chosen["message"]
     for name in ("reasoning_content", "content", "refusal"):
-        if message.get(name):
-            yield {name: message[name]}
+        text = message.get(name) or ""
+        if name == "content":
+            text = text[len(sent) :]
+        if text:
+            yield chunk(whole, index, {name: text})
+    last = chunk(whole, index, {})
+    ended = {name: chosen[name] for name in ("logprobs", "finish_reason", "trust")}
+    last["choices"][0] |= ended
+    yield last
+
+
+def usage_chunk(whole: Mapping[str, Any]) -> dict[str, Any]:
+    """The chunk behind the last choice."""
+    return {**chunk(whole, 0, {}), "choices": [], "usage": whole["usage"]}
+
+
+OPENING = {"role": "assistant", "content": ""}
+"""What every streamed choice begins with."""

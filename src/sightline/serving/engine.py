@@ -12,9 +12,9 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from sightline.core.condition_names import CLEAN
 from sightline.core.errors import ModelError, OutOfMemoryError, SightlineError
@@ -26,6 +26,28 @@ from sightline.serving.trust import Judge, Judgement
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+Told = Callable[[str], None]
+"""Called on the worker's thread with the beginning of an answer, longer every time."""
+
+
+@runtime_checkable
+class TellsAnswers(Protocol):
+    """A model that tells its greedy answers while it generates them."""
+
+    tells: bool
+
+    def observe(
+        self,
+        examples: Sequence[Example],
+        images: Sequence[tuple[Image, ...]],
+        request: Request,
+        *,
+        told: Sequence[Told | None] | None = None,
+    ) -> list[Record]:
+        """As `VisionLanguageModel.observe`, telling."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +66,7 @@ class _Job:
     deadline: float
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Seen]
+    told: Told | None = None
     stage: int = 0
     cancelled: bool = False
 
@@ -114,6 +137,11 @@ class Engine:
         self._queue.clear()
 
     @property
+    def tells(self) -> bool:
+        """Whether answers are told while they are generated."""
+        return isinstance(self._model, TellsAnswers)
+
+    @property
     def waiting(self) -> int:
         """Questions in the queue."""
         return len(self._queue)
@@ -125,6 +153,7 @@ class Engine:
         requests: Sequence[Request],
         *,
         deadline: float,
+        told: Told | None = None,
     ) -> Seen:
         """Queues a question and waits for what was observed of it.
 
@@ -133,13 +162,14 @@ class Engine:
             images: Its images; those of equal bytes should be the same object.
             requests: What to observe; the later ones only where the judge is undecided.
             deadline: Of `time.monotonic`; past it the question is dropped.
+            told: Hears the answer while it is generated, where the model tells it.
 
         Raises:
             RequestError: The queue is full (503), the deadline passed (504), the model refused
                 the question (400), or the engine is down (503).
         """
         loop = asyncio.get_running_loop()
-        job = _Job(example, images, tuple(requests), deadline, loop, loop.create_future())
+        job = _Job(example, images, tuple(requests), deadline, loop, loop.create_future(), told)
         with self._changed:
             if self.failed is not None:
                 raise RequestError(self.failed, status=503, code="engine_down", retry_after=30)
@@ -218,9 +248,7 @@ class Engine:
         if not batch:
             return
         try:
-            records = self._model.observe(
-                [job.example for job in batch], [job.images for job in batch], batch[0].request
-            )
+            records = self._records(batch)
         except ModelError as error:
             if len(batch) == 1:
                 batch[0].finish(_refused(error))
@@ -239,6 +267,13 @@ class Engine:
             else:
                 job.finish(Seen(record, judgement))
         self._observe(undecided)
+
+    def _records(self, batch: list[_Job]) -> list[Record]:
+        examples, images = [job.example for job in batch], [job.images for job in batch]
+        told = [job.told for job in batch]
+        if any(told) and isinstance(self._model, TellsAnswers):
+            return self._model.observe(examples, images, batch[0].request, told=told)
+        return self._model.observe(examples, images, batch[0].request)
 
 
 def _by_example(records: Sequence[Record]) -> Iterator[list[Record]]:

@@ -20,12 +20,13 @@ from sightline.serving.completions import (
     with_top_logprobs,
 )
 from sightline.serving.decisions import decide
-from sightline.serving.engine import Engine, Seen
+from sightline.serving.engine import Engine, Seen, Told
 from sightline.serving.errors import RequestError
 from sightline.serving.fetching import Fetch
 from sightline.serving.images import Decoders
 from sightline.serving.limits import Limits
 from sightline.serving.questions import Asked, asked_in_chat, example_of
+from sightline.serving.streaming import streamed
 from sightline.serving.trust import Trusting, held_to_limit, without_confidence
 from sightline.serving.wire import ChatBody, DecisionsBody
 
@@ -77,12 +78,17 @@ class LocalModel:
         Raises:
             RequestError: The local model cannot do what is asked, or the engine refuses.
         """
+        return await self._completed(body, call)
+
+    async def _completed(
+        self, body: ChatBody, call: Call, told: Told | None = None
+    ) -> dict[str, Any]:
         self._check(body)
         asked = asked_in_chat(body, self._limits)
         options = None if body.trust is None else body.trust.choices
         sampled = bool(body.temperature)
         requests = self._sampling(body) if sampled else self._greedy(body)
-        seen = await self.observe(asked, options, requests, call)
+        seen = await self._observed(asked, options, requests, call, told)
         warnings = (*asked.warnings, *call.warnings)
         answers = self._sampled(seen) if sampled else [seen] * (body.n or 1)
         fitted = self._judge.requests[0].max_new_tokens
@@ -108,13 +114,22 @@ class LocalModel:
     async def stream(
         self, body: ChatBody, raw: Mapping[str, Any], call: Call
     ) -> AsyncGenerator[dict[str, Any], None]:
-        """The same in chunks, which begin when the answer is complete."""
-        whole = await self.complete(body, raw, call)
+        """The same in chunks.
+
+        One greedy answer flows as it is generated, where the model tells it. Where answers may be
+        withheld, and where several are asked for or sampled, the chunks begin when all is done.
+        """
         usage = body.stream_options is not None and bool(body.stream_options.include_usage)
+        if self._engine.tells and not (call.refuse or body.temperature or (body.n or 1) > 1):
+            head = {"id": call.request_id, "created": call.created, "model": self.name}
+            return await streamed(
+                lambda told: self._completed(body, call, told), head, include_usage=usage
+            )
+        whole = await self._completed(body, call)
 
         async def parts() -> AsyncGenerator[dict[str, Any], None]:
-            for chunk in chunks(whole, include_usage=usage):
-                yield chunk
+            for part in chunks(whole, include_usage=usage):
+                yield part
 
         return parts()
 
@@ -166,10 +181,22 @@ class LocalModel:
         call: Call,
     ) -> Seen:
         """Observes one question as the requests say."""
+        return await self._observed(asked, options, requests, call)
+
+    async def _observed(
+        self,
+        asked: Asked,
+        options: Sequence[str] | None,
+        requests: Sequence[Request],
+        call: Call,
+        told: Told | None = None,
+    ) -> Seen:
         files = await self._fetch(asked.images, asked.param)
         images = await self._decoders.images(files, asked.param)
         example = example_of(asked, files, options)
-        return await self._engine.observe(example, images, requests, deadline=call.deadline)
+        return await self._engine.observe(
+            example, images, requests, deadline=call.deadline, told=told
+        )
 
     def decision_requests(self, *, options: bool) -> tuple[Request, ...]:
         """What to observe for a decision; scores of the options share out what is left over."""
