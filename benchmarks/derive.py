@@ -15,6 +15,7 @@ Run: OMP_NUM_THREADS=1 python benchmarks/derive.py
 
 from __future__ import annotations
 
+import argparse
 import json
 import tempfile
 import time
@@ -39,6 +40,9 @@ WORDS = [f"word{i}" for i in range(200)]
 
 
 def main() -> None:
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         print(json.dumps(measured(Path(folder)), indent=1))
 

@@ -15,6 +15,7 @@ Run: pip install rouge-score && OMP_NUM_THREADS=1 python benchmarks/estimators.p
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import time
@@ -40,6 +41,9 @@ near behind under front two three men children dog cat bus road tree grass sky w
 
 
 def main() -> None:
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     records = observed(np.random.default_rng(0), choices=None)
     with_choices = observed(np.random.default_rng(0), choices=("red bus", "dog", "tree", "no"))
     lexical = {}

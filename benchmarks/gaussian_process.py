@@ -4,10 +4,13 @@ Prints one JSON document. Labelled spectra are drawn: 8 latent meanings with Dir
 on the unit sphere, 10 samples, the answer right with a chance that rises with the top meaning's
 mass.
 Processor seconds are given beside wall seconds, since other work slows the latter.
+
+Run: OMP_NUM_THREADS=1 python benchmarks/gaussian_process.py
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import time
 from collections.abc import Callable
@@ -178,6 +181,9 @@ def averaging() -> dict[str, float]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     document = {
         "benchmark": "gaussian_process",
         "hardware": hardware("numpy", "scipy", "scikit-learn"),

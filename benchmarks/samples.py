@@ -15,6 +15,7 @@ With the peer: pip install --no-deps --target peer lm-polygraph==0.7.0, then PYT
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import importlib.util
 import json
@@ -51,6 +52,9 @@ WORDS = "small green black white brown street window garden train truck field ri
 
 
 def main() -> None:
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     rng = np.random.default_rng(0)
     entailment, contradiction = judged(rng)
     texts = spoken(rng)
