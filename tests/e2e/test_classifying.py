@@ -16,7 +16,7 @@ pytest.importorskip("torch", reason="the models extra is not installed")
 pytest.importorskip("transformers", reason="the models extra is not installed")
 
 COMMAND = [
-    "classify", "embedded:clip", "-d", "digits:test?n=120", "--support", "train", "--shots", "2",
+    "classify", "-m", "embedded:clip", "-d", "digits:test?n=120", "--support", "train", "--shots", "2",
     "--draws", "2", "--encoder", "embedded:encoder", "--shard-size", "16", "--batch-size", "16",
     "--display", "none",
 ]  # fmt: skip
@@ -116,7 +116,9 @@ def test_the_embedded_model_chooses_among_the_first_classes(run, tmp_path):
     ],
 )
 def test_what_cannot_be_is_one_line(tmp_path, arguments, said):
-    done = sightline("classify", "embedded:clip", *arguments, "-o", tmp_path / "r", check=False)
+    done = sightline(
+        "classify", "-m", "embedded:clip", *arguments, "-o", tmp_path / "r", check=False
+    )
     assert done.returncode == 2
     assert said in done.stderr
     assert done.stderr.strip().count("\n") == 0
@@ -124,7 +126,7 @@ def test_what_cannot_be_is_one_line(tmp_path, arguments, said):
 
 def test_a_model_that_is_no_classifier(tmp_path):
     done = sightline(
-        "classify", "embedded:vlm", "-d", "digits:test?n=9", "-o", tmp_path / "r", check=False
+        "classify", "-m", "embedded:vlm", "-d", "digits:test?n=9", "-o", tmp_path / "r", check=False
     )
     assert done.returncode == 2
     assert "image and a text tower" in done.stderr

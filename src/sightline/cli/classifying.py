@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sightline.cli.display import ProgressLine, duration, stop_on_signal
-from sightline.cli.options import option, parse_limit, seed_option, shared_options, show_config
+from sightline.cli.options import (
+    loading_options,
+    loading_settings,
+    option,
+    parse_limit,
+    seed_option,
+    shared_options,
+    show_config,
+)
 from sightline.core.errors import SightlineError
 
 if TYPE_CHECKING:
@@ -18,12 +26,19 @@ if TYPE_CHECKING:
 
 
 @click.command("classify")
-@click.argument("model")
+@option(
+    "--model",
+    "-m",
+    required=True,
+    help="CLIP or SigLIP that transformers loads, embedded:clip, embedded:siglip, or "
+    "open_clip:ARCHITECTURE/WEIGHTS.",
+)
 @option(
     "--data",
     "-d",
     required=True,
-    help="Image folder, split file, CSV, saved dataset, scenes-classes:SPLIT or digits:SPLIT.",
+    help="Image folder, split file, CSV, saved dataset, hf://NAME, scenes-classes:SPLIT or "
+    "digits:SPLIT.",
 )
 @option(
     "--output-path",
@@ -33,7 +48,10 @@ if TYPE_CHECKING:
     type=click.Path(file_okay=False),
     help="The run directory.",
 )
-@option("--classes", help="File of class names, or the names joined by commas.  [default: data's]")
+@option(
+    "--classes",
+    help="File of class names, names joined by commas, or an earlier run.  [default: data's]",
+)
 @option(
     "--templates",
     help="Prompt templates: photo, this-is, names, picture, ensemble, or a file, one a line.",
@@ -58,15 +76,7 @@ if TYPE_CHECKING:
 @option("--limit", "-L", help="Pictures only of this count (100) or share (0.1), spread evenly.")
 @option("--batch-size", default=64, type=click.IntRange(1), help="Pictures at once.")
 @option("--shard-size", default=512, type=click.IntRange(1), help="Pictures committed at once.")
-@option("--device", help="cpu, cuda, cuda:1, mps.")
-@option(
-    "--dtype",
-    default="auto",
-    type=click.Choice(["auto", "bfloat16", "float16", "float32"]),
-    help="auto is the checkpoint's, float32 on a CPU.",
-)
-@option("--revision", help="Hub revision of the model.")
-@click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the model.")
+@loading_options
 @option(
     "--fail-on-error",
     default=0.05,
@@ -82,7 +92,7 @@ def classify_command(ctx: click.Context, /, **flags: Any) -> int:
     The same command resumes a run that was stopped or killed; 'sightline evaluate' scores it.
 
     \b
-    sightline classify embedded:clip -d scenes-classes:test --support train \\
+    sightline classify -m embedded:clip -d scenes-classes:test --support train \\
         --encoder embedded:encoder -o runs/clip
     """  # noqa: D301 (a backspace, which click reads)
     if flags["show_config"]:
@@ -118,7 +128,7 @@ def classify_command(ctx: click.Context, /, **flags: Any) -> int:
             batch_size=flags["batch_size"],
             shard_size=flags["shard_size"],
             overwrite=flags["overwrite"],
-            model_options=_model_options(flags),
+            model_options=loading_settings(flags),
             announce=lambda text: click.echo(text, err=True),
             progress=show,
             should_stop=stop,
@@ -147,15 +157,7 @@ def classify_command(ctx: click.Context, /, **flags: Any) -> int:
 @seed_option("Run seed.")
 @option("--batch-size", default=8, type=click.IntRange(1), help="Pictures at once.")
 @option("--shard-size", default=32, type=click.IntRange(1), help="Pictures committed at once.")
-@option("--device", help="cpu, cuda, cuda:1, mps.")
-@option(
-    "--dtype",
-    default="auto",
-    type=click.Choice(["auto", "bfloat16", "float16", "float32"]),
-    help="auto is the checkpoint's, float32 on a CPU.",
-)
-@option("--revision", help="Hub revision of the model.")
-@click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the model.")
+@loading_options
 @click.option("--overwrite", is_flag=True, help="Remove an existing run first.")
 @shared_options
 @click.pass_context
@@ -186,7 +188,7 @@ def rerank_command(ctx: click.Context, /, **flags: Any) -> int:
             batch_size=flags["batch_size"],
             shard_size=flags["shard_size"],
             overwrite=flags["overwrite"],
-            model_options=_model_options(flags),
+            model_options=loading_settings(flags),
             announce=lambda text: click.echo(text, err=True),
             progress=lambda state: line.update(state.done, state.total),
             should_stop=stop,
@@ -216,17 +218,6 @@ def rerank_command(ctx: click.Context, /, **flags: Any) -> int:
         click.echo("sightline: stopped; run the same command to go on.", err=True)
         return stop.exit_code
     return 4 if result.collected.quarantined else 0
-
-
-def _model_options(flags: dict[str, Any]) -> dict[str, Any]:
-    options: dict[str, Any] = {"dtype": flags["dtype"]}
-    if flags["device"] is not None:
-        options["device_map"] = flags["device"]
-    if flags["revision"] is not None:
-        options["revision"] = flags["revision"]
-    if flags["trust_remote_code"]:
-        options["trust_remote_code"] = True
-    return options
 
 
 def _finish(result: ClassifyResult, flags: dict[str, Any], interrupted: int) -> int:

@@ -15,6 +15,8 @@ from sightline.cli.options import (
     estimator_option,
     estimator_specs,
     key_values,
+    loading_options,
+    loading_settings,
     option,
     parse_layers,
     parse_limit,
@@ -167,19 +169,11 @@ _MODEL_ARGS = ("device_map", "dtype", "revision", "blank_colour", *ENDPOINT_ARGS
     help="Examples committed at once.",
 )
 @seed_option("Run seed.")
-@option("--device", help="cpu, cuda, cuda:1, mps.")
+@loading_options
 @option(
     "--device-map",
     help="Passed to transformers: auto spreads a model over devices.",
 )
-@option(
-    "--dtype",
-    default="auto",
-    type=click.Choice(["auto", "bfloat16", "float16", "float32"]),
-    help="auto is the checkpoint's, float32 on a CPU.",
-)
-@option("--revision", help="Hub revision of the model.")
-@click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the model.")
 @endpoint_options
 @click.option(
     "--model-args",
@@ -324,14 +318,9 @@ def _style(flags: dict[str, Any]) -> dict[str, str]:
 
 
 def _model_options(flags: dict[str, Any]) -> dict[str, Any]:
-    options: dict[str, Any] = {"dtype": flags["dtype"]}
-    if flags["device"] is not None:
-        options["device_map"] = flags["device"]
-    for name in ("device_map", "revision"):
-        if flags[name] is not None:
-            options[name] = flags[name]
-    if flags["trust_remote_code"]:
-        options["trust_remote_code"] = True
+    options = loading_settings(flags)
+    if flags["device_map"] is not None:
+        options["device_map"] = flags["device_map"]
     for key, value in key_values(flags["model_args"], "--model-args", "revision=main").items():
         if key not in _MODEL_ARGS:
             raise UsageError(

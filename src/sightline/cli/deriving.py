@@ -8,7 +8,13 @@ from typing import Any
 import click
 
 from sightline.cli.display import ProgressLine, stop_on_signal
-from sightline.cli.options import option, shared_options, show_config
+from sightline.cli.options import (
+    device_options,
+    loading_settings,
+    option,
+    shared_options,
+    show_config,
+)
 
 
 @click.command("derive")
@@ -18,13 +24,7 @@ from sightline.cli.options import option, shared_options, show_config
 @option("--importance", help="Sentence encoder that weighs the answer's tokens: as --embeddings.")
 @click.option("--with-question", is_flag=True, help="Put the question before each answer.")
 @click.option("--replace", is_flag=True, help="Replace what another model or setting computed.")
-@option("--device", help="cpu, cuda, cuda:1, mps.")
-@option(
-    "--dtype",
-    default="auto",
-    type=click.Choice(["auto", "bfloat16", "float16", "float32"]),
-    help="auto is the checkpoint's, float32 on a CPU.",
-)
+@device_options
 @shared_options
 @click.pass_context
 def derive_command(ctx: click.Context, /, **flags: Any) -> int:
@@ -40,9 +40,7 @@ def derive_command(ctx: click.Context, /, **flags: Any) -> int:
         return 0
     from sightline.api import derive
 
-    options: dict[str, Any] = {"dtype": flags["dtype"]}
-    if flags["device"] is not None:
-        options["device_map"] = flags["device"]
+    options = loading_settings(flags)
     with ProgressLine("deriving", flags["display"]) as line, stop_on_signal() as stop:
         results = derive(
             flags["run"],

@@ -50,13 +50,9 @@ def seed_option(purpose: str) -> Callable[[F], F]:
     return option("--seed", default=0, help=purpose)
 
 
-def loading_options(command: F) -> F:
-    """Adds the flags that say how a local model is loaded, read by `loading_settings`."""
+def device_options(command: F) -> F:
+    """Adds --device and --dtype, read by `loading_settings`."""
     for decorate in (
-        click.option(
-            "--trust-remote-code", is_flag=True, help="Run code that comes with the model."
-        ),
-        option("--revision", help="Hub revision of the model."),
         option(
             "--dtype",
             default="auto",
@@ -69,14 +65,31 @@ def loading_options(command: F) -> F:
     return command
 
 
+def loading_options(command: F) -> F:
+    """Adds the flags that say how a local model is loaded, read by `loading_settings`."""
+    for decorate in (
+        click.option(
+            "--trust-remote-code", is_flag=True, help="Run code that comes with the model."
+        ),
+        option("--revision", help="Hub revision of the model."),
+        device_options,
+    ):
+        command = decorate(command)
+    return command
+
+
 def loading_settings(flags: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of `sightline.models.load_model` that the flags of `loading_options` give."""
+    """Arguments of `sightline.models.load_model` that these flags give.
+
+    Args:
+        flags: Those of `device_options` or `loading_options`.
+    """
     settings: dict[str, Any] = {"dtype": flags["dtype"]}
     if flags["device"] is not None:
         settings["device_map"] = flags["device"]
-    if flags["revision"] is not None:
+    if flags.get("revision") is not None:
         settings["revision"] = flags["revision"]
-    if flags["trust_remote_code"]:
+    if flags.get("trust_remote_code"):
         settings["trust_remote_code"] = True
     return settings
 

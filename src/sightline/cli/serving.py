@@ -10,6 +10,8 @@ import click
 from sightline.cli.options import (
     estimator_option,
     estimator_specs,
+    loading_options,
+    loading_settings,
     option,
     shared_options,
     show_config,
@@ -81,15 +83,7 @@ _MB = 1_000_000
 @option(
     "--request-timeout", default=120.0, type=click.FloatRange(0, min_open=True), help="Seconds."
 )
-@option("--device", help="cpu, cuda, cuda:1, mps.")
-@option(
-    "--dtype",
-    default="auto",
-    type=click.Choice(["auto", "bfloat16", "float16", "float32"]),
-    help="auto is the checkpoint's, float32 on a CPU.",
-)
-@option("--revision", help="Hub revision of the model.")
-@click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the model.")
+@loading_options
 @shared_options
 @click.pass_context
 def serve_command(ctx: click.Context, /, **flags: Any) -> int:
@@ -121,7 +115,7 @@ def serve_command(ctx: click.Context, /, **flags: Any) -> int:
         window_s=flags["batch_window"],
         strict=flags["strict"],
         fetch_hosts=flags["fetch_hosts"],
-        model_options=_model_options(flags),
+        model_options=loading_settings(flags),
         limits=_limits(flags),
     )
     server = build(settings)
@@ -164,14 +158,3 @@ def _keys(variable: str | None, flag: str) -> tuple[str, ...]:
             f"Set it, for example: export {variable}=$(openssl rand -hex 32)."
         )
     return keys
-
-
-def _model_options(flags: dict[str, Any]) -> dict[str, Any]:
-    options: dict[str, Any] = {"dtype": flags["dtype"]}
-    if flags["device"] is not None:
-        options["device_map"] = flags["device"]
-    if flags["revision"] is not None:
-        options["revision"] = flags["revision"]
-    if flags["trust_remote_code"]:
-        options["trust_remote_code"] = True
-    return options

@@ -1,8 +1,9 @@
-"""Rows of a dataset of the Hugging Face hub, images left undecoded."""
+"""Datasets of the Hugging Face hub, images left undecoded."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -13,15 +14,32 @@ from sightline.data.readers import Row
 _SETTINGS = ("split", "config", "revision")
 
 
+@dataclass(frozen=True, slots=True)
+class HubTable:
+    """One split of a dataset.
+
+    Attributes:
+        name: Its name with its split.
+        table: A table of the datasets library, images left undecoded.
+        folder: Where image files lie (the hub's cache, for images that are no part of the tables).
+    """
+
+    name: str
+    table: Any
+    folder: Path
+
+
 def read_hub(source: str) -> tuple[str, Iterator[Row], Path]:
+    """The name, the rows and the folder of images of what `open_hub` opens."""
+    found = open_hub(source)
+    return found.name, _rows(found.table), found.folder
+
+
+def open_hub(source: str) -> HubTable:
     """Opens ``hf://NAME?split=…&config=…&revision=…``; NAME may be a local folder.
 
     The dataset is downloaded once into the hub's cache and read row by row. No code of the
     dataset's repository is run.
-
-    Returns:
-        The name with its split, the rows, and the folder that image files lie in (the hub's cache,
-        for images that are no part of the tables).
 
     Raises:
         MissingExtraError: The ``datasets`` package is not installed.
@@ -55,7 +73,7 @@ def read_hub(source: str) -> tuple[str, Iterator[Row], Path]:
         if undecoded is not None:
             table = table.cast_column(column, undecoded)
     folder = Path(name) if Path(name).is_dir() else Path(datasets.config.HF_CACHE_HOME)
-    return f"{name}?split={split}", _rows(table), folder
+    return HubTable(f"{name}?split={split}", table, folder)
 
 
 def _undecoded(kind: Any, image: Any) -> Any:

@@ -21,8 +21,9 @@ from sightline.core.errors import DataError, UsageError
 from sightline.core.types import Example
 from sightline.data.collected import Rejected, digest_json
 from sightline.data.embedded import ImageReader, StoreImage
-from sightline.data.image_sources import Picture, open_source
+from sightline.data.image_sources import open_source
 from sightline.data.images import ImageLimits
+from sightline.data.labelled_pictures import Picture
 
 QUESTION = "Which class does the picture show?"
 
@@ -81,7 +82,8 @@ def load_image_set(
     Sources: a folder with a folder of pictures for every class (``DIR?split=test`` where these lie
     in folders of splits), a CoOp split file or the folder that holds one, a CSV, TSV, JSONL or
     Parquet file with a path and a label, an image-classification dataset that the datasets library
-    saved, and the generated ``scenes-classes:SPLIT`` and ``digits:SPLIT``.
+    saved or that the hub holds (``hf://NAME?split=…``, extra ``datasets``), and the generated
+    ``scenes-classes:SPLIT`` and ``digits:SPLIT``.
 
     Args:
         source: What to load.

@@ -1,6 +1,6 @@
 """Labelled pictures of every source, one at a time: folders, split files, tables, saved datasets.
 
-A `Picture` carries the picture's value as its source writes it (a path, bytes) and its label as the
+A `sightline.data.labelled_pictures.Picture` carries the picture's value as its source writes it (a path, bytes) and its label as the
 source spells it; reading the picture and naming its class come later.
 """
 
@@ -10,17 +10,18 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 import numpy as np
 
 from sightline.core.errors import DataError, UsageError
+from sightline.data.image_tables import hub_dataset, parquet_folder, saved_dataset
+from sightline.data.labelled_pictures import LABEL_COLUMNS, Picture, Source, few
 from sightline.data.readers import is_folder, read_rows
 
+HUB = "hf://"
 SCENE_CLASSES = "scenes-classes:"
 DIGITS = "digits:"
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
@@ -28,65 +29,15 @@ PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif"})
 SPLIT_NAMES = ("train", "val", "valid", "validation", "test")
 
 _PATHS = ("file_name", "filename", "path", "image_path", "file", "image", "img")
-_LABELS = (
-    "label",
-    "class",
-    "class_name",
-    "classname",
-    "category",
-    "target",
-    "labels",
-    "fine_label",
-)
 _IDS = ("id", "image_id", "key")
 _DEFAULT_PICTURES = 600
 _MAX_DIGITS = 9
 
 
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """One labelled picture as its source writes it.
-
-    Attributes:
-        where: Where it stands, for messages.
-        id: What names it within the source, such as its path.
-        value: A path, bytes, or what else `sightline.data.embedded.ImageReader` reads.
-        label: As the source spells it; None where the source has none.
-        error: Why the row cannot be used, or None.
-        meta: Further scalar facts.
-    """
-
-    where: str
-    id: str
-    value: Any
-    label: str | None
-    error: str | None = None
-    meta: Mapping[str, str | int | float | bool] = field(
-        default_factory=lambda: MappingProxyType({})
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """An opened source.
-
-    Attributes:
-        name: Short name, with its split.
-        root: Folder that picture paths start from and must stay in.
-        pictures: Its labelled pictures, once through.
-        names: Class name of each label in the source's own order, where the source declares them.
-    """
-
-    name: str
-    root: Path
-    pictures: Iterator[Picture]
-    names: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-
-
 def open_source(source: str, images: Path | None = None) -> Source:
     """Opens an image folder, a CoOp split file, a table, a saved dataset or generated pictures.
 
-    A split is chosen by ``?split=NAME`` behind the path.
+    A split is chosen by ``?split=NAME`` behind the path. ``hf://NAME`` is a dataset of the hub.
 
     Args:
         source: What to open.
@@ -98,6 +49,8 @@ def open_source(source: str, images: Path | None = None) -> Source:
     """
     if source.startswith((SCENE_CLASSES, DIGITS)):
         return _generated(source)
+    if source.startswith(HUB):
+        return hub_dataset(source)
     path_text, settings = _settings(source, ("split",))
     path, split = Path(path_text), settings.get("split")
     if not path.exists():
@@ -139,6 +92,9 @@ def support_source(support: str, data: str, shots: int) -> str:
     for prefix in (SCENE_CLASSES, DIGITS):
         if data.startswith(prefix):
             return f"{prefix}{support}?per_class={max(4 * shots, 8)}"
+    if data.startswith(HUB):
+        name, _, query = data.partition("?")
+        return f"{name}?{urlencode({**dict(parse_qsl(query)), 'split': support})}"
     path, _ = _settings(data, ("split",))
     if Path(path).suffix.lower() in TABLES:
         raise UsageError(
@@ -167,9 +123,9 @@ def _folder(path: Path, split: str | None, images: Path | None) -> Source:
     """A saved dataset, a dataset with a split file, or a folder of class folders."""
     for name in ("dataset_dict.json", "dataset_info.json", "state.json"):
         if (path / name).is_file():
-            return _saved(path, split)
+            return saved_dataset(path, split)
     if any(path.glob("*.parquet")) or any((path / "data").glob("*.parquet")):
-        return _parquet_folder(path, split)
+        return parquet_folder(path, split)
     files = [file for file in sorted(path.glob("*.json")) if _is_split_file(file)]
     if len(files) > 1:
         raise DataError(
@@ -183,13 +139,13 @@ def _folder(path: Path, split: str | None, images: Path | None) -> Source:
     if split is not None:
         if split not in named:
             raise UsageError(
-                f"{path} has no split {split!r}, only the folders {_few(sorted(named))}; a folder "
+                f"{path} has no split {split!r}, only the folders {few(sorted(named))}; a folder "
                 "of that name is required. Correct ?split=."
             )
         return _class_folders(path / split, f"{path.name}?split={split}")
     if named and named <= set(SPLIT_NAMES):
         raise UsageError(
-            f"{path} holds the splits {_few(sorted(named))}; one of them is required. Write "
+            f"{path} holds the splits {few(sorted(named))}; one of them is required. Write "
             f"{path}?split={sorted(named)[0]}."
         )
     return _class_folders(path, path.resolve().name)
@@ -239,7 +195,7 @@ def _coop(path: Path, split: str | None, images: Path | None) -> Source:
     split = split or "test"
     if split not in content:
         raise UsageError(
-            f"{path} has no split {split!r}, only {_few(sorted(content))}; one of these is "
+            f"{path} has no split {split!r}, only {few(sorted(content))}; one of these is "
             "required. Correct ?split=."
         )
     names: dict[str, tuple[int, str]] = {}
@@ -299,7 +255,7 @@ def _table(path: Path) -> Iterator[Picture]:
         if row.error is not None:
             yield Picture(row.where, row.where, None, None, row.error)
             continue
-        value, label = _first(row.fields, _PATHS), _first(row.fields, _LABELS)
+        value, label = _first(row.fields, _PATHS), _first(row.fields, LABEL_COLUMNS)
         if value is None:
             columns = ", ".join(map(str, row.fields))[:120]
             wrong = f"no picture: none of the columns {columns} is one of {', '.join(_PATHS)}"
@@ -313,104 +269,6 @@ def _table(path: Path) -> Iterator[Picture]:
 def _first(fields: Mapping[str, Any], names: Sequence[str]) -> Any:
     lowered = {str(key).lower(): value for key, value in fields.items()}
     return next((lowered[name] for name in names if lowered.get(name) is not None), None)
-
-
-def _saved(path: Path, split: str | None) -> Source:
-    """A dataset that the datasets library wrote to disk, read without that library."""
-    if (path / "dataset_dict.json").is_file():
-        splits = _json(path / "dataset_dict.json").get("splits", [])
-        if split not in splits:
-            raise UsageError(
-                f"{path} holds the splits {_few(splits)}, not {split!r}; one of them is required. "
-                f"Write {path}?split={splits[0] if splits else 'test'}."
-            )
-        return _saved_split(path / str(split), f"{path.name}?split={split}")
-    return _saved_split(path, path.name)
-
-
-def _saved_split(path: Path, name: str) -> Source:
-    import pyarrow as pa
-
-    features = _json(path / "dataset_info.json").get("features") or {}
-    files = [path / entry["filename"] for entry in _json(path / "state.json")["_data_files"]]
-
-    def tables() -> Iterator[Any]:
-        for file in files:
-            try:
-                with pa.memory_map(str(file)) as mapped:
-                    yield from pa.ipc.open_stream(mapped)
-            except (OSError, pa.ArrowException):
-                raise DataError(
-                    f"{file} is no readable Arrow file; the files of save_to_disk are required. "
-                    "Save the dataset again."
-                ) from None
-
-    return _rows_of_features(name, path, features, tables())
-
-
-def _parquet_folder(path: Path, split: str | None) -> Source:
-    """Parquet files as the hub stores them: ``data/SPLIT-00000-of-00001.parquet``."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    files = sorted((*path.glob("*.parquet"), *(path / "data").glob("*.parquet")))
-    splits = sorted({file.name.partition("-")[0].partition(".")[0] for file in files})
-    if split is None and len(splits) == 1:
-        split = splits[0]
-    chosen = [f for f in files if f.name.partition("-")[0].partition(".")[0] == split]
-    if not chosen:
-        raise UsageError(
-            f"{path} holds the splits {_few(splits)}, not {split!r}; one of them is required. "
-            f"Write {path}?split={splits[0]}."
-        )
-    try:
-        metadata = pq.read_schema(chosen[0]).metadata or {}
-        stored = json.loads(metadata.get(b"huggingface", b"{}"))
-    except (OSError, ValueError, pa.ArrowException):
-        raise DataError(
-            f"{chosen[0]} is no readable Parquet file; an undamaged one is required. Download it "
-            "again."
-        ) from None
-    features = stored.get("info", {}).get("features") or {}
-
-    def tables() -> Iterator[Any]:
-        for file in chosen:
-            with pq.ParquetFile(file) as opened:
-                yield from opened.iter_batches(batch_size=64)
-
-    return _rows_of_features(f"{path.name}?split={split}", path, features, tables())
-
-
-def _rows_of_features(
-    name: str, root: Path, features: Mapping[str, Any], tables: Iterator[Any]
-) -> Source:
-    """Rows of a table whose features say which column holds pictures and which labels."""
-    kinds = {
-        column: kind.get("_type") if isinstance(kind, dict) else None
-        for column, kind in features.items()
-    }
-    picture = next((c for c, kind in kinds.items() if kind == "Image"), None)
-    labelled = [c for c, kind in kinds.items() if kind == "ClassLabel"]
-    label = next((c for c in _LABELS if c in labelled), labelled[0] if labelled else None)
-    if picture is None or label is None:
-        raise DataError(
-            f"{root} has the columns {_few(list(features))} and no Image beside a ClassLabel; an "
-            "image-classification dataset is required. Choose another, or write a CSV."
-        )
-    names = [str(entry) for entry in features[label].get("names") or ()]
-
-    def pictures() -> Iterator[Picture]:
-        number = 0
-        for table in tables:
-            for row in table.select([picture, label]).to_pylist():
-                number += 1
-                where, code = f"row {number}", row[label]
-                if not isinstance(code, int) or not 0 <= code < len(names):
-                    yield Picture(where, where, row[picture], None)
-                else:
-                    yield Picture(where, where, row[picture], names[code])
-
-    return Source(name, root, pictures(), {entry: entry for entry in names})
 
 
 def _generated(source: str) -> Source:
@@ -449,23 +307,5 @@ def _generated(source: str) -> Source:
     return Source(source, Path(), pictures(), {name: name for name in chosen})
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        content = None
-    if not isinstance(content, dict):
-        raise DataError(
-            f"{path} is not there or holds no JSON object; a dataset written by save_to_disk is "
-            "required. Save it again."
-        )
-    return content
-
-
 def _shown(path: Path) -> bool:
     return not path.name.startswith(".")
-
-
-def _few(names: Sequence[str]) -> str:
-    listed = ", ".join(map(str, names[:8]))
-    return f"{listed} and {len(names) - 8} more" if len(names) > 8 else listed or "none"

@@ -236,6 +236,36 @@ class TestSavedDataset:
         images = load_image_set(tmp_path, store_image=image_writer(tmp_path / "run"))
         assert labels(images) == ["cat", "dog", "cat"]
 
+    def test_a_dataset_of_the_hub_by_name_or_folder(self, tmp_path, monkeypatch):
+        datasets = pytest.importorskip("datasets", reason="the datasets extra is not installed")
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        features = datasets.Features(
+            {"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "sea_lion"])}
+        )
+        rows = {"image": [{"bytes": png(i), "path": None} for i in range(3)], "label": [1, 0, -1]}
+        table = pa.table(rows, schema=features.arrow_schema)
+        (tmp_path / "hub").mkdir()
+        pq.write_table(table, tmp_path / "hub" / "validation-00000-of-00001.parquet")
+        images = load_image_set(
+            f"hf://{tmp_path / 'hub'}?split=validation", store_image=image_writer(tmp_path / "run")
+        )
+        assert images.classes == ("cat", "sea lion")
+        assert labels(images) == ["sea lion", "cat", None]
+        assert images.name == f"{tmp_path / 'hub'}?split=validation"
+
+    def test_a_hub_that_is_not_reached_is_one_line(self, monkeypatch):
+        pytest.importorskip("datasets", reason="the datasets extra is not installed")
+
+        def unreachable(*_, **__):
+            raise ConnectionError("Couldn't reach 'org/name' on the Hub\n(offline)")
+
+        monkeypatch.setattr("datasets.load_dataset", unreachable)
+        with pytest.raises(DataError, match=r"cannot be loaded .*Check name, config") as caught:
+            load_image_set("hf://org/name?split=test")
+        assert "\n" not in str(caught.value)
+        with pytest.raises(UsageError, match="sets 'splt'"):
+            load_image_set("hf://org/name?splt=test")
+
     def test_no_labels(self, tmp_path):
         pq.write_table(pa.table({"x": [1]}), tmp_path / "test.parquet")
         with pytest.raises(DataError, match="no Image beside a ClassLabel"):
@@ -262,6 +292,11 @@ class TestGenerated:
     def test_unknown_settings(self, tmp_path):
         with pytest.raises(UsageError, match="m='3'"):
             load_image_set("digits:test?m=3", store_image=image_writer(tmp_path))
+
+    def test_support_of_another_split_of_the_hub(self):
+        data = "hf://org/name?split=test&config=full"
+        assert support_source("train", data, 4) == "hf://org/name?split=train&config=full"
+        assert support_source("train", "hf://org/name", 4) == "hf://org/name?split=train"
 
     def test_support_of_another_split(self, tmp_path):
         assert support_source("train", "digits:test?n=9", 4) == "digits:train?per_class=16"

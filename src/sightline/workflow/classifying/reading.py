@@ -103,6 +103,18 @@ def open_classification(path: Path) -> RunStore:
     return store
 
 
+def run_classes(path: Path) -> tuple[str, ...] | None:
+    """Names of the classes of an earlier run, in their order; None where there is no run.
+
+    Raises:
+        UsageError: It is another kind of run.
+    """
+    if not is_run(path):
+        return None
+    open_classification(path)
+    return tuple(example.question for example in RunStore.open(path / CLASSES).examples())
+
+
 def read_texts(classes: RunStore) -> ClassTexts:
     """The class texts of a run's ``classes``; several templates are joined by their mean.
 

@@ -17,7 +17,12 @@ from sightline.store.layout import CLASSES, SUPPORT
 from sightline.store.run import RunStore
 from sightline.workflow.classifying.collecting import classify, encoder_name
 from sightline.workflow.classifying.embedding import FileEncoder, parse_views
-from sightline.workflow.classifying.reading import read_embedded, read_support, read_texts
+from sightline.workflow.classifying.reading import (
+    read_embedded,
+    read_support,
+    read_texts,
+    run_classes,
+)
 
 from .conftest import (
     COLOURS,
@@ -54,6 +59,16 @@ def test_the_run_holds_every_vector_and_the_likeliest_class(run, tested):
     assert first.array(Feature.VIEW_VECTORS).shape == (1, 3)
     assert first.array(Feature.AUX_VECTORS).shape == (3,)
     assert store.verify() == []
+
+
+def test_classes_of_an_earlier_run(run, tested, tmp_path):
+    names = run_classes(run)
+    assert names == ("blue", "green", "red")
+    again = load_image_set(tested, classes=names[::-1])
+    assert again.classes == ("red", "green", "blue")  # the order of the run
+    assert run_classes(tmp_path) is None  # a folder, such as one of classes by name
+    with pytest.raises(UsageError, match="no run of a zero-shot classifier"):
+        run_classes(run / SUPPORT)
 
 
 def test_several_templates_are_joined_by_their_mean(run):
