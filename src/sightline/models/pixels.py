@@ -138,10 +138,12 @@ class PixelScorer:
         return np.asarray(self.values(pixels).argmax(axis=1))
 
     def _grown(self, name: str, value: torch.Tensor, prompt: torch.Size) -> torch.Tensor:
-        """An input of one prompt, for all sequences; masks grow by ones, token types by zeros."""
+        """An input of one prompt, for all sequences; masks grow by ones, types by those of text."""
         if value.shape == prompt:
             rest = self._ids.shape[1] - prompt[1]
-            value = torch.nn.functional.pad(value, (0, rest), value=int("mask" in name))
+            # PaliGemma's answers are of type 1, so that the prompt does not see them.
+            ones = "mask" in name or self._network.config.model_type == "paligemma"
+            value = torch.nn.functional.pad(value, (0, rest), value=int(ones))
         return value.expand(len(self._ids), *value.shape[1:])
 
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sightline.core.audit_results import Audit, ShownExample
+from sightline.core.audit_results import Audit, ShownExample, ShownMap
 from sightline.core.condition_names import CLEAN
 from sightline.core.errors import SightlineError
 from sightline.core.types import Example, ImageRef
 from sightline.data.images import decode, read_image_bytes, resolve_inside
 from sightline.data.perturbations import parse_condition, prepared
-from sightline.report.numbers import inert
+from sightline.report.numbers import MINUS, inert
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -84,48 +84,74 @@ class PictureSource:
             return None
 
 
-def map_tiles(audit: Audit, pictures: PictureSource) -> tuple[tuple[Tile, ...], ...]:
+@dataclass(frozen=True, slots=True)
+class MapRow:
+    """Energy maps of one question's pictures, the clean one first."""
+
+    question: str
+    scale: str
+    tiles: tuple[Tile, ...]
+
+
+def map_rows(audit: Audit, pictures: PictureSource) -> tuple[MapRow, ...]:
     """Energy maps over their pictures, a row per question; one scale of colours per question."""
+    known = {shown.example_id: shown for shown in (*audit.sheet, *audit.hidden, *audit.unstable)}
     rows = []
-    for shown in audit.sheet:
-        own = [found for found in audit.maps if found.example_id == shown.example_id]
-        if not own:
+    for example_id in dict.fromkeys(found.example_id for found in audit.maps):
+        shown = known.get(example_id)
+        if shown is None:
             continue
+        own = [found for found in audit.maps if found.example_id == example_id]
+        said = {pair.condition: pair for pair in shown.pairs}
+        clean = next((_mean(found) for found in own if found.condition == CLEAN), None)
         top = max(max(max(line) for line in found.values) for found in own) or 1.0
         tiles = []
         for found in own:
-            grid = np.asarray(found.values) / top
             under = pictures.tile(audit, shown, found.condition)
-            mean = float(np.mean(found.values))
             name = inert(found.condition, 60)
+            pair = said.get(found.condition)
+            answer = shown.clean_answer if pair is None else pair.answer
+            change = "" if clean is None or pair is None else f", Δ {_size(_mean(found) - clean)}"
             tiles.append(
                 Tile(
-                    _data(_coloured(grid, under)),
+                    _data(_coloured(np.asarray(found.values) / top, under)),
                     f"energy of the vision tokens under {name}",
                     name,
-                    "",
-                    f"mean {mean:.4g}, dark 0, light {top:.4g}",
+                    inert(answer, 60),
+                    f"mean {_size(_mean(found))}{change}",
+                    "flipped" if pair is not None and pair.flipped else "",
                 )
             )
-        rows.append(tuple(tiles))
+        scale = f"dark: 0, light: {_size(top)}, squared units of the tokens"
+        rows.append(MapRow(inert(shown.question, 200), scale, tuple(tiles)))
     return tuple(rows)
 
 
+def _size(value: float) -> str:
+    """Three digits, or a whole number where it is large."""
+    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return text.replace("-", MINUS)
+
+
+def _mean(found: ShownMap) -> float:
+    return float(np.mean(found.values))
+
+
 def _coloured(grid: np.ndarray, under: Tile) -> Image:
+    """The map, stretched over its picture, half transparent."""
     from PIL import Image
 
     scale = np.linspace(0.0, 1.0, len(_COLOURS))
     colours = np.asarray(_COLOURS, dtype=np.float64)
     rgb = np.stack([np.interp(grid, scale, colours[:, c]) for c in range(3)], axis=-1)
-    drawn = Image.fromarray(rgb.round().astype(np.uint8)).resize(
-        (SIDE, SIDE), Image.Resampling.NEAREST
-    )
+    drawn = Image.fromarray(rgb.round().astype(np.uint8))
     if under.src is None:
-        return drawn
+        return drawn.resize((SIDE, SIDE), Image.Resampling.NEAREST)
     data = base64.b64decode(under.src.partition(",")[2])
     with Image.open(BytesIO(data)) as opened:
-        grey = opened.convert("L").convert("RGB").resize((SIDE, SIDE))
-    return Image.blend(grey, drawn, 0.7)
+        grey = opened.convert("L").convert("RGB")
+    grey = grey.resize([round(side * SIDE / max(grey.size)) for side in grey.size])
+    return Image.blend(grey, drawn.resize(grey.size, Image.Resampling.NEAREST), 0.6)
 
 
 def _small(image: Image) -> Image:
@@ -136,5 +162,5 @@ def _small(image: Image) -> Image:
 
 def _data(image: Image) -> str:
     out = BytesIO()
-    image.save(out, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode('ascii')}"
+    image.save(out, "JPEG", quality=88)
+    return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode('ascii')}"

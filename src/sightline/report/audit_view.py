@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sightline.report.audit_pictures import Tile
+from sightline.report.audit_pictures import MapRow, Tile
+from sightline.report.view import FigureGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,34 +27,21 @@ class GridRow:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """A table of figures."""
+    """A table of figures; ``folded`` away where it is long."""
 
     caption: str
     columns: tuple[str, ...]
     rows: tuple[GridRow, ...]
+    folded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
-    """One bar of a drawing, in its units."""
+class Section:
+    """Drawings and tables under one heading; ``lines`` say what they are, or why there are none."""
 
-    kind: str
-    x: float
-    y: float
-    w: float
-    h: float
-
-
-@dataclass(frozen=True, slots=True)
-class DensityView:
-    """Drifts of answers that stay and that flip, over those of the control."""
-
-    title: str
-    label: str
-    caption: str
-    top: str
-    width: int
-    bars: tuple[Bar, ...]
+    lines: tuple[str, ...]
+    figures: FigureGroup
+    tables: tuple[Grid, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +86,15 @@ class AuditView:
     verdicts: tuple[VerdictView, ...]
     sheet: tuple[ExampleView, ...]
     tables: tuple[Grid, ...]
-    densities: tuple[DensityView, ...]
+    heat: tuple[Grid, ...]
+    densities: FigureGroup
+    profile: FigureGroup
     profiles: tuple[Grid, ...]
     no_energy: str | None
-    maps: tuple[tuple[Tile, ...], ...]
+    energy: FigureGroup
+    maps: tuple[MapRow, ...]
+    probes: Section
+    budgets: Section | None
     unstable: tuple[ExampleView, ...]
     hidden: tuple[ExampleView, ...]
     facts: tuple[FactView, ...]
@@ -114,4 +107,4 @@ class AuditPage:
     title: str
     version: str
     runs: tuple[AuditView, ...]
-    comparison: tuple[Grid, ...] | None
+    comparison: Section | None

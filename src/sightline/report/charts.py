@@ -197,9 +197,10 @@ def _lines(chart: LineChart) -> Canvas:
     axes.set_axisbelow(True)
     for line in chart.lines:
         _line(axes, line)
-    axes.set_xlim(0, 1)
+    axes.set_xlim(*chart.x_range)
     axes.set_ylim(*chart.y_range)
-    axes.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1])
+    if chart.x_range == (0, 1):
+        axes.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1])
     axes.set_xlabel(chart.x_label)
     axes.set_ylabel(chart.y_label)
     return canvas

@@ -73,13 +73,14 @@ def write_audit_report(audits: Sequence[Audit], path: Path, *, title: str | None
 
     Raises:
         UsageError: No audit.
-        MissingExtraError: jinja2 is not installed.
+        MissingExtraError: jinja2 or matplotlib is not installed.
         DiskError: The file cannot be written; an earlier one stays as it was.
     """
     if not audits:
         raise UsageError("No audit to report; at least one is required. Pass audited runs.")
-    if find_spec("jinja2") is None:
-        raise MissingExtraError("jinja2", "report", "the HTML report")
+    for package in ("jinja2", "matplotlib"):
+        if find_spec(package) is None:
+            raise MissingExtraError(package, "report", "the HTML report")
     page = audit_page(audits, PictureSource(), title=title)
     document = _environment().get_template("audit.html.jinja").render(page=page) + "\n"
     make_directory(path.parent)

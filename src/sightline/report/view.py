@@ -105,12 +105,13 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class LineChart:
-    """Lines over [0, 1] on the x axis."""
+    """Lines over [0, 1] on the x axis, or over another range."""
 
     x_label: str
     y_label: str
     y_range: tuple[float, float]
     lines: tuple[Line, ...]
+    x_range: tuple[float, float] = (0.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -182,6 +182,70 @@ def test_pooled_vision_tokens_and_their_energy(tiny, records):
             assert float(record.array(Feature.VISION_ENERGY)) == pytest.approx(energy, rel=1e-3)
 
 
+PLACES = {
+    "llava": (0, 4),
+    "paligemma": (0, 4),
+    "llava_next": (0, 4),
+    "llava_onevision": (0, 4),
+    "idefics3": (-4, 2),
+}
+"""First token of the grid and its side; Qwen's grid follows the picture."""
+
+
+def vision_energy(tiny: Tiny, inputs: dict[str, Any]) -> tuple[np.ndarray, float | None]:
+    """Vision tokens of one picture, and the energy that is kept of them."""
+    with VisionTap(tiny.model) as tap, torch.inference_mode():
+        tiny.model(**inputs, use_cache=False)
+    tokens = torch.cat([t.reshape(-1, t.shape[-1]) for t in tap._tokens.pooler_output])
+    found = tap.features(1, 1)[0].get(Feature.VISION_ENERGY)
+    return tokens.double().numpy(), None if found is None else float(found)
+
+
+def test_the_grid_of_every_architecture(tiny):
+    """Square, dynamic and base-tile grids, neighbour by neighbour; queries have none."""
+    question, images = next((e, i) for e, i in zip(EXAMPLES, IMAGES, strict=True) if len(i) == 1)
+    inputs = plain_inputs(tiny, question, images)
+    tokens, energy = vision_energy(tiny, inputs)
+    if tiny.name == "instructblip":
+        assert energy is None
+        assert "learned queries" in str(no_grid_reason(tiny.model.config.model_type))
+        return
+    if tiny.name in PLACES:
+        start, side = PLACES[tiny.name]
+        down = across = side
+    else:
+        start, (_, down, across) = (
+            0,
+            (inputs["image_grid_thw"][0] // torch.tensor([1, 2, 2])).tolist(),
+        )
+        assert down * across == len(tokens)
+    start %= len(tokens)
+    grid = {(y, x): tokens[start + y * across + x] for y in range(down) for x in range(across)}
+    edges = [
+        float(np.sum((grid[place] - grid[other]) ** 2))
+        for place in grid
+        for other in ((place[0] + 1, place[1]), (place[0], place[1] + 1))
+        if other in grid
+    ]
+    assert energy == pytest.approx(sum(edges) / len(edges), rel=1e-4)
+
+
+def test_only_the_tile_of_the_whole_picture_counts(tiny):
+    if tiny.name not in ("llava_next", "llava_onevision", "idefics3"):
+        pytest.skip("the model has no tiles")
+    question, images = next((e, i) for e, i in zip(EXAMPLES, IMAGES, strict=True) if len(i) == 1)
+    inputs = plain_inputs(tiny, question, images)
+    _, before = vision_energy(tiny, inputs)
+    pixels = inputs["pixel_values"]
+    assert pixels.shape[1] > 1
+    base = pixels.shape[1] - 1 if tiny.name == "idefics3" else 0
+    for changed, same in ((base, False), ((base + 1) % pixels.shape[1], True)):
+        other = pixels.clone()
+        other[:, changed] = other[:, changed].flip(-1) * 0.7
+        _, after = vision_energy(tiny, {**inputs, "pixel_values": other})
+        assert (after == pytest.approx(before, rel=1e-5)) == same
+
+
 def test_records_without_a_request_for_them_have_none(tiny):
     (record, *_) = tiny.observer().observe(
         EXAMPLES[2:3], IMAGES[2:3], replace(ASKED, channels=False)

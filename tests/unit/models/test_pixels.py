@@ -7,7 +7,15 @@ import pytest
 import torch
 from PIL import Image
 from tiny_models import example as drawn
-from tiny_models import llava_next, qwen2_5_vl, qwen2_vl, qwen3_vl
+from tiny_models import (
+    instructblip,
+    llava,
+    llava_next,
+    paligemma,
+    qwen2_5_vl,
+    qwen2_vl,
+    qwen3_vl,
+)
 from tiny_models import picture as noise
 
 from sightline.audit.attack import LOW_BAND, PixelAttack, attack
@@ -123,6 +131,18 @@ def test_the_gradient_points_where_the_margin_goes(model, asked):
     with torch.no_grad():
         up, down = scorer.margin(pixels + step, 0), scorer.margin(pixels - step, 0)
     assert float(up - down) == pytest.approx(2e-3 * float(slope.norm()), rel=0.05)
+
+
+@pytest.mark.parametrize("build", [llava, paligemma, instructblip])
+def test_answers_follow_the_prompt_as_the_model_reads_them(build):
+    """Prefixes that are read both ways, queries, plain channels: the collected scores come out."""
+    model = build().observer()
+    question = drawn("1", "What is it?", choices=("a red one", "blue"))
+    image = noise(3, (61, 43))
+    (record,) = model.observe([question], [(image,)], Request(options=True, max_new_tokens=2))
+    scorer = PixelScorer(model, question, image)
+    collected = record.features[Feature.OPTION_LOGPROBS]
+    assert scorer.values(scorer.clean[None])[0] == pytest.approx(collected, abs=2e-4)
 
 
 @pytest.mark.parametrize("build", [qwen2_vl, qwen2_5_vl, qwen3_vl])

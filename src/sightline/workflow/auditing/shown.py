@@ -109,9 +109,19 @@ def sheet(rows: AuditRows, pairs: Sequence[AuditedPair]) -> tuple[ShownExample, 
 
 
 def maps(store: RunStore, shown: Iterable[ShownExample], kinds: int = 5) -> tuple[ShownMap, ...]:
-    """Energy maps of shown questions: clean, and under the first condition of some types."""
+    """Energy maps of the first shown questions that have some.
+
+    Of each: clean, and under the first condition of some types.
+
+    Args:
+        store: The run.
+        shown: Questions, those that matter most first.
+        kinds: Types of perturbation.
+    """
     wanted: dict[str, list[str]] = {}
     for example in shown:
+        if example.example_id in wanted:
+            continue
         first: dict[str, str] = {}
         for pair in example.pairs:
             first.setdefault(pair.kind, pair.condition)
@@ -127,8 +137,8 @@ def maps(store: RunStore, shown: Iterable[ShownExample], kinds: int = 5) -> tupl
             )
     return tuple(
         found[example_id, condition]
-        for example_id, conditions in wanted.items()
-        for condition in conditions
+        for example_id in [i for i in wanted if (i, CLEAN) in found][:SHEETS]
+        for condition in wanted[example_id]
         if (example_id, condition) in found
     )
 

@@ -1,0 +1,408 @@
+"""Tables of an audit's page: rates, heat maps by severity, drift beside controls, budgets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from sightline.core.audit_results import Audit, Rates
+from sightline.core.estimates import Estimate
+from sightline.core.probe_results import BudgetedAudit, Probes
+from sightline.report.audit_terminal import by_kind, flagged_drift
+from sightline.report.audit_view import Grid, GridRow, Shaded
+from sightline.report.numbers import DASH, MINUS, count, inert
+
+Pick = Callable[[Audit, Rates | None, str], Estimate | None]
+CONTROLS = ("other_images", "other_items", "paraphrases")
+_NO_SEVERITY = ("text", "answer_", "wording")
+
+
+def rate_tables(audit: Audit) -> tuple[Grid, ...]:
+    """Rates by type of perturbation and by condition, and what only some runs have."""
+    kinds = by_kind(audit)
+    single = [rates for rates in audit.rates if rates.name in audit.protocol.conditions]
+    columns = (
+        "IFR",
+        "IV",
+        "R→W",
+        "W→R",
+        "accuracy",
+        "Δ margin",
+        "drift %",
+        "drift % (stays)",
+        "ΔE",
+        "prior",
+    )
+    return (
+        _grid(audit, kinds, columns, "Every type of perturbation; intervals are over pictures."),
+        *_yes_no(audit),
+        *_meaning(audit),
+        replace(_grid(audit, single, columns, "Every single condition."), folded=True),
+        *_spectra(audit),
+    )
+
+
+def _grid(audit: Audit, rates: Sequence[Rates], columns: tuple[str, ...], caption: str) -> Grid:
+    table = []
+    for own in rates:
+        drifts = [flagged_drift(audit, own.name, unchanged=u) for u in (False, True)]
+        percents = [None if d is None else d.percent for d in drifts]
+        table.append(
+            (own.ifr, own.iv, own.lost, own.won, own.accuracy_after, own.margin_change, *percents,
+             own.energy_change, own.prior_index)
+        )  # fmt: skip
+    tops = [
+        None if name == "accuracy" else _largest([row[i] for row in table])
+        for i, name in enumerate(columns)
+    ]
+    return Grid(
+        caption,
+        columns,
+        tuple(
+            GridRow(
+                f"{inert(own.name, 60)} ({count(own.pairs)})",
+                tuple(
+                    cell_of(value, tops[i], places=1 if "%" in columns[i] else 3)
+                    for i, value in enumerate(row)
+                ),
+            )
+            for own, row in zip(rates, table, strict=True)
+        ),
+    )
+
+
+def heat_maps(audit: Audit) -> tuple[Grid, ...]:
+    """Flip rate, margin, drift and CKA by family and severity, mildest first."""
+    severities = _severities(audit.protocol.conditions)
+    if not severities:
+        return ()
+    rates = {own.name: own for own in audit.rates}
+    drift = {name: flagged_drift(audit, name) for own in severities.values() for name, _ in own}
+    percent = {name: found.percent for name, found in drift.items() if found is not None}
+    cka = {name: Estimate(value) for name, value in audit.cka.items()}
+    ifr = {name: own.ifr for name, own in rates.items()}
+    margin = {name: own.margin_change for name, own in rates.items()}
+    channel = audit.protocol.channel or "no channel"
+    found = (
+        _heat("Flip rate (IFR).", severities, ifr, 2),
+        _heat("Change of the clean label's margin, nats.", severities, margin, 2),
+        _heat(f"Drift of {channel}, % of the control.", severities, percent, 0),
+        _heat(f"CKA of {channel}, clean with perturbed: 1 = the same geometry.", severities, cka, 2,
+              least=True),
+    )  # fmt: skip
+    return tuple(grid for grid in found if any(c.text != DASH for r in grid.rows for c in r.cells))
+
+
+def _severities(conditions: Sequence[str]) -> dict[str, list[tuple[str, float]]]:
+    """Conditions by family and direction, with their levels, mildest first."""
+    found: dict[str, list[tuple[str, float]]] = {}
+    for name in conditions:
+        family, _, level = name.partition(":")
+        try:
+            value = float(level)
+        except ValueError:
+            continue  # no level, a level that is no size, or several perturbations
+        if not family.startswith(_NO_SEVERITY):
+            sign = " −" if value < 0 else ""
+            found.setdefault(f"{family}{sign}", []).append((name, value))
+    return {row: sorted(own, key=lambda pair: abs(pair[1])) for row, own in found.items()}
+
+
+def _heat(
+    caption: str,
+    severities: Mapping[str, Sequence[tuple[str, float]]],
+    values: Mapping[str, Estimate],
+    places: int,
+    *,
+    least: bool = False,
+) -> Grid:
+    """Shaded by size, or by how far a value lies below 1; the level stands below its value."""
+    width = max(map(len, severities.values()))
+    shown = [values[name] for own in severities.values() for name, _ in own if name in values]
+    sizes = [_size(e, least) for e in shown]
+    top = max(sizes, default=0.0)
+    rows = []
+    for row, own in severities.items():
+        cells = []
+        for name, level in own:
+            value = values.get(name, Estimate(None))
+            if value.value is None:
+                cells.append(Shaded(DASH, _signed(level)))
+                continue
+            shade = round(60 * _size(value, least) / top) if top else None
+            cells.append(Shaded(_signed(value.value, places), _signed(level), shade))
+        rows.append(GridRow(inert(row, 60), (*cells, *[Shaded("")] * (width - len(cells)))))
+    columns = ("mildest", *(str(i) for i in range(2, width)), "strongest")[:width]
+    return Grid(caption, columns, tuple(rows))
+
+
+def _size(value: Estimate, least: bool) -> float:
+    if value.value is None:
+        return 0.0
+    return max(0.0, 1 - value.value) if least else abs(value.value)
+
+
+def _meaning(audit: Audit) -> tuple[Grid, ...]:
+    """Free answers by meaning, beside their short forms."""
+    if not audit.meaning:
+        return ()
+    columns = (
+        "short form flips",
+        "says something else",
+        "of flips: says the same",
+        "of the others: says something else",
+    )
+    rows = tuple(
+        GridRow(
+            f"{inert(own.judge, 60)} ({count(own.changed.n)})",
+            tuple(
+                cell_of(value, None)
+                for value in (own.flipped, own.changed, own.reworded, own.overlooked)
+            ),
+        )
+        for own in audit.meaning
+    )
+    return (Grid("Free answers by meaning, as each judge reads them.", columns, rows),)
+
+
+def probe_tables(probes: Probes) -> tuple[Grid, ...]:
+    """Attacks within one band, and where filters first flip the label."""
+    bands = ("low", "middle", "high")
+    attacks = tuple(
+        GridRow(
+            f"{own.band}: radius {own.low:g} to {own.high:g}",
+            (
+                cell_of(own.success, 1.0),
+                cell_of(own.flips, 1.0),
+                cell_of(own.score_change, None),
+                cell_of(own.leakage, None),
+                Shaded(f"{own.leakage_most:.3f}"),
+                Shaded(f"{own.largest * 255:.1f}"),
+                *(Shaded(f"{value:.3f}") for value in own.coherence),
+            ),
+        )
+        for own in probes.attacks
+    )
+    filters = tuple(
+        GridRow(
+            f"{own.filtering} pass",
+            (
+                Shaded(count(own.flipped)),
+                cell_of(own.threshold, None, places=2),
+                cell_of(own.kept[-1], None),
+            ),
+        )
+        for own in probes.filters
+    )
+    return (
+        Grid(
+            f"Attacks on the pixels within one band: {probes.steps} steps against the clean "
+            f"label's score, at most {probes.epsilon * 255:g} of 255.",
+            (
+                *("success", "label flips", "Δ score, nats", "leakage", "most leakage"),
+                *("largest change, of 255", *(f"coherence, {band}" for band in bands)),
+            ),
+            attacks,
+        ),
+        Grid(
+            "Filters, from mild to strong.",
+            ("questions that flip", "mean cut-off of the first flip", "never flip"),
+            filters,
+        ),
+    )
+
+
+def budget_tables(budgets: Sequence[BudgetedAudit]) -> tuple[Grid, ...]:
+    """The chosen conditions of each target."""
+    return tuple(
+        Grid(
+            f"Target: {inert(budget.target, 80)}. In the order they were chosen on all questions.",
+            ("gain where chosen", "gain elsewhere, with those before", "chosen in parts"),
+            tuple(
+                GridRow(
+                    f"{number}. {inert(step.condition, 60)}",
+                    (
+                        Shaded(_signed(step.gain, 4)),
+                        cell_of(step.held_out, None, places=4),
+                        Shaded(f"{step.folds} of {budget.parts}"),
+                    ),
+                )
+                for number, step in enumerate(budget.steps, 1)
+            ),
+        )
+        for budget in budgets
+        if budget.steps
+    )
+
+
+def _yes_no(audit: Audit) -> tuple[Grid, ...]:
+    if not audit.yes_no:
+        return ()
+    columns = ("accuracy", "precision", "recall", "F1", "false positives", "says yes")
+    rows = tuple(
+        GridRow(
+            f"{inert(own.name, 60)} ({count(own.n)})",
+            tuple(
+                cell_of(value, None)
+                for value in (
+                    own.accuracy,
+                    own.precision,
+                    own.recall,
+                    own.f1,
+                    own.false_positive_rate,
+                    own.yes_rate,
+                )
+            ),
+        )
+        for own in audit.yes_no
+    )
+    return (Grid("Yes-or-no questions.", columns, rows),)
+
+
+def _spectra(audit: Audit) -> tuple[Grid, ...]:
+    """Frequency bands of the perturbations."""
+    found = []
+    if audit.spectra:
+        bands = ("low", "middle", "high")
+        columns = (*bands, *(f"{b}, flips" for b in bands), *(f"{b}, coherence" for b in bands))
+        rows = []
+        for own in audit.spectra:
+            flips = own.shares_of_flips or (None,) * len(bands)
+            cells = [plain_cell(value) for value in (*own.shares, *flips, *own.coherence)]
+            rows.append(GridRow(f"{inert(own.name, 60)} ({count(own.pictures)})", tuple(cells)))
+        found.append(
+            Grid("Share of each frequency band in the change of the pixels.", columns, tuple(rows))
+        )
+    return tuple(found)
+
+
+def drift_tables(audit: Audit) -> tuple[Grid, ...]:
+    """Drift by layer: a row per channel, a column per layer; and the controls at the last layer."""
+    control = audit.protocol.flag_control
+    own = [d for d in audit.drift if d.name == "all"]
+    channels = list(dict.fromkeys(d.channel for d in own))
+    layers = sorted({d.layer for d in own if d.layer is not None})
+    if not own:
+        return ()
+    by_layer = []
+    for channel in channels:
+        cells = []
+        for layer in [*layers, None]:
+            found = next(
+                (d for d in own if (d.channel, d.layer, d.unchanged) == (channel, layer, True)),
+                None,
+            )
+            cells.append(cell_of(None if found is None else found.percent, 100.0, places=1))
+        by_layer.append(GridRow(channel, tuple(cells)))
+    by_control = []
+    for channel in channels:
+        rows = [d for d in own if d.channel == channel and not d.unchanged]
+        last = rows[0].layer
+        cells = [cell_of(rows[0].drift, None)]
+        for name in CONTROLS:
+            found = next((d for d in rows if d.control == name and d.layer == last), None)
+            cells.append(cell_of(None if found is None else found.percent, None, places=1))
+            cells.append(cell_of(None if found is None else found.cohens_d, None, places=2))
+        by_control.append(GridRow(channel, tuple(cells)))
+    return (
+        Grid(
+            f"Drift of answers that stay, as per cent of the control ({control}, or the one that "
+            "has pairs), by layer.",
+            (*(f"layer {layer}" for layer in layers), "vision tokens"),
+            tuple(by_layer),
+        ),
+        Grid(
+            "Drift at the last layer beside every control: per cent of it, and Cohen's d.",
+            ("1 − cosine", *(part for name in CONTROLS for part in (f"% of {name}", "d"))),
+            tuple(by_control),
+        ),
+    )
+
+
+def comparison_tables(audits: Sequence[Audit], names: Sequence[str]) -> tuple[Grid, ...]:
+    """Several runs, a column each: their main figures, then figures by type of perturbation."""
+    kinds = list(dict.fromkeys(rates.name for audit in audits for rates in by_kind(audit)))
+    of = [{rates.name: rates for rates in audit.rates} for audit in audits]
+
+    def table(caption: str, pick: Pick) -> Grid:
+        values = [
+            [pick(audit, own.get(kind), kind) for audit, own in zip(audits, of, strict=True)]
+            for kind in kinds
+        ]
+        top = _largest([value for row in values for value in row])
+        rows = tuple(
+            GridRow(inert(kind, 60), tuple(cell_of(v, top) for v in row))
+            for kind, row in zip(kinds, values, strict=True)
+        )
+        return Grid(caption, tuple(names), rows)
+
+    def drift(audit: Audit, _rates: Rates | None, kind: str) -> Estimate | None:
+        found = flagged_drift(audit, kind)
+        return None if found is None else found.percent
+
+    return (
+        _glance(audits, names),
+        table("Flip rate (IFR).", lambda _a, r, _k: None if r is None else r.ifr),
+        table(
+            "Accuracy after, darker is better.",
+            lambda _a, r, _k: None if r is None else r.accuracy_after,
+        ),
+        table("Drift as per cent of each run's control.", drift),
+    )
+
+
+def _glance(audits: Sequence[Audit], names: Sequence[str]) -> Grid:
+    """The main figures of each run, a column per run."""
+
+    def attacked(audit: Audit, band: str) -> Estimate | None:
+        own = () if audit.probes is None else audit.probes.attacks
+        return next((found.success for found in own if found.band == band), None)
+
+    measures: dict[str, list[Estimate | None]] = {
+        "accuracy, clean": [a.rates[0].accuracy_before for a in audits],
+        "accuracy, perturbed": [a.rates[0].accuracy_after for a in audits],
+        "flip rate (IFR)": [a.rates[0].ifr for a in audits],
+        "questions with a flip (IV)": [a.rates[0].iv for a in audits],
+        "visual entropy, nats": [a.visual_entropy for a in audits],
+        "stays, but moved far": [a.moved_far for a in audits],
+        "same answer without a picture": [
+            None if a.prior is None else a.prior.unchanged for a in audits
+        ],
+        "low-band attack succeeds": [attacked(a, "low") for a in audits],
+        "high-band attack succeeds": [attacked(a, "high") for a in audits],
+    }
+    rows = tuple(
+        GridRow(name, tuple(cell_of(value, None) for value in own))
+        for name, own in measures.items()
+        if any(value is not None and value.value is not None for value in own)
+    )
+    return Grid("At a glance.", tuple(names), rows)
+
+
+def cell_of(value: Estimate | None, top: float | None, *, places: int = 3) -> Shaded:
+    """A figure with its interval, shaded by its share of the largest one if that is given."""
+    if value is None or value.value is None:
+        return Shaded(DASH)
+    ends = None
+    if value.low is not None and value.high is not None:
+        ends = f"{_signed(value.low, places)} to {_signed(value.high, places)}"
+    shade = None if not top else min(60, round(60 * abs(value.value) / top))
+    return Shaded(_signed(value.value, places), ends, shade)
+
+
+def _largest(values: Sequence[Estimate | None]) -> float:
+    """Largest size of the figures that have a value, 0 where none has."""
+    sizes = [abs(e.value) for e in values if e is not None and e.value is not None]
+    return max(sizes, default=0.0)
+
+
+def plain_cell(value: float | None) -> Shaded:
+    """A share without interval, shaded by its size."""
+    return Shaded(DASH) if value is None else Shaded(f"{value:.3f}", None, round(60 * value))
+
+
+def _signed(value: float, places: int | None = None) -> str:
+    """A number with a true minus sign and no negative zero."""
+    if places is None:
+        return f"{value:g}".replace("-", MINUS)
+    return f"{round(value, places) + 0.0:.{places}f}".replace("-", MINUS)
