@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 DEFAULT_LAYERS = (0.25, 0.5, 0.75, 1.0)
 DEFAULT_SAMPLES = 10
 DEFAULT_ENERGY_MAPS = 16
+EVERY_ENERGY_MAP = 2**31 - 1
+"""An audit shows the maps of the least stable answers, and which these are is not known before."""
 DEFAULT_AUDIT = ("default", "wording:1", "wording:2")
 RESULTS = Path("evaluation") / "results.json"
 SAMPLES = Path("evaluation") / "samples.parquet"
@@ -452,7 +454,13 @@ def audit(
             "Give --data, or a number of questions to --probe."
         )
     if model is not None and data is not None:
-        arguments = {"samples": 0, "top_k": 0, "model_options": options, **(collecting or {})}
+        arguments = {
+            "samples": 0,
+            "top_k": 0,
+            "energy_maps": EVERY_ENERGY_MAP,
+            "model_options": options,
+            **(collecting or {}),
+        }
         collected = collect(
             model,
             data,
