@@ -218,7 +218,8 @@ def classify(
             ``embedded:siglip``, or ``open_clip:ARCHITECTURE/WEIGHTS``.
         data: Labelled pictures; see `sightline.data.image_sets.load_image_set`.
         output: The run directory.
-        classes: Names of the classes: a sequence, a file, or joined by commas; the data's if None.
+        classes: Names of the classes: a sequence, a file, joined by commas, or the directory of an
+            earlier run; the data's if None.
         templates: Prompt templates: a built-in name or a file; the model's usual ones if None.
         images: Folder that picture paths start from; the data's own if None.
         encoders: Auxiliary image encoders: model directories, hub names, ``embedded:encoder``, or
@@ -246,11 +247,14 @@ def classify(
     from sightline.workflow.classifying.collecting import SupportPlan
     from sightline.workflow.classifying.collecting import classify as run_classify
     from sightline.workflow.classifying.encoders import load_encoder, usual_templates
+    from sightline.workflow.classifying.reading import run_classes
 
     path = Path(output)
     if not is_run(path):
         require_free(path, overwrite=overwrite)
     given = str(classes) if isinstance(classes, Path) else classes
+    if isinstance(given, str):
+        given = run_classes(Path(given)) or given
     writer = image_writer(path)
     pictures = load_image_set(data, classes=given, images=images, limit=limit, store_image=writer)
     plan = None

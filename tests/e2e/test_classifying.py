@@ -16,9 +16,9 @@ pytest.importorskip("torch", reason="the models extra is not installed")
 pytest.importorskip("transformers", reason="the models extra is not installed")
 
 COMMAND = [
-    "classify", "-m", "embedded:clip", "-d", "digits:test?n=120", "--support", "train", "--shots", "2",
-    "--draws", "2", "--encoder", "embedded:encoder", "--shard-size", "16", "--batch-size", "16",
-    "--display", "none",
+    "classify", "-m", "embedded:clip", "-d", "digits:test?n=120", "--support", "train",
+    "--shots", "2", "--draws", "2", "--encoder", "embedded:encoder", "--shard-size", "16",
+    "--batch-size", "16", "--display", "none",
 ]  # fmt: skip
 
 

@@ -1,7 +1,8 @@
 """Labelled pictures of every source, one at a time: folders, split files, tables, saved datasets.
 
-A `sightline.data.labelled_pictures.Picture` carries the picture's value as its source writes it (a path, bytes) and its label as the
-source spells it; reading the picture and naming its class come later.
+A `sightline.data.labelled_pictures.Picture` carries the picture's value as its source writes it (a
+path, bytes) and its label as the source spells it; reading the picture and naming its class come
+later.
 """
 
 from __future__ import annotations
