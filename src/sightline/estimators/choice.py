@@ -50,7 +50,8 @@ class ChoiceMaxProbability:
     """One minus the probability of the most probable option.
 
     Attributes:
-        scores: Which probabilities of the options count.
+        scores: Whose probabilities count, normalised over the options: those of their letters,
+            of their texts (options), or of their texts per token (options_per_token).
 
     Source: Hendrycks and Gimpel (ICLR 2017).
     """
@@ -84,7 +85,8 @@ class ChoiceAnswerProbability:
     An answer that names no option, or several, has probability 0.
 
     Attributes:
-        scores: Which probabilities of the options count.
+        scores: Whose probabilities count, normalised over the options: those of their letters,
+            of their texts (options), or of their texts per token (options_per_token).
     """
 
     scores: Scores = "letters"
@@ -116,7 +118,8 @@ class ChoiceMargin:
     """One minus the lead of the most probable option over the next one.
 
     Attributes:
-        scores: Which probabilities of the options count.
+        scores: Whose probabilities count, normalised over the options: those of their letters,
+            of their texts (options), or of their texts per token (options_per_token).
     """
 
     scores: Scores = "letters"
@@ -148,7 +151,8 @@ class ChoiceEntropy:
     """Entropy of the distribution over the options.
 
     Attributes:
-        scores: Which probabilities of the options count.
+        scores: Whose probabilities count, normalised over the options: those of their letters,
+            of their texts (options), or of their texts per token (options_per_token).
     """
 
     scores: Scores = "letters"

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import fields
-from itertools import groupby
 from typing import Any
 
 from sightline.core.condition_names import asked_condition
-from sightline.core.features import FOLLOW_UPS, Feature
+from sightline.core.features import AUDITED, FOLLOW_UPS, Feature
 from sightline.core.protocols import Cost, LearnedEstimator
 from sightline.core.types import Example, Generation, Record, Related
 from sightline.estimators import ESTIMATORS, AnyEstimator
@@ -20,6 +19,12 @@ Every estimator reads records and returns *uncertainty*: higher means the answer
 be wrong. Those whose "probability" column says yes return one minus a probability of being right,
 so their calibration error can be read off before any calibration. A record that lacks a needed
 signal is skipped and counted, never scored.
+
+The "needs" column names signals of a run. Those that `sightline collect` leaves out by default are
+asked for there (`--ask`, `--conditions`, `--sample-states`) or computed later from what was stored:
+sentence vectors, entailment and token importance by `sightline derive`, signs of instability by
+`sightline audit`. `sightline evaluate` says what a run lacks and how to get it. Costs are what a
+score takes beyond the greedy answer, per question; a prefill is one reading of picture and prompt.
 
 Choose some with `--estimators NAME,NAME`, and change settings with `NAME:setting=value` (further
 settings follow after another colon), for example `lexical_similarity:metric=rouge1`; the settings
@@ -37,8 +42,8 @@ Written by `make docs` from the one table, `sightline.estimators.ESTIMATORS`.
 def estimators_page() -> str:
     """Returns the page: for each family its estimators with needs, settings, costs and sources."""
     parts = [_HEAD]
-    for family, group in groupby(ESTIMATORS.items(), key=lambda item: item[1].family):
-        members = list(group)
+    for family in dict.fromkeys(estimator.family for estimator in ESTIMATORS.values()):
+        members = [(n, e) for n, e in ESTIMATORS.items() if e.family == family]
         parts.append(
             f"\n## {family.capitalize()}\n\n"
             "| name | uncertainty | needs | settings | probability | costs |\n"
@@ -87,6 +92,8 @@ def _cost(estimator: AnyEstimator) -> str:
         Feature.MODELS: "model",
     }
     per = [word for feature, word in each.items() if feature in estimator.needs]
+    if estimator.needs & AUDITED:
+        return "a prefill and the answers per perturbed picture"
     if estimator.needs & FOLLOW_UPS:
         return f"a prefill{' and the reply' if cost.generations else ''} per wording asked"
     what = "a prefill and the answers" if cost.generations else "a prefill"

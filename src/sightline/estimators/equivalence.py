@@ -60,9 +60,10 @@ class VLUncertainty:
 
     Source: VL-Uncertainty (Zhang et al., 2024): five pairs of a blurred picture and a rewritten
     question, answers clustered by meaning, entropy of the clusters' shares. Ours: what was
-    collected counts, `EQUIVALENT` by default; known wordings stand for a language model's
-    rewriting, which may change the question; answers mean the same where their canonical forms are
-    equal, for which the paper asks a language model; `clusters` has a model of entailment instead.
+    collected counts, five conditions from blur:1+wording:1 to blur:3+wording:1 unless others are
+    named; known wordings stand for a language model's rewriting, which may change the question;
+    answers mean the same where their canonical forms are equal, for which the paper asks a language
+    model (``clusters=entailment`` comes nearest).
     """
 
     over: Literal["published", "all"] = "published"

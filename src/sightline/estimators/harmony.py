@@ -80,10 +80,11 @@ Mapped = Literal["interleaved", "additive", "pooled_mlp"]
 
 @dataclass(frozen=True, slots=True)
 class Harmony:
-    """Transformer over the answer's tokens: their text, probability and hidden state.
+    """Transformer over the answer's tokens, each with the inputs that are named in the settings.
 
     Attributes:
-        inputs: Which of text, prob and hidden take part, joined by +; the question comes with text.
+        inputs: Which of the token's text, its probability (prob) and the hidden state that emitted
+            it (hidden) take part, joined by +; the question comes with text.
         mapping: How a token's inputs are laid out: interleaved, additive or pooled_mlp.
         layer: Index of a stored layer, or auto to choose by the AUROC over inner folds.
         image: Also read the mean state over the image.

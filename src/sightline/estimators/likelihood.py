@@ -121,7 +121,7 @@ class TokenProbability:
     """One minus the first, the smallest or the mean probability of the answer's tokens.
 
     Attributes:
-        over: Which token counts.
+        over: The first token, the least probable one (min), or the mean over all.
     """
 
     over: Literal["first", "min", "mean"] = "first"
@@ -149,7 +149,7 @@ class TokenEntropy:
     """First, mean or largest entropy of the next-token distributions along the answer.
 
     Attributes:
-        over: Which token counts.
+        over: The first token, the mean over all, or the token with the largest entropy (max).
 
     Source: Fomicheva et al. (TACL 2020) and LM-Polygraph for the mean; equal to the latter.
     """

@@ -151,7 +151,8 @@ class VerbalisedConfidence:
 
     Attributes:
         form: The number alone, or reasoning first.
-        aggregation: How the confidences under several wordings become one.
+        aggregation: How the confidences under several wordings become one: their mean, their
+            median, or the least (min).
         wording: Which wording of the question counts, from 1; 0 takes all that were asked.
 
     Source: self-probing of Xiong et al. (ICLR 2024) and its several prompts; their average weighted
@@ -204,9 +205,10 @@ class StatedGuesses:
             stated, under all wordings together.
         wording: Which wording of the question counts, from 1; 0 takes all that were asked.
 
-    Source: top-k of Tian et al. (EMNLP 2023) and Xiong et al. (ICLR 2024); ``share`` is the average
-    confidence (Avg-Conf) of the latter over prompts. Its Pair-Rank is left out: where the lists
-    agree, its likelihood has no maximum.
+    Source: top-k of Tian et al. (EMNLP 2023) and Xiong et al. (ICLR 2024). Of the latter,
+    answer_confidence is the plain prompt, answer_confidence_reasoned chain of thought; over several
+    prompts ``agreement`` is its consistency and ``share`` its average confidence (Avg-Conf). Left
+    out are its multi-step prompt and Pair-Rank, whose likelihood has no maximum where lists agree.
     """
 
     form: Literal[

@@ -19,6 +19,11 @@ def test_every_estimator_has_one_row():
     assert "| `random` |" in page.partition("## Control")[2]
 
 
+def test_every_family_has_one_section():
+    titles = [line for line in estimators_page().splitlines() if line.startswith("## ")]
+    assert len(titles) == len({estimator.family for estimator in ESTIMATORS.values()})
+
+
 def test_costs_are_in_words():
     rows = {
         cells[1].strip(" `"): cells[-2].strip()
@@ -31,4 +36,5 @@ def test_costs_are_in_words():
     assert rows["visual_information"] == "a prefill with a blank image"
     assert rows["noise_visual_uncertainty"] == "a prefill with a noised image"
     assert rows["vl_uncertainty"] == "a prefill and the answers per condition"
+    assert rows["flip_rate"] == "a prefill and the answers per perturbed picture"
     assert rows["rotation_agreement"] == "a prefill and the answers per rotation"
