@@ -129,7 +129,7 @@ def test_11_what_a_request_says_is_inert_in_the_log(caplog: pytest.LogCaptureFix
     class Naming:
         """A backend that fails with the question in its error."""
 
-        name = "m"
+        name, explains = "m", False
 
         def fields(self) -> frozenset[str]:
             return frozenset()

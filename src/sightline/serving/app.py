@@ -101,7 +101,10 @@ async def _chat(exchange: Exchange) -> None:
     async with exchange.body() as data:
         raw = await exchange.document(data)
         body = read_chat(raw, server.limits, strict=server.strict)
-        call = _call(server, "chatcmpl", raw, server.backend.fields(), body.trust)
+        backend = server.backend
+        call = _call(
+            server, "chatcmpl", raw, backend.fields(), body.trust, explains=backend.explains
+        )
         await exchange.while_connected(_completed(exchange, body, raw, call))
 
 
@@ -224,6 +227,8 @@ def _call(
     raw: Mapping[str, Any],
     known: frozenset[str],
     trust: TrustOptions | None,
+    *,
+    explains: bool = False,
 ) -> Call:
     wanted = trust is not None and trust.abstain_mode == "refuse"
     if wanted and not server.has_policy:
@@ -231,6 +236,13 @@ def _call(
             "abstain_mode is 'refuse' and this server has no policy to refuse by; 'flag' is "
             "required. Leave it out, or start the server with --policy.",
             param="trust.abstain_mode",
+        )
+    if trust is not None and trust.explain and not explains:
+        raise RequestError(
+            "explain is set, and only chat answers of a model that this server runs itself are "
+            "explained. Leave it out.",
+            param="trust.explain",
+            code="unsupported_parameter",
         )
     dropped = [printable(name[:40]) for name in raw if name not in known][:20]
     return Call(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from sightline.core.features import Feature
 from sightline.core.protocols import Request
@@ -22,6 +22,7 @@ from sightline.serving.completions import (
 from sightline.serving.decisions import decide
 from sightline.serving.engine import Engine, Seen, Told
 from sightline.serving.errors import RequestError
+from sightline.serving.explained import explained
 from sightline.serving.fetching import Fetch
 from sightline.serving.images import Decoders
 from sightline.serving.limits import Limits
@@ -29,6 +30,9 @@ from sightline.serving.questions import Asked, asked_in_chat, example_of
 from sightline.serving.streaming import streamed
 from sightline.serving.trust import Trusting, held_to_limit, without_confidence
 from sightline.serving.wire import ChatBody, DecisionsBody
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _UNSUPPORTED = ("stop", "tools", "response_format", "presence_penalty", "frequency_penalty")
 _PLAIN: tuple[Any, ...] = ({"type": "text"}, 0, 0.0, [], None)
@@ -66,7 +70,7 @@ class LocalModel:
         limits: Limits,
         trusting: Trusting,
     ) -> None:
-        self.name = name
+        self.name, self.explains = name, True
         self._spells = model if isinstance(model, SpellsTokens) else None
         self._engine, self._judge = engine, trusting.judge
         self.trusting = trusting
@@ -88,7 +92,7 @@ class LocalModel:
         options = None if body.trust is None else body.trust.choices
         sampled = bool(body.temperature)
         requests = self._sampling(body) if sampled else self._greedy(body)
-        seen = await self._observed(asked, options, requests, call, told)
+        seen, pictures = await self._observed(asked, options, requests, call, told)
         warnings = (*asked.warnings, *call.warnings)
         answers = self._sampled(seen) if sampled else [seen] * (body.n or 1)
         fitted = self._judge.requests[0].max_new_tokens
@@ -100,7 +104,12 @@ class LocalModel:
             )
             shown = self._logprobs(body, one.record)
             made.append(choice(index, one.record.answer, trust, logprobs=shown))
-            if call.refuse and judgement.abstain:
+            withheld = call.refuse and judgement.abstain
+            if body.trust is not None and body.trust.explain and not index:
+                made[-1]["trust"]["explanation"] = (
+                    None if withheld else await self._explained(one, pictures, requests[0], call)
+                )
+            if withheld:
                 made[-1] = refused(made[-1], judgement)
         counts = [one.record.answer.n_tokens for one in answers]
         return completion(
@@ -147,7 +156,7 @@ class LocalModel:
 
     def describe(self) -> Mapping[str, Any]:
         """The policy, as the page shows it."""
-        return {"backend": "local", "policy": self._judge.describe()}
+        return {"backend": "local", "explains": self.explains, "policy": self._judge.describe()}
 
     def gauges(self) -> Mapping[str, float | None]:
         """What the engine has done."""
@@ -181,7 +190,8 @@ class LocalModel:
         call: Call,
     ) -> Seen:
         """Observes one question as the requests say."""
-        return await self._observed(asked, options, requests, call)
+        seen, _ = await self._observed(asked, options, requests, call)
+        return seen
 
     async def _observed(
         self,
@@ -190,12 +200,24 @@ class LocalModel:
         requests: Sequence[Request],
         call: Call,
         told: Told | None = None,
-    ) -> Seen:
+    ) -> tuple[Seen, tuple[Image, ...]]:
         files = await self._fetch(asked.images, asked.param)
         images = await self._decoders.images(files, asked.param)
         example = example_of(asked, files, options)
-        return await self._engine.observe(
+        seen = await self._engine.observe(
             example, images, requests, deadline=call.deadline, told=told
+        )
+        return seen, images
+
+    async def _explained(
+        self, seen: Seen, pictures: tuple[Image, ...], request: Request, call: Call
+    ) -> dict[str, Any]:
+        return await explained(
+            self._engine,
+            seen.record,
+            pictures,
+            max_new_tokens=request.max_new_tokens,
+            deadline=call.deadline,
         )
 
     def decision_requests(self, *, options: bool) -> tuple[Request, ...]:

@@ -46,6 +46,11 @@ _TRUST = {
         "backend_level": {"type": "string", "enum": ["L0", "L1", "L2", "L3", "L4"]},
         "receipt": {"type": ["string", "null"], "description": "Goes to /v1/feedback."},
         "warnings": {"type": "array", "items": {"type": "string"}},
+        "explanation": {
+            "type": ["object", "null"],
+            "description": "What moves the answer, where it was asked for: blank picture, samples, "
+            "tokens, small changes. Nothing in it enters the confidence.",
+        },
     },
 }
 _DOCUMENT = {"type": "object"}

@@ -70,7 +70,7 @@ class Proxy:
         fetch: Fetch,
         limits: Limits,
     ) -> None:
-        self.name = served.name
+        self.name, self.explains = served.name, False
         self.trusting = trusting
         self._served, self._connection, self._limits = served, connection, limits
         self._asked = trusting.judge.requests[-1]
@@ -185,7 +185,11 @@ class Proxy:
 
     def describe(self) -> Mapping[str, Any]:
         """The policy, as the page shows it."""
-        return {"backend": "upstream", "policy": self.trusting.judge.describe()}
+        return {
+            "backend": "upstream",
+            "explains": self.explains,
+            "policy": self.trusting.judge.describe(),
+        }
 
     def gauges(self) -> Mapping[str, float | None]:
         """Nothing beyond what every server counts."""

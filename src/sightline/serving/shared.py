@@ -21,6 +21,8 @@ class Backend(Protocol):
     """What answers: a local model, or an upstream server."""
 
     name: str
+    explains: bool
+    """Whether it shows what moves an answer."""
 
     async def complete(self, body: ChatBody, raw: Mapping[str, Any], call: Call) -> dict[str, Any]:
         """Answers a chat request with trust."""

@@ -85,10 +85,12 @@ class TrustOptions(_Strict):
         abstain_mode: ``refuse`` replaces answers that are abstained from; it cannot be turned off
             where the server runs in that mode.
         choices: Options of a multiple-choice question, which are shown to the model.
+        explain: Also observe what moves the first choice, which costs about fifteen answers more.
     """
 
     abstain_mode: Literal["flag", "refuse"] | None = None
     choices: Annotated[list[str], Field(min_length=2, max_length=255)] | None = None
+    explain: bool | None = None
 
 
 class StreamOptions(_Strict):

@@ -29,6 +29,7 @@ CHANGES = ("translate:4", "jpeg:3")
 """A geometric and a photometric change that leave the right answer as it is."""
 
 BLANK_PICTURE = "blank"
+_SHOWN = (*CHANGES, BLANK_PICTURE)
 SAMPLES = 10
 DEPTH = 0.75
 WEAK = 0.5
@@ -136,7 +137,25 @@ def explain(
         pictures: As the model saw them.
         max_new_tokens: As the answer was asked for.
     """
-    example = record.example
+    views = to_show(record.example, pictures, max_new_tokens=max_new_tokens)
+    # One at a time: the examples share their id, which a batch may not.
+    seen = [
+        link(model.observe([record.example], [shown], request), condition=CLEAN)[0]
+        for shown, request in views
+    ]
+    return explanation(record, seen)
+
+
+def to_show(
+    example: Example, pictures: tuple[Image, ...], *, max_new_tokens: int
+) -> tuple[tuple[tuple[Image, ...], Request], ...]:
+    """The pictures to show for an explanation, each with what to observe under them.
+
+    Args:
+        example: The question.
+        pictures: As the model saw them; none where the question has none.
+        max_new_tokens: As the answer was asked for.
+    """
     request = Request(
         max_new_tokens=max_new_tokens,
         n_samples=SAMPLES,
@@ -144,27 +163,36 @@ def explain(
         layers=(DEPTH,),
         blank=True,
     )
-    seen = link(model.observe([example], [pictures], request), condition=CLEAN)[0]
-    names = (*CHANGES, BLANK_PICTURE)
+    plain = Request(max_new_tokens=max_new_tokens, top_k_logprobs=0, layers=(DEPTH,))
+    if not pictures:
+        return ((pictures, request),)
     changed = [
         tuple(parse_condition(name).apply(p, example, index=i) for i, p in enumerate(pictures))
-        for name in names
+        for name in _SHOWN
     ]
-    plain = Request(max_new_tokens=max_new_tokens, top_k_logprobs=0, layers=(DEPTH,))
-    # One at a time: the examples share their id, which a batch may not.
-    shown = [link(model.observe([example], [c], plain), condition=CLEAN)[0] for c in changed]
+    return ((pictures, request), *((shown, plain) for shown in changed))
+
+
+def explanation(record: Record, seen: Sequence[Record]) -> Explanation:
+    """What the observations that `to_show` names say of an answer.
+
+    Args:
+        record: The answer.
+        seen: One per view, in their order.
+    """
+    example, first = record.example, seen[0]
     return Explanation(
-        prior=_prior(seen),
-        draws=_draws(seen),
+        prior=_prior(first),
+        draws=_draws(first),
         tokens=_tokens(record.answer),
         shifts=tuple(
             Shift(
                 name,
                 other.answer.text,
-                _same(example, seen.answer, other.answer),
-                _distance(seen, other),
+                _same(example, first.answer, other.answer),
+                _distance(first, other),
             )
-            for name, other in zip(names, shown, strict=True)
+            for name, other in zip(_SHOWN, seen[1:], strict=False)
         ),
     )
 

@@ -92,6 +92,7 @@ function placeOf(confidence) {
 
 function showPolicy(model) {
   policy = model.policy;
+  show("explaining", model.explains);
   $("model").textContent = "Model " + model.id + (policy ? "" :
     ". No policy: scores are raw uncertainties, not probabilities.");
   show("policy", policy !== null);
@@ -132,6 +133,7 @@ function showAnswer(choice) {
     return row;
   });
   $("signals").replaceChildren(...rows, ...weakTokens(choice));
+  showExplanation(trust.explanation);
   receipt = trust.receipt;
   show("grading", receipt !== null);
   $("graded").textContent = "";
@@ -141,6 +143,68 @@ function showAnswer(choice) {
   }
   show("result", true);
   $("result").focus();
+}
+
+const quoted = (text) => "“" + (text || "(nothing)") + "”";
+const moved = (shift) => shift.distance === null ? ""
+  : "; its states move by " + shift.distance.toFixed(3);
+
+function changeName(condition) {
+  const [kind, level] = condition.split(":");
+  if (kind === "translate") return "Moved by " + level + " pixels";
+  if (kind === "jpeg") return "Saved again as JPEG (severity " + level + ")";
+  return kind === "blank" ? "Blank picture, for comparison" : condition;
+}
+
+function priorText(prior) {
+  const chances = prior.probability === null || prior.blank_probability === null ? ""
+    : " The answer's probability falls from " + percent(prior.probability) + " to " +
+      percent(prior.blank_probability) + " there.";
+  return (prior.same ? "The model says the same without the picture: the question alone may have "
+    + "given the answer." : "Without the picture it says " + quoted(prior.answer) + ": the picture "
+    + "matters.") + chances.replace("falls", prior.blank_probability <= prior.probability ? "falls"
+    : "rises");
+}
+
+function drawsText(draws) {
+  const others = draws.others.slice(0, 4).map(([text, n]) => quoted(text) + " ×" + n).join(", ");
+  return draws.agree + " of " + draws.n + " say the same" + (others ? "; also " + others : "") + ".";
+}
+
+function reason(title, ...lines) {
+  const head = document.createElement("dt");
+  head.textContent = title;
+  const parts = lines.map((one) => {
+    const part = document.createElement("dd");
+    part.append(one);
+    return part;
+  });
+  $("reasons").append(head, ...parts);
+}
+
+function markedTokens(tokens) {
+  const line = document.createElement("span");
+  for (const token of tokens) {
+    const weak = token.probability !== null && token.probability < 0.5;
+    const part = document.createElement(weak ? "mark" : "span");
+    if (weak) part.className = "weak";
+    part.textContent = token.text.trim() + (weak ? " (" + percent(token.probability) + ")" : "");
+    line.append(part, " ");
+  }
+  return line;
+}
+
+function showExplanation(found) {
+  $("reasons").replaceChildren();
+  show("explanation", Boolean(found));
+  if (!found) return;
+  if (found.prior !== null) reason("Language prior", priorText(found.prior));
+  if (found.draws !== null) reason("Ten samples", drawsText(found.draws));
+  if (found.tokens.length) reason("Tokens (marked: less likely than not)",
+    markedTokens(found.tokens));
+  if (found.shifts.length) reason("Hidden drift", ...found.shifts.map((shift) =>
+    changeName(shift.condition) + ": " + (shift.same ? "same answer" : "answers " +
+    quoted(shift.answer)) + moved(shift) + "."));
 }
 
 function weakTokens(choice) {
@@ -175,8 +239,9 @@ async function ask() {
   const body = { messages: [{ role: "user", content }], logprobs: true };
   const choices = $("choices").value.split(";").map((one) => one.trim()).filter(Boolean);
   if (choices.length > 1) body.trust = { choices };
+  if ($("explain").checked) body.trust = { ...body.trust, explain: true };
   $("ask").disabled = true;
-  say("Asking…");
+  say($("explain").checked ? "Asking and explaining…" : "Asking…");
   try {
     const answer = await call("/v1/chat/completions", body);
     if (policy === null) await start();
