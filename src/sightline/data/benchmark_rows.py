@@ -36,7 +36,9 @@ SEED_DIMENSIONS: Mapping[int, str] = MappingProxyType(
 )
 """SEED-Bench-1's dimensions on images; 10 to 12 are on videos."""
 
-VIZWIZ_ANSWERS = 10
+VOTES = 10
+"""Free answers that people gave to each question; the VQA rule counts on as many."""
+
 CIRCULAR = 1_000_000
 """MMBench numbers the circular copies of a question from its own index in steps of this."""
 
@@ -101,12 +103,16 @@ def mmmu_row(row: Row, settings: Settings) -> Row:
     named = _MMMU_ID.fullmatch(str(fields["id"]))
     if named is None:
         return _unusable(row, f"the id {shown(fields['id'])} names no split and subject")
-    options = _listed(fields["options"]) or ()
+    listed = _listed(fields["options"])
+    options = listed or ()
     numbers = [k for k in range(1, _MMMU_IMAGES + 1) if fields.get(f"image_{k}") is not None]
     rules = (
         (named[1] != settings["split"], f"of the split {named[1]}, not {settings['split']}"),
         (fields["question_type"] != "multiple-choice", "not a multiple-choice question"),
-        (len(options) < _MIN_OPTIONS, f"fewer than {_MIN_OPTIONS} options"),
+        (
+            listed is not None and len(options) < _MIN_OPTIONS,
+            f"fewer than {_MIN_OPTIONS} options",
+        ),
         (not numbers, "without an image"),
         (
             settings["images"] == "one" and len(numbers) > 1,
@@ -116,6 +122,8 @@ def mmmu_row(row: Row, settings: Settings) -> Row:
     rule = next((rule for broken, rule in rules if broken), None)
     if rule is not None:
         return _left_out(row, rule)
+    if listed is None:
+        return _unusable(row, f"the options are {shown(fields['options'])}, not a list")
     text = "\n".join(map(str, (fields["question"], *options)))
     absent = sorted({int(k) for k in _MARKER.findall(text)} - set(range(1, len(numbers) + 1)))
     if absent:
@@ -168,7 +176,10 @@ def aokvqa_row(row: Row, settings: Settings) -> Row:
     if settings["form"] == "direct":
         if difficult is True:
             return _left_out(row, "marked as difficult to answer directly")
-        return _asked(row, answers=_listed(fields.get("direct_answers")), **asked)
+        answers = _votes(fields.get("direct_answers"))
+        if answers is not None and len(answers) != VOTES:
+            return _unusable(row, f"{len(answers)} direct answers, not {VOTES}")
+        return _asked(row, answers=answers, **asked)
     choices = _listed(fields["choices"]) or ()
     right = fields.get("correct_choice_idx")
     letters = choice_letters(len(choices))
@@ -185,21 +196,17 @@ def aokvqa_row(row: Row, settings: Settings) -> Row:
 def vizwiz_row(row: Row, settings: Settings) -> Row:
     """VizWiz: a free answer, with ten references of equal weight whatever their confidence."""
     fields = row.fields
-    answers = fields.get("answers")
     if settings["unanswerable"] == "drop" and fields.get("answerable") == 0:
         return _left_out(row, "not answerable (unanswerable=keep asks it)")
-    image, texts = fields["image"], None
-    if answers is not None:
-        texts = [a.get("answer") if isinstance(a, dict) else a for a in _listed(answers) or ()]
-        texts = [text for text in texts if isinstance(text, str) and text.strip()]
-        if len(texts) != VIZWIZ_ANSWERS:
-            return _unusable(row, f"{len(texts)} answers; VizWiz has {VIZWIZ_ANSWERS} to each")
+    image, answers = fields["image"], _votes(fields.get("answers"))
+    if answers is not None and len(answers) != VOTES:
+        return _unusable(row, f"{len(answers)} answers, not {VOTES}")
     return _asked(
         row,
         id=PurePath(image).stem if isinstance(image, str) else fields.get("question_id"),
         image=image,
         question=fields["question"],
-        answers=texts,
+        answers=answers,
         question_type=fields.get("answer_type"),
         answerable=fields.get("answerable"),
     )
@@ -236,6 +243,14 @@ def _listed(value: Any) -> Sequence[Any] | None:
         except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
             return None
     return value if isinstance(value, list) else None
+
+
+def _votes(value: Any) -> list[str] | None:
+    """The texts among the answers to a question that are not empty; None where it has none."""
+    if value is None:
+        return None
+    given = (one.get("answer") if isinstance(one, dict) else one for one in _listed(value) or ())
+    return [text for text in given if isinstance(text, str) and text.strip()]
 
 
 def _whole(value: Any) -> int | None:

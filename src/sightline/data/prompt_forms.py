@@ -166,7 +166,7 @@ FOLLOW_UP_FORMS: Mapping[Feature, FollowUpForm] = MappingProxyType(
         ),
     }
 )
-"""Every follow-up question; the replies to look for are `sightline.core.types.FIXED_REPLIES`."""
+"""Every follow-up question; the replies to look for are `sightline.core.features.FIXED_REPLIES`."""
 
 
 def follow_up_of(name: str) -> tuple[Feature, int]:

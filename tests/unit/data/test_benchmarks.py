@@ -317,6 +317,16 @@ def test_values_of_the_wrong_kind_cost_that_row(load, tmp_path):
     assert "line 1" not in str(caught.value)
     assert "the image_id is None, no number; 4 rejected in all" in str(caught.value)
 
+    rows = json.loads((FIXTURES / "aokvqa/aokvqa_v1p0_val.json").read_text())
+    rows[0]["direct_answers"] = rows[0]["direct_answers"][:3]
+    rows[1]["direct_answers"] = "blue"
+    (tmp_path / "val.json").write_text(json.dumps(rows))
+    dataset = load(f"aokvqa:{tmp_path}/val.json?form=direct", images=COCO)
+    assert [reason for _, reason in reasons(dataset)] == [
+        "3 direct answers, not 10",
+        "0 direct answers, not 10",
+    ]
+
     answers = json.loads((FIXTURES / "vizwiz/val.json").read_text())
     answers[0]["answers"] = answers[0]["answers"][:9]
     answers[1]["answers"] = "many"
@@ -324,8 +334,8 @@ def test_values_of_the_wrong_kind_cost_that_row(load, tmp_path):
     path.write_text(json.dumps(answers))
     dataset = load(f"vizwiz:{path}")
     assert [reason for _, reason in reasons(dataset)] == [
-        "9 answers; VizWiz has 10 to each",
-        "0 answers; VizWiz has 10 to each",
+        "9 answers, not 10",
+        "0 answers, not 10",
     ]
 
 
@@ -346,6 +356,12 @@ def test_mmmu_refuses_images_that_are_not_there(load, tmp_path):
     dataset = load(f"mmmu:{path}")
     assert dict(dataset.left_out) == {"fewer than 2 options": 1, "without an image": 1}
     assert reasons(dataset) == [("row 3", "the id 'no split' names no split and subject")]
+    rows[1] |= {"options": "['a', 'b"}
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path)
+    assert reasons(load(f"mmmu:{path}"))[0] == (
+        "row 2",
+        "the options are \"['a', 'b\", not a list",
+    )
 
 
 @pytest.mark.parametrize(
