@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from sightline.core.errors import UnscorableError, UsageError
-from sightline.core.features import FOLLOW_UPS, Feature
+from sightline.core.features import AUDITED, FOLLOW_UPS, Feature
 from sightline.core.protocols import Cost, Estimator, FittedEstimator, LearnedEstimator
 from sightline.core.types import Record
 from sightline.estimators.learning import (
@@ -44,6 +44,8 @@ _OBSERVED_APART = frozenset(
         Feature.BLANK_LOGPROBS,
         Feature.BLANK_OPTION_LOGPROBS,
         Feature.BLANK_LETTER_LOGPROBS,
+        Feature.NOISED_LOGPROBS,
+        *AUDITED,
         *FOLLOW_UPS,
     }
 )
@@ -287,11 +289,22 @@ def _needs(members: Iterable[AnyEstimator]) -> frozenset[Feature]:
 
 
 def joint_cost(members: Iterable[AnyEstimator], records: Sequence[Record]) -> Cost:
-    """What several estimators cost together, those that read the same observations counted once."""
-    apart = {member.needs & _OBSERVED_APART: member.cost(records) for member in members}
+    """What several estimators cost together, those that read the same observations counted once.
+
+    Of those that read the same the dearest counts; one that reads less than another adds nothing.
+    """
+    apart: dict[frozenset[Feature], Cost] = {}
+    for member in members:
+        read, cost = member.needs & _OBSERVED_APART, member.cost(records)
+        known = apart.get(read, Cost())
+        apart[read] = Cost(
+            forward_passes=max(known.forward_passes, cost.forward_passes),
+            generations=max(known.generations, cost.generations),
+        )
+    counted = [cost for read, cost in apart.items() if not any(read < other for other in apart)]
     return Cost(
-        forward_passes=sum(cost.forward_passes for cost in apart.values()),
-        generations=sum(cost.generations for cost in apart.values()),
+        forward_passes=sum(cost.forward_passes for cost in counted),
+        generations=sum(cost.generations for cost in counted),
     )
 
 

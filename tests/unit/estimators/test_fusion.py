@@ -9,7 +9,7 @@ from hidden_records import planted, record
 from sightline.core.errors import DataError, MissingFeatureError, UnscorableError, UsageError
 from sightline.core.features import Feature
 from sightline.core.protocols import Cost
-from sightline.core.types import Generation
+from sightline.core.types import Generation, Record, Related
 from sightline.estimators import ESTIMATORS, from_spec, parse_estimator, spec_of
 from sightline.estimators.fusion import FittedFusion, Fusion
 from sightline.estimators.recorded import RecordedConfidence
@@ -127,6 +127,31 @@ def test_needs_and_costs_are_those_of_the_members():
     records, _ = planted(4)
     assert fusion.cost(records) == Cost(forward_passes=1, generations=2)
     assert Fusion("perplexity+sequence_probability").cost(records) == Cost()
+
+
+def test_costs_do_not_depend_on_the_order_and_nothing_is_counted_twice():
+    one = record("a", np.zeros((1, 1, 1)))
+    seen = ("blur:1", "blur:2", "negated", "noise:5")
+    others = [Record(one.example, name, greedy=Generation("x")) for name in seen]
+    one = one.with_related(Related(conditions=tuple(others)))
+    alone = {
+        "sequence_probability": Cost(),
+        "noise_visual_information": Cost(forward_passes=1),
+        "flip_rate": Cost(forward_passes=3, generations=3),
+        "vl_uncertainty": Cost(forward_passes=2, generations=2),
+        "condition_agreement": Cost(forward_passes=3, generations=3),
+        "condition_and_negation_consistency": Cost(forward_passes=4, generations=4),
+    }
+    assert {name: ESTIMATORS[name].cost([one]) for name in alone} == alone
+    together = {
+        ("sequence_probability", "noise_visual_information"): 1,
+        ("sequence_probability", "flip_rate"): 3,
+        ("vl_uncertainty", "condition_agreement"): 3,
+        ("condition_agreement", "condition_and_negation_consistency"): 4,
+    }
+    for names, passes in together.items():
+        for order in (names, names[::-1]):
+            assert Fusion("+".join(order)).cost([one]).forward_passes == passes, order
 
 
 def test_it_is_as_slow_as_its_slowest_member():
