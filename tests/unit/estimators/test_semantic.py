@@ -97,6 +97,15 @@ def test_vanishing_probabilities_stay_finite():
         assert SemanticEntropy(normalised).uncertainty([one])[0] == 0.0
 
 
+@pytest.mark.parametrize(("threshold", "sizes"), [(0.99, (2, 1, 1)), (0.7, (3, 1))])
+def test_words_in_common_make_one_meaning_from_the_threshold_on(threshold, sizes):
+    """Cosines: 1 of the same words, 2/sqrt(6) = 0.82 of two words and three, 0 of none."""
+    one = record("red dog", "dog red", "red dog cat", "cow")
+    shares = np.array(sizes) / 4
+    found = DiscreteSemanticEntropy(clusters="words", threshold=threshold).uncertainty([one])[0]
+    assert found == pytest.approx(-np.sum(shares * np.log(shares)), abs=1e-6)
+
+
 def test_numbers_are_clustered_by_value():
     one = record("2", "two", "There are two.", "3", question="How many dogs are there?")
     assert DistinctAnswers().uncertainty([one])[0] == 2.0
