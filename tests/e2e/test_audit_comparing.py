@@ -1,0 +1,85 @@
+"""sightline audit RUN --against OTHER_RUN; and an identity, which must change nothing anywhere."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from sightline.cli import cli
+from sightline.core.errors import UsageError
+
+SIZES = ["--shard-size", "8", "--batch-size", "8", "--max-new-tokens", "8", "--spectra", "2"]
+FLAGS = ["-m", "embedded:vlm", *SIZES, "--resamples", "200", "--json"]
+
+
+def collected(path, data: str, conditions: str):
+    result = CliRunner().invoke(
+        cli, ["audit", *FLAGS, "-d", data, "--conditions", conditions, "-o", str(path)]
+    )
+    assert result.exit_code == 0, result.output
+    return path, json.loads(result.stdout)
+
+
+@pytest.fixture(scope="module")
+def still(tmp_path_factory):
+    """Pictures of 48 pixels, shifted by 48."""
+    path = tmp_path_factory.mktemp("audits") / "still"
+    return collected(path, "scenes:test?n=12", "translate:48,wording:1")
+
+
+@pytest.fixture(scope="module")
+def turned(tmp_path_factory):
+    path = tmp_path_factory.mktemp("audits") / "turned"
+    return collected(path, "scenes:shifted?n=12", "rotate:30,rotate:-30")
+
+
+def test_an_identity_flips_nothing_and_moves_nothing(still):
+    _, document = still
+    (audit,) = document["audits"]
+    (rates,) = [own for own in audit["rates"] if own["name"] == "translate:48"]
+    assert rates["pairs"] > 0
+    assert rates["ifr"]["value"] == rates["iv"]["value"] == 0
+    assert rates["right_wrong"] == rates["wrong_right"] == 0
+    # What is asked beside a picture changes the rounding of its scores, not of its vision tokens.
+    assert rates["energy_change"]["value"] == 0
+    for figure in ("margin_change", "score_change"):
+        assert rates[figure]["value"] == pytest.approx(0, abs=1e-5), figure
+    shifts = [drift for drift in audit["drift"] if drift["name"] in {"all", "translation"}]
+    assert {drift["channel"] for drift in shifts} >= {"ctx_open", "ans_open", "vision_encoded"}
+    for drift in shifts:
+        if drift["rows"]:
+            assert drift["drift"]["value"] == pytest.approx(0, abs=1e-6), drift
+    assert audit["cka"]["translate:48"] == pytest.approx(1)
+    assert audit["visual_entropy"]["value"] == 0
+    assert audit["moved_far"]["value"] == 0
+
+
+def test_other_questions_are_held_against_a_run(still, turned):
+    flags = ["--resamples", "200", "--spectra", "2"]
+    command = ["audit", str(still[0]), "--against", str(turned[0]), *flags]
+    result = CliRunner().invoke(cli, [*command, "--json"])
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    assert [audit["run"] for audit in document["audits"]] == ["still", "turned"]
+    (finding,) = document["comparison"]["findings"]
+    after, before = (
+        document["audits"][1]["rates"][0][f"accuracy_{when}"]["value"]
+        for when in ("after", "before")
+    )
+    assert finding["estimate"]["value"] == pytest.approx(0 - (after - before))
+    shown = CliRunner().invoke(cli, command)
+    said = "Perturbations act otherwise on scenes:test?n=12 than on scenes:shifted?n=12"
+    assert said in " ".join(shown.stdout.split())
+    page = (still[0] / "audit" / "report.html").read_text(encoding="utf-8")
+    assert "Side by side" in page
+    assert said in page
+
+
+def test_a_run_is_not_held_against_itself(still):
+    result = CliRunner().invoke(
+        cli, ["audit", str(still[0]), "--against", str(still[0]), "--resamples", "200"]
+    )
+    assert isinstance(result.exception, UsageError)
+    assert "two runs of one model on different questions" in str(result.exception)
