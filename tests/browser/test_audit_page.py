@@ -11,7 +11,7 @@ from chromium import Browser
 from hostile import TEXTS
 from PIL import Image
 
-from sightline.core.audit_results import Audit, load_audit
+from sightline.core.audit_results import Audit, Comparison, Finding, load_audit
 from sightline.core.estimates import Estimate
 from sightline.core.probe_results import (
     AttackProbe,
@@ -62,7 +62,12 @@ def test_it_is_quiet_offline_and_fits(
     browser: Browser, audit: Audit, tmp_path: Path, width: int
 ) -> None:
     page = tmp_path / "page.html"
-    write_audit_report([audit, replace(audit, run="other", model="second <model>")], page)
+    verdict = Finding("Size <helps>", "undecided", Estimate(0.1), "a rule", None, {})
+    write_audit_report(
+        [audit, replace(audit, run="other", model="second <model>")],
+        page,
+        comparison=Comparison(("run", "other"), (verdict,)),
+    )
     tab = browser.tab(width=width)
     tab.open(page)
     assert tab.complaints == []
@@ -78,6 +83,9 @@ def test_it_is_quiet_offline_and_fits(
     ids = "[...document.querySelectorAll('[id]')].map(e => e.id)"
     assert tab.evaluate(f"new Set({ids}).size === {ids}.length"), "ids are unique on the page"
     assert tab.evaluate("document.querySelectorAll('#comparison .heat').length") == 4
+    assert "Size <helps>: undecided" in tab.evaluate(
+        "document.querySelector('#comparison').textContent"
+    )
     assert tab.evaluate("document.querySelectorAll('.maps-of-heat table').length") >= 4
     assert tab.evaluate("document.querySelectorAll('ul.maps img').length") >= 4
 

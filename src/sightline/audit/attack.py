@@ -130,7 +130,9 @@ def attack(
         loss_before=_numbers(before),
         loss_after=_numbers(lowest),
         largest=np.abs(found).max(axis=(1, 2, 3), initial=0.0),
-        leakage=np.array([1 - settings.band.share(own) if own.any() else 0.0 for own in found]),
+        leakage=np.array(
+            [max(0.0, 1 - settings.band.share(own)) if own.any() else 0.0 for own in found]
+        ),
     )
 
 

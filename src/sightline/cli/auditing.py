@@ -153,16 +153,16 @@ def _require_one_way(flags: dict[str, Any]) -> None:
     """Either runs that are there, or a model with data and a place to collect it."""
     model, runs = flags["model"] is not None, flags["runs"]
     given = [flags[name] is not None for name in ("data", "output")]
-    collects = any(given) or (model and not runs)
-    if collects and (runs or not (model and all(given))):
+    collects = model and (any(given) or not runs)
+    if collects and (runs or not all(given)):
         raise UsageError(
             "--model without --data and --output-path, or beside runs that are there; a model is "
             "collected on data into one directory. Give -m, -d and -o, or runs alone."
         )
-    if not collects and not runs:
+    if not collects and (not runs or any(given)):
         raise UsageError(
-            "No run to audit; runs, or a model with data, are required. Give runs, or -m, -d and "
-            "-o."
+            "No run to audit, or --data and --output-path without a model; runs, or a model with "
+            "data, are required. Give runs, or -m, -d and -o."
         )
     if not collects and model and not flags["probe"]:
         raise UsageError(
@@ -272,7 +272,7 @@ def _show(outcomes: list[AuditOutcome], flags: dict[str, Any], settings: AuditSe
     page = None
     if flags["report"] or all(find_spec(name) for name in ("jinja2", "matplotlib")):
         page = Path(flags["report"] or Path(audits[0].path) / FOLDER / "report.html")
-        write_audit_report(audits, page)
+        write_audit_report(audits, page, comparison=together)
     if flags["as_json"]:
         document = {"audits": [asdict(audit) for audit in audits], "comparison": asdict(together)}
         click.echo(json.dumps(document, allow_nan=False))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sightline.core.audit_results import Audit, AuditedPair, ShownExample
+from sightline.core.audit_results import Audit, AuditedPair, Comparison, ShownExample
 from sightline.core.estimates import Estimate
 from sightline.report.audit_figures import (
     budget_figures,
@@ -23,6 +23,7 @@ from sightline.report.audit_tables import (
     probe_tables,
     rate_tables,
 )
+from sightline.report.audit_terminal import verdict_line
 from sightline.report.audit_view import (
     AuditPage,
     AuditView,
@@ -39,7 +40,11 @@ ANSWER, QUESTION = 80, 300
 
 
 def audit_page(
-    audits: Sequence[Audit], pictures: PictureSource, *, title: str | None = None
+    audits: Sequence[Audit],
+    pictures: PictureSource,
+    *,
+    title: str | None = None,
+    comparison: Comparison | None = None,
 ) -> AuditPage:
     """Returns everything the page shows.
 
@@ -47,6 +52,7 @@ def audit_page(
         audits: One or more, in the order they are shown.
         pictures: Renders a question's picture under a condition.
         title: Heading; derived from the models if None.
+        comparison: Verdicts on all of them together.
     """
     models = dict.fromkeys(audit.model for audit in audits)
     heading = title or f"Does {' or '.join(models)} hold when the picture changes?"
@@ -58,9 +64,18 @@ def audit_page(
             _view(audit, f"run{i}", name, pictures)
             for i, (audit, name) in enumerate(zip(audits, names, strict=True), start=1)
         ),
-        comparison=Section((), comparison_figures(audits, names), comparison_tables(audits, names))
-        if len(audits) > 1
-        else None,
+        comparison=_together(audits, names, comparison) if len(audits) > 1 else None,
+    )
+
+
+def _together(
+    audits: Sequence[Audit], names: Sequence[str], comparison: Comparison | None
+) -> Section:
+    findings = () if comparison is None else comparison.findings
+    return Section(
+        tuple(map(verdict_line, findings)),
+        comparison_figures(audits, names),
+        comparison_tables(audits, names),
     )
 
 

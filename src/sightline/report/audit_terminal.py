@@ -134,6 +134,41 @@ def _remarks(audit: Audit) -> list[str]:
         )
     if audit.prior is not None:
         lines.append(f"{audit.prior.unchanged!s} of the answers are the same without a picture")
+    lines += [
+        f"free answers by {own.judge}: {own.changed!s} say something else; {own.reworded!s} of "
+        "the flips only reword"
+        for own in audit.meaning
+    ]
+    return lines + _frequencies(audit) + _budgets(audit)
+
+
+def _frequencies(audit: Audit) -> list[str]:
+    probes = audit.probes
+    if probes is None:
+        return []
+    filters = [f"{own.flipped} flip under a {own.filtering} pass" for own in probes.filters]
+    return [
+        f"by frequency, of {probes.questions} questions: {', '.join(filters)}",
+        *(
+            f"attack within the {own.band} band: succeeds on {own.success!s}, leakage "
+            f"{own.leakage!s}"
+            for own in probes.attacks
+        ),
+        *(f"not probed: {own.n}, {own.reason}" for own in probes.skipped),
+    ]
+
+
+def _budgets(audit: Audit) -> list[str]:
+    lines = []
+    for own in audit.budgets:
+        if not own.steps:
+            lines.append(f"budget, {own.target}: nothing could be chosen ({own.reason})")
+            continue
+        chosen = ", ".join(step.condition for step in own.steps)
+        lines.append(
+            f"budget, {own.target}: {chosen}; gain on other questions "
+            f"{own.steps[-1].held_out!s} nats, with all {own.conditions} {own.everything!s}"
+        )
     return lines
 
 

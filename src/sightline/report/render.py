@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sightline.core.audit_results import Audit
+from sightline.core.audit_results import Audit, Comparison
 from sightline.core.errors import MissingExtraError, UsageError
 from sightline.core.results import Evaluation
 from sightline.report.audit_page import audit_page
@@ -68,8 +68,20 @@ def write_report(
     write_file(path, lambda file: file.append(memoryview(document)))
 
 
-def write_audit_report(audits: Sequence[Audit], path: Path, *, title: str | None = None) -> None:
+def write_audit_report(
+    audits: Sequence[Audit],
+    path: Path,
+    *,
+    title: str | None = None,
+    comparison: Comparison | None = None,
+) -> None:
     """Writes one self-contained HTML document over one or more audits, whole or not at all.
+
+    Args:
+        audits: In the order they are shown; two or more are also compared side by side.
+        path: The file.
+        title: Heading of the page; derived from the models if None.
+        comparison: Verdicts on all of them together.
 
     Raises:
         UsageError: No audit.
@@ -81,7 +93,7 @@ def write_audit_report(audits: Sequence[Audit], path: Path, *, title: str | None
     for package in ("jinja2", "matplotlib"):
         if find_spec(package) is None:
             raise MissingExtraError(package, "report", "the HTML report")
-    page = audit_page(audits, PictureSource(), title=title)
+    page = audit_page(audits, PictureSource(), title=title, comparison=comparison)
     document = _environment().get_template("audit.html.jinja").render(page=page) + "\n"
     make_directory(path.parent)
     content = document.encode("utf-8")
