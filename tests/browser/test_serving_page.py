@@ -16,11 +16,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit" / "serving")
 
 from judges import HalfJudge
 from running import Running, data_url, picture, running
+from upstreams import upstream
 
 from sightline.core.protocols import Request
 from sightline.models.fake import FakeModel
 from sightline.serving.feedback import FeedbackStore
+from sightline.serving.forwarding import Served
+from sightline.serving.server import Settings, proxy_of
+from sightline.serving.shared import Server
 
+PICTURE = data_url(picture("green", size=(200, 150))).partition(",")[2]
 pytestmark = pytest.mark.browser
 
 
@@ -92,6 +97,56 @@ def test_asking_by_keyboard(browser: Browser, tmp_path: Path, width: int) -> Non
         assert tab.complaints == []
         own = f"http://127.0.0.1:{server.port}/"
         assert all(request.startswith((own, "data:")) for request in tab.requests)
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_the_explanation_is_shown_where_it_is_ticked(browser: Browser, width: int) -> None:
+    with running(judge=HalfJudge(), has_policy=True) as server:
+        tab = opened(browser, server, width)
+        tab.evaluate(
+            f"choose(new File([Uint8Array.from(atob('{PICTURE}'), (c) => c.charCodeAt(0))], "
+            "'x.png', { type: 'image/png' }))"
+        )
+        wait(tab, "picture !== null")
+        asked(tab)
+        assert hidden(tab, "explanation")
+        tab.evaluate("document.getElementById('explain').focus()")
+        press(tab, " ", 32, " ")
+        assert tab.evaluate("document.getElementById('explain').checked")
+        before = server.server.backend.gauges()["engine_observed_total"]
+        tab.evaluate("document.getElementById('ask').click()")
+        wait(tab, "!document.getElementById('explanation').classList.contains('hidden')")
+        titles = tab.evaluate("[...document.querySelectorAll('dt')].map((d) => d.textContent)")
+        assert titles[:2] == ["Language prior", "Ten samples"]
+        assert titles[-1] == "Hidden drift"
+        lines = tab.evaluate("[...document.querySelectorAll('dd')].map((d) => d.textContent)")
+        assert "of 10 say the same" in lines[1]
+        changes = ["Moved by 4 pixels", "Saved again as JPEG (severity 3)", "Blank picture"]
+        assert all(line.startswith(c) for line, c in zip(lines[-3:], changes, strict=True))
+        assert server.server.backend.gauges()["engine_observed_total"] == before + 5
+        assert tab.evaluate("document.querySelectorAll('#diagram .here').length") == 1
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        tick = tab.evaluate("document.getElementById('explaining').getBoundingClientRect().height")
+        assert tick >= 44
+        assert tab.complaints == []
+
+
+def hidden(tab: Tab, name: str) -> bool:
+    found = tab.evaluate(f"document.getElementById('{name}').classList.contains('hidden')")
+    return bool(found)
+
+
+def test_before_an_upstream_there_is_nothing_to_tick(browser: Browser) -> None:
+    with upstream() as behind:
+        settings = Settings("m", upstream=behind.url)
+        backend = proxy_of(settings, Served("m", frozenset({"m"})), HalfJudge(), None)
+        with running(server=Server(backend=backend, has_policy=True)) as server:
+            tab = opened(browser, server)
+            assert hidden(tab, "explaining")
+            tab.evaluate("document.getElementById('question').value = 'ok'")
+            tab.evaluate("document.getElementById('ask').click()")
+            wait(tab, "!document.getElementById('result').classList.contains('hidden')")
+            assert hidden(tab, "explanation")
 
 
 def without_policy(browser: Browser, use: Callable[[Tab], None], model: Any = None) -> None:

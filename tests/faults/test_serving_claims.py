@@ -233,3 +233,21 @@ def test_54_a_folder_whose_name_is_no_text(tmp_path: Path) -> None:
     assert asyncio.run(store.add(store.receipt("a:0", 0.5), 1.0, None))
     store.close()
     assert [one["answer"] for one in read_outcomes(folder)] == ["a:0"]
+
+
+def test_a_decoder_that_does_not_start_is_the_servers_fault(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import asyncio
+
+    from sightline.serving.errors import RequestError
+    from sightline.serving.images import Decoders
+
+    monkeypatch.setattr("sightline.serving.images.sys.executable", "/bin/false")
+
+    async def decode() -> None:
+        await Decoders(Limits()).images([picture()], "messages")
+
+    with pytest.raises(RequestError, match="did not start") as error:
+        asyncio.run(decode())
+    assert (error.value.status, error.value.code) == (503, "decoder_down")

@@ -22,11 +22,12 @@ def serve(
     shared: int,
     limits: dict[str, float],
 ) -> None:
-    """Decodes a file for every line that gives its length.
+    """Says that it is ready, then decodes a file for every line that gives its length.
 
     Args:
         requests: Lines with the length of the file that lies in the shared file.
-        answer: Takes the size of the RGB picture that lies there now, or an error's text.
+        answer: Takes that it is ready, then the size of the RGB picture that lies there now, or
+            an error's text.
         shared: Descriptor of the shared file.
         limits: Fields of `sightline.data.images.ImageLimits`.
     """
@@ -39,6 +40,7 @@ def serve(
         min_side=int(limits["min_side"]),
         max_aspect=limits["max_aspect"],
     )
+    answer({"ready": True})
     for line in requests:
         try:
             image = decode(read_shared(shared, int(line)), checked, name="The image")

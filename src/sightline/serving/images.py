@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _KINDS = frozenset({"image/png", "image/jpeg", "image/jpg", "image/webp", "image/gif"})
 _DATA = re.compile(r"data:([a-z]+/[a-z0-9.+-]+)(;[a-z0-9=.-]+)*;base64", re.IGNORECASE)
+_START_S = 60.0
 _CACHED = 64
 _CACHED_PIXELS = 32_000_000
 
@@ -142,6 +143,10 @@ class Decoders:
                 )
         return tuple(found)
 
+    async def start(self) -> None:
+        """Starts one process, so that the first picture need not wait for it."""
+        self._idle.append(await self._started())
+
     async def close(self) -> None:
         """Ends the processes."""
         while self._idle:
@@ -168,7 +173,7 @@ class Decoders:
 
     async def _decoded(self, key: str, data: bytes, param: str) -> Image:
         async with self._free:
-            decoder = self._idle.pop() if self._idle else await self._start()
+            decoder = self._idle.pop() if self._idle else await self._started()
             whole = False
             try:
                 async with asyncio.timeout(self._limits.decode_s):
@@ -199,6 +204,17 @@ class Decoders:
             _, old = self._known.popitem(last=False)
             self._pixels -= old.width * old.height
 
+    async def _started(self) -> _Decoder:
+        try:
+            return await self._start()
+        except (OSError, TimeoutError):
+            raise RequestError(
+                "No image can be decoded now: the process for it did not start. Try again.",
+                status=503,
+                code="decoder_down",
+                retry_after=5,
+            ) from None
+
     async def _start(self) -> _Decoder:
         shared = _anonymous_file()
         process = await asyncio.create_subprocess_exec(
@@ -212,7 +228,18 @@ class Decoders:
             pass_fds=(shared,),
             env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         )
-        return _Decoder(process, shared)
+        decoder = _Decoder(process, shared)
+        try:
+            # Starting takes a while on a busy machine, which is not the picture's fault.
+            async with asyncio.timeout(_START_S):
+                ready = process.stdout is not None and await process.stdout.readline()
+        except BaseException:
+            decoder.end()
+            raise
+        if not ready:
+            decoder.end()
+            raise OSError("the decoder ended before it was ready")
+        return decoder
 
 
 async def _ask(decoder: _Decoder, data: bytes, param: str) -> Image:

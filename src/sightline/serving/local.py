@@ -174,8 +174,9 @@ class LocalModel:
         return self._engine.failed
 
     async def start(self) -> None:
-        """Starts the engine."""
+        """Starts the engine and a decoder."""
         self._engine.start()
+        await self._decoders.start()
 
     async def stop(self) -> None:
         """Stops engine and decoders."""
