@@ -292,10 +292,12 @@ def joint_cost(members: Iterable[AnyEstimator], records: Sequence[Record]) -> Co
     """What several estimators cost together, those that read the same observations counted once.
 
     Of those that read the same the dearest counts; one that reads less than another adds nothing.
+    Everything that an audit finds of an answer is read off the same views.
     """
     apart: dict[frozenset[Feature], Cost] = {}
     for member in members:
-        read, cost = member.needs & _OBSERVED_APART, member.cost(records)
+        needs, cost = member.needs & _OBSERVED_APART, member.cost(records)
+        read = needs - AUDITED | ({Feature.FLIP_RATE} if needs & AUDITED else set())
         known = apart.get(read, Cost())
         apart[read] = Cost(
             forward_passes=max(known.forward_passes, cost.forward_passes),

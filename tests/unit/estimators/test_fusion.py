@@ -146,6 +146,7 @@ def test_costs_do_not_depend_on_the_order_and_nothing_is_counted_twice():
     together = {
         ("sequence_probability", "noise_visual_information"): 1,
         ("sequence_probability", "flip_rate"): 3,
+        ("flip_rate", "drift_share", "delta_energy", "margin_loss", "prior_index"): 3,
         ("vl_uncertainty", "condition_agreement"): 3,
         ("condition_agreement", "condition_and_negation_consistency"): 4,
     }

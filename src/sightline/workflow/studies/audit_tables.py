@@ -208,6 +208,9 @@ def _conditional(run: str, audit: Audit) -> StudyTable:
                 ),
             )
             for name in _types(audit)
+            if any(
+                d.name == name and d.unchanged and d.drift.value is not None for d in audit.drift
+            )
         ),
     )
 
