@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from sightline.core.audit_results import Audit, Density
 from sightline.core.estimates import Estimate
 from sightline.core.probe_results import BudgetedAudit, Probes
-from sightline.report.audit_terminal import by_kind
 from sightline.report.numbers import DASH, MINUS, count, inert
 from sightline.report.view import (
     Cell,
@@ -68,7 +67,7 @@ def profile_figures(audit: Audit, key: str) -> FigureGroup:
         chart=LineChart(
             "layer",
             "drift, % of control",
-            (0.0, _above(y for line in lines for y in line.y)),
+            (0.0, above(y for line in lines for y in line.y)),
             tuple(lines),
             (0.0, float(layers[-1])),
         ),
@@ -92,7 +91,7 @@ def energy_figures(audit: Audit, key: str) -> FigureGroup:
             "Pearson correlation",
             (-1.0, 1.0),
             0.0,
-            tuple((inert(name, 60), (_point(0, e),)) for name, e in found.items()),
+            tuple((inert(name, 60), (point_of(0, e),)) for name, e in found.items()),
         ),
         table=_estimates("Correlation of the change of energy.", "With", found),
     )
@@ -146,7 +145,7 @@ def probe_figures(probes: Probes, key: str) -> FigureGroup:
         chart=LineChart(
             "largest change of a pixel, of 255",
             "share of draws that flip",
-            (0.0, _above((y for line in noise for y in line.y), least=0.1)),
+            (0.0, above((y for line in noise for y in line.y), least=0.1)),
             tuple(noise),
             (0.0, max((size * 255 for size in sizes), default=1.0)),
         ),
@@ -185,50 +184,12 @@ def budget_figures(budgets: Sequence[BudgetedAudit], key: str) -> FigureGroup:
                     "gain on other questions, nats per question",
                     (low - room, high + room),
                     0.0,
-                    tuple((name, (_point(0, e),)) for name, e in worth.items()),
+                    tuple((name, (point_of(0, e),)) for name, e in worth.items()),
                 ),
                 table=_estimates("Gain on other questions, nats per question.", "With", worth),
             )
         )
     return FigureGroup(tuple(figures))
-
-
-def comparison_figures(audits: Sequence[Audit], names: Sequence[str]) -> FigureGroup:
-    """Flip rates of several runs by type of perturbation."""
-    kinds = list(dict.fromkeys(rates.name for audit in audits for rates in by_kind(audit)))
-    of = [{rates.name: rates.ifr for rates in audit.rates} for audit in audits]
-    rows = tuple(
-        (
-            inert(kind, 60),
-            tuple(
-                _point(style, own[kind])
-                for style, own in enumerate(of)
-                if kind in own and own[kind].value is not None
-            ),
-        )
-        for kind in kinds
-    )
-    drawn = tuple((kind, points) for kind, points in rows if points)
-    if not drawn:
-        return FigureGroup(())
-    tops = [p.high if p.high is not None else p.value for _, points in drawn for p in points]
-    table = Table(
-        "Flip rate by type of perturbation.",
-        "Type",
-        tuple(Heading(name) for name in names),
-        tuple(Row(inert(kind, 60), tuple(_cell(own.get(kind)) for own in of)) for kind in kinds),
-    )
-    figure = Figure(
-        key="comparison-flips",
-        title="Flip rate by type of perturbation",
-        description="Share of perturbed pictures whose answer differs from the clean one, a point "
-        "per run, with intervals over pictures. Lower is steadier.",
-        caption="Share of answers that flip; intervals over pictures. Further left is steadier.",
-        chart=DotChart("flip rate (IFR)", (0.0, _above(tops)), None, drawn),
-        table=table,
-    )
-    legend = tuple(LegendEntry(name, style, dot=True) for style, name in enumerate(names))
-    return FigureGroup((figure,), legend)
 
 
 def _density(found: Density, key: str) -> Figure:
@@ -253,7 +214,7 @@ def _density(found: Density, key: str) -> Figure:
         chart=LineChart(
             f"drift, 1 {MINUS} cosine",
             "share of values in the bin",
-            (0.0, _above(y for line in lines for y in line.y)),
+            (0.0, above(y for line in lines for y in line.y)),
             tuple(lines),
             (0.0, found.edges[-1]),
         ),
@@ -279,11 +240,12 @@ def _by_x(caption: str, corner: str, lines: Sequence[Line], at: str, places: str
 
 
 def _estimates(caption: str, corner: str, found: Mapping[str, Estimate]) -> Table:
-    rows = tuple(Row(inert(name, 80), (_cell(e),)) for name, e in found.items())
+    rows = tuple(Row(inert(name, 80), (figure_cell(e),)) for name, e in found.items())
     return Table(caption, corner, (Heading("Value"),), rows)
 
 
-def _cell(value: Estimate | None) -> Cell:
+def figure_cell(value: Estimate | None) -> Cell:
+    """A figure with its interval, for the table beside a drawing."""
     if value is None or value.value is None:
         return Cell(DASH)
     ends = None
@@ -292,10 +254,11 @@ def _cell(value: Estimate | None) -> Cell:
     return Cell(f"{value.value:.3f}", ends)
 
 
-def _point(style: int, value: Estimate) -> Point:
+def point_of(style: int, value: Estimate) -> Point:
+    """A figure that has a value, as it is drawn."""
     return Point(style, value.value or 0.0, value.low, value.high)
 
 
-def _above(values: Iterable[float], least: float = 0.0) -> float:
+def above(values: Iterable[float], least: float = 0.0) -> float:
     """A little above the largest value; 1 where all are 0."""
     return 1.08 * max(max(values, default=0.0), least) or 1.0

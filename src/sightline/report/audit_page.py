@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from sightline.core.audit_results import Audit, AuditedPair, Comparison, ShownExample
 from sightline.core.estimates import Estimate
+from sightline.report.audit_comparison import comparison_figures, comparison_tables
 from sightline.report.audit_figures import (
     budget_figures,
-    comparison_figures,
     density_figures,
     energy_figures,
     probe_figures,
@@ -17,7 +17,6 @@ from sightline.report.audit_figures import (
 from sightline.report.audit_pictures import PictureSource, Tile, map_rows
 from sightline.report.audit_tables import (
     budget_tables,
-    comparison_tables,
     drift_tables,
     heat_maps,
     probe_tables,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from sightline.core.audit_results import Audit, Rates
@@ -12,7 +12,6 @@ from sightline.report.audit_terminal import by_kind, flagged_drift
 from sightline.report.audit_view import Grid, GridRow, Shaded
 from sightline.report.numbers import DASH, MINUS, count, inert
 
-Pick = Callable[[Audit, Rates | None, str], Estimate | None]
 CONTROLS = ("other_images", "other_items", "paraphrases")
 _NO_SEVERITY = ("text", "answer_", "wording")
 
@@ -52,7 +51,7 @@ def _grid(audit: Audit, rates: Sequence[Rates], columns: tuple[str, ...], captio
              own.energy_change, own.prior_index)
         )  # fmt: skip
     tops = [
-        None if name == "accuracy" else _largest([row[i] for row in table])
+        None if name == "accuracy" else largest([row[i] for row in table])
         for i, name in enumerate(columns)
     ]
     return Grid(
@@ -319,66 +318,6 @@ def drift_tables(audit: Audit) -> tuple[Grid, ...]:
     )
 
 
-def comparison_tables(audits: Sequence[Audit], names: Sequence[str]) -> tuple[Grid, ...]:
-    """Several runs, a column each: their main figures, then figures by type of perturbation."""
-    kinds = list(dict.fromkeys(rates.name for audit in audits for rates in by_kind(audit)))
-    of = [{rates.name: rates for rates in audit.rates} for audit in audits]
-
-    def table(caption: str, pick: Pick) -> Grid:
-        values = [
-            [pick(audit, own.get(kind), kind) for audit, own in zip(audits, of, strict=True)]
-            for kind in kinds
-        ]
-        top = _largest([value for row in values for value in row])
-        rows = tuple(
-            GridRow(inert(kind, 60), tuple(cell_of(v, top) for v in row))
-            for kind, row in zip(kinds, values, strict=True)
-        )
-        return Grid(caption, tuple(names), rows)
-
-    def drift(audit: Audit, _rates: Rates | None, kind: str) -> Estimate | None:
-        found = flagged_drift(audit, kind)
-        return None if found is None else found.percent
-
-    return (
-        _glance(audits, names),
-        table("Flip rate (IFR).", lambda _a, r, _k: None if r is None else r.ifr),
-        table(
-            "Accuracy after, darker is better.",
-            lambda _a, r, _k: None if r is None else r.accuracy_after,
-        ),
-        table("Drift as per cent of each run's control.", drift),
-    )
-
-
-def _glance(audits: Sequence[Audit], names: Sequence[str]) -> Grid:
-    """The main figures of each run, a column per run."""
-
-    def attacked(audit: Audit, band: str) -> Estimate | None:
-        own = () if audit.probes is None else audit.probes.attacks
-        return next((found.success for found in own if found.band == band), None)
-
-    measures: dict[str, list[Estimate | None]] = {
-        "accuracy, clean": [a.rates[0].accuracy_before for a in audits],
-        "accuracy, perturbed": [a.rates[0].accuracy_after for a in audits],
-        "flip rate (IFR)": [a.rates[0].ifr for a in audits],
-        "questions with a flip (IV)": [a.rates[0].iv for a in audits],
-        "visual entropy, nats": [a.visual_entropy for a in audits],
-        "stays, but moved far": [a.moved_far for a in audits],
-        "same answer without a picture": [
-            None if a.prior is None else a.prior.unchanged for a in audits
-        ],
-        "low-band attack succeeds": [attacked(a, "low") for a in audits],
-        "high-band attack succeeds": [attacked(a, "high") for a in audits],
-    }
-    rows = tuple(
-        GridRow(name, tuple(cell_of(value, None) for value in own))
-        for name, own in measures.items()
-        if any(value is not None and value.value is not None for value in own)
-    )
-    return Grid("At a glance.", tuple(names), rows)
-
-
 def cell_of(value: Estimate | None, top: float | None, *, places: int = 3) -> Shaded:
     """A figure with its interval, shaded by its share of the largest one if that is given."""
     if value is None or value.value is None:
@@ -390,7 +329,7 @@ def cell_of(value: Estimate | None, top: float | None, *, places: int = 3) -> Sh
     return Shaded(_signed(value.value, places), ends, shade)
 
 
-def _largest(values: Sequence[Estimate | None]) -> float:
+def largest(values: Sequence[Estimate | None]) -> float:
     """Largest size of the figures that have a value, 0 where none has."""
     sizes = [abs(e.value) for e in values if e is not None and e.value is not None]
     return max(sizes, default=0.0)
