@@ -22,7 +22,7 @@ from sightline.workflow.studies.audit_tasks import HALLUCINATION, REASONING
 from sightline.workflow.studies.tables import markdown
 
 SIZE = AuditSize(
-    questions=120,
+    questions=90,
     conditions=("translate:8", "rotate:30", "jpeg:3", "wording:1"),
     samples=3,
     control_items=60,
@@ -143,16 +143,17 @@ def test_other_settings_measure_anew(studied, monkeypatch):
     assert asked == ["vlm"]
 
 
-def test_another_size_of_an_architecture_is_compared_within_it(studied, monkeypatch, tmp_path):
-    """A directory given by name is audited like the others; vlm's own files stand in for it."""
-    out, _ = studied
+def test_a_directory_given_by_name_is_audited_like_the_others(monkeypatch, tmp_path):
     monkeypatch.setattr(study, "RUNS", {"vlm": "embedded:vlm"})
-    tables = study_audit(out, SIZE, also={"twin": EMBEDDED["vlm"].path}, progress=lambda _: None)
+    tiny = replace(SIZE, questions=24, conditions=("jpeg:3",), samples=0, budget=0, seeds=1)
+    tiny = replace(tiny, bases=("sequence_probability",))
+    also = {"twin": EMBEDDED["vlm"].path}
+    tables = study_audit(tmp_path, tiny, also=also, progress=lambda _: None)
     assert any(table.key == "rates-twin" for table in tables)
     findings = next(table for table in tables if table.key == "findings")
     assert not any("larger model" in str(row[0]) for row in findings.rows)  # of one size
     with pytest.raises(UsageError, match="a name of its own is required"):
-        study_audit(out, SIZE, also={"vlm": tmp_path}, progress=lambda _: None)
+        study_audit(tmp_path, tiny, also={"vlm": tmp_path}, progress=lambda _: None)
 
 
 @pytest.mark.parametrize("name", ["vlm", "vlm-small"])
