@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from io import StringIO
 
 import numpy as np
 import pytest
@@ -17,13 +19,17 @@ from PIL import Image
 import sightline
 from sightline.cli import cli
 from sightline.core.audit_results import load_audit
-from sightline.core.errors import UsageError
+from sightline.core.errors import DataError, UsageError
 from sightline.core.features import CHANNELS, Feature
 from sightline.core.protocols import Request
 from sightline.data.images import load_image
 from sightline.data.perturbations import parse_condition
 from sightline.models import load_model
+from sightline.report.audit_terminal import print_audit
+from sightline.report.render import write_audit_report
 from sightline.store.run import RunStore
+from sightline.workflow.auditing.probing import PROBES, ProbeSettings, load_probes, probe_run
+from sightline.workflow.auditing.running import AuditSettings, audit_run
 
 DATA = "scenes:test?n=18"
 CONDITIONS = "jpeg:3,rotate:30,wording:1"
@@ -145,6 +151,69 @@ def test_two_models_are_set_side_by_side(run, tmp_path):
     assert shown.exit_code == 0, shown.output
     assert "A larger model flips as often although it is more often right" in shown.stdout
     assert page.read_text(encoding="utf-8").count("Side by side") >= 2
+
+
+def test_frequencies_are_probed_and_a_stopped_probe_goes_on(run, tmp_path):
+    path, _ = run
+    own = tmp_path / "run"
+    shutil.copytree(path, own)
+    model = load_model("embedded:vlm")
+    plan = ProbeSettings(questions=2, trials=1, steps=2)
+    told, steps = [], []
+    assert probe_run(own, model, plan, announce=told.append, progress=lambda *n: steps.append(n))
+    assert steps == [(1, 2), (2, 2)]
+    assert "about" in told[0]
+    whole = (own / PROBES).read_bytes()
+    (own / PROBES).unlink()
+    assert not probe_run(own, model, plan, should_stop=(own / PROBES).exists)
+    assert len(load_probes(own).questions) == 1
+    asked = []
+    assert probe_run(own, model, plan, progress=lambda *n: asked.append(n))
+    assert asked == [(2, 2)]
+    assert (own / PROBES).read_bytes() == whole
+    first = load_probes(own).questions[0]
+    assert first.agrees
+    assert first.side == (48, 48)
+    assert first.gradients == 4
+    assert all(0 <= found.leakage < 0.2 for found in first.attacks.values())
+    assert all(found.largest <= 8 / 255 + 1e-9 for found in first.attacks.values())
+    found = audit_run(own, AuditSettings(resamples=200, spectra=0, budget=2)).audit
+    assert found.probes.questions == 2
+    assert found.probes.agreement.value == 1
+    assert found.probes.filters[0].kept[0].value == 1
+    assert found.probes.attacks[0].leakage_most == max(
+        row.attacks["low"].leakage for row in load_probes(own).questions
+    )
+    assert [budget.target for budget in found.budgets] == [
+        "the clean answer is wrong", "the answer flips more often than the median one",
+    ]  # fmt: skip
+    assert found.meaning[0].judge == "content words"
+    write_audit_report([found], tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "Answers that stay under filters" in text
+    printed = StringIO()
+    print_audit(found, file=printed)
+    said = " ".join(printed.getvalue().split())
+    assert "attack within the high band: succeeds on" in said
+    assert "budget, the clean answer is wrong:" in said
+    assert "free answers by content words:" in said
+
+
+def test_what_cannot_be_probed_is_one_line(run, tmp_path):
+    path, _ = run
+    for model, said in (
+        ("fake", "does not show its gradients"),
+        ("embedded:vlm-small", "same model"),
+    ):
+        result = CliRunner().invoke(cli, ["audit", str(path), "-m", model, "--probe", "1"])
+        assert isinstance(result.exception, UsageError)
+        assert said in str(result.exception)
+    result = CliRunner().invoke(cli, ["audit", str(path), "-m", "fake"])
+    assert "nothing to ask it" in str(result.exception)
+    (tmp_path / "audit").mkdir()
+    (tmp_path / PROBES).write_text("[]")
+    with pytest.raises(DataError, match="probe again"):
+        load_probes(tmp_path)
 
 
 def test_single_answers_are_evaluated_by_what_the_audit_found(run):
