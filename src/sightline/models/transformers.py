@@ -41,6 +41,7 @@ from sightline.models.options import (
 )
 from sightline.models.pictures import PictureMemo
 from sightline.models.prefill import Prefill, is_separate, prefill
+from sightline.models.request_settings import layer_indices, require_settings
 from sightline.models.shared_prefix import PrefixSharing, by_images, which
 from sightline.models.token_ids import eos_ids, first_set
 from sightline.models.verification import Decoding, decoding_of
@@ -132,25 +133,9 @@ class TransformersModel:
         }
 
     def layers(self, request: Request) -> tuple[int, ...]:
-        """Layer indices the request asks for, in its order, doubles left out.
-
-        A fraction is of the decoder's depth (1.0 = after the last layer and its final norm, 0.5 =
-        the middle), an integer an index itself (0 = embeddings).
-
-        Raises:
-            UsageError: A depth outside the model.
-        """
-        found: list[int] = []
-        for layer in request.layers:
-            index = round(layer * self._depth) if isinstance(layer, float) else layer
-            if not 0 <= index <= self._depth:
-                raise UsageError(
-                    f"layer {layer} of {self._identity.get('name', 'the model')}; an index from 0 "
-                    f"to {self._depth} or a fraction from 0.0 to 1.0 is required. Correct --layers."
-                )
-            if index not in found:
-                found.append(index)
-        return tuple(found)
+        """Layer indices the request asks for, as `layer_indices` finds them."""
+        name = str(self._identity.get("name", "the model"))
+        return layer_indices(request.layers, self._depth, name)
 
     def observe(
         self,
@@ -166,7 +151,7 @@ class TransformersModel:
         Examples with equal numbers of images share a prefill. An example without images has no
         blank record. ``told`` are called with the beginning of an example's answer as it grows.
         """
-        _check_request(request)
+        require_settings(request)
         layers = self.layers(request)
         if request.channels:
             require_layers(layers)
@@ -409,16 +394,3 @@ class _Batch:
 def text_sha256(text: object) -> str:
     """Hex digest of a template, or of a mapping of templates in a fixed order."""
     return hashlib.sha256(json.dumps(text, sort_keys=True).encode()).hexdigest()
-
-
-def _check_request(request: Request) -> None:
-    checks = {
-        "max_new_tokens": (request.max_new_tokens, request.max_new_tokens >= 1, "at least 1"),
-        "n_samples": (request.n_samples, request.n_samples >= 0, "0 or more"),
-        "temperature": (request.temperature, request.temperature > 0, "above 0"),
-        "top_p": (request.top_p, 0 < request.top_p <= 1, "above 0 and at most 1"),
-        "top_k_logprobs": (request.top_k_logprobs, request.top_k_logprobs >= 0, "0 or more"),
-    }
-    for name, (value, valid, rule) in checks.items():
-        if not valid:
-            raise UsageError(f"{name} is {value}; it must be {rule}. Correct the setting.")
