@@ -71,7 +71,7 @@ class ImageSet:
 def load_image_set(
     source: str | Path,
     *,
-    classes: str | Sequence[str] | None = None,
+    classes: str | Sequence[str] | Mapping[str, str] | None = None,
     images: str | Path | None = None,
     limit: int | float | None = None,
     store_image: StoreImage | None = None,
@@ -87,8 +87,8 @@ def load_image_set(
 
     Args:
         source: What to load.
-        classes: Names of the classes: a sequence, a file, or names joined by commas; None takes the
-            source's labels, underscores as spaces. See `class_names`.
+        classes: Names of the classes: a sequence, a map from label to name, a file, or names joined
+            by commas; None takes the source's labels, underscores as spaces. See `class_names`.
         images: Folder that picture paths start from; the source's own if None.
         limit: Pictures only of this count, or this share below 1, spread evenly over the source.
         store_image: Writes a picture that comes as bytes and returns its reference.
@@ -128,15 +128,17 @@ def load_image_set(
 
 
 def class_names(
-    given: str | Sequence[str] | None, declared: Mapping[str, str], labels: Sequence[str]
+    given: str | Sequence[str] | Mapping[str, str] | None,
+    declared: Mapping[str, str],
+    labels: Sequence[str],
 ) -> dict[str, str]:
     """Class name of each label, in the order of the classes.
 
     Args:
         given: None: the declared or found labels, underscores as spaces. A sequence or names joined
-            by commas: the classes themselves. A file: one class a line, JSON list, or a map from
-            label to name (a JSON object, lines ``label<TAB>name``, or lines whose first word is a
-            label of the data, as ImageNet's classnames.txt).
+            by commas: the classes themselves. A map: the name of each label. A file: one class a
+            line, JSON list, or a map from label to name (a JSON object, lines ``label<TAB>name``,
+            or lines whose first word is a label of the data, as ImageNet's classnames.txt).
         declared: Labels that the source declares, in its own order.
         labels: Labels found.
 
@@ -148,8 +150,11 @@ def class_names(
     if given is None:
         named = {label: _spoken(label) for label in known}
     else:
-        found = _given_names(given, set(known))
-        named = found if isinstance(found, dict) else _matched(found, known)
+        found = _read_names(given, set(known)) if isinstance(given, str) else given
+        if isinstance(found, Mapping):
+            named = {label: name.strip() for label, name in found.items()}
+        else:
+            named = _matched([name.strip() for name in found], known)
     _check_names(tuple(named.values()))
     return named
 
@@ -197,9 +202,7 @@ def _spoken(label: str) -> str:
     return " ".join(label.replace("_", " ").split())
 
 
-def _given_names(given: str | Sequence[str], labels: set[str]) -> dict[str, str] | list[str]:
-    if not isinstance(given, str):
-        return [name.strip() for name in given]
+def _read_names(given: str, labels: set[str]) -> dict[str, str] | list[str]:
     path = Path(given)
     if not path.is_file():
         if path.suffix in (".txt", ".json", ".csv") or "/" in given:

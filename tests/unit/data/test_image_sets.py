@@ -311,6 +311,12 @@ class TestClassNames:
         found = class_names("Sea Lion,cat", {"cat": "cat", "sea_lion": "sea_lion"}, [])
         assert found == {"sea_lion": "Sea Lion", "cat": "cat"}
 
+    def test_a_map_gives_every_label_its_name(self):
+        named = class_names({"digit 3": "3 ", "digit 1": "1"}, {}, ["digit 1", "digit 3"])
+        assert named == {"digit 3": "3", "digit 1": "1"}
+        with pytest.raises(DataError, match="named 2 times"):
+            class_names({"a": "x", "b": "x"}, {}, ["a", "b"])
+
     def test_a_file_of_names(self, tmp_path):
         (tmp_path / "c.txt").write_text("red fox\n\ncat\n")
         assert class_names(str(tmp_path / "c.txt"), {}, ["cat"]) == {

@@ -10,7 +10,7 @@ none are ours.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sightline.core.column import Column, ColumnKind
+from sightline.core.condition_names import CLEAN
 from sightline.core.errors import UsageError
 from sightline.core.estimates import Estimate
 from sightline.core.features import Feature
@@ -66,6 +67,31 @@ class RerankResult:
     change: Estimate
     changed: int
     unnamed: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Choice:
+    """What a model made of the classes offered for one picture.
+
+    Attributes:
+        record: The model's.
+        first: The classifier's class.
+        named: The class that the reply names, or None.
+    """
+
+    record: Record
+    first: str
+    named: str | None
+
+    @property
+    def label(self) -> str:
+        """The class after the choice: the classifier's where the reply names none."""
+        return self.named or self.first
+
+    @property
+    def right(self) -> str:
+        """The picture's own class."""
+        return self.record.example.references[0]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -226,6 +252,22 @@ def chosen_class(reply: str, candidates: Sequence[str]) -> str | None:
     return None
 
 
+def choices(store: RunStore, features: Iterable[Feature] = ()) -> list[Choice]:
+    """What a model's run chose, picture by picture, with some of what it showed.
+
+    Args:
+        store: A run of `rerank`.
+        features: Arrays that the records are to hold.
+    """
+    found = []
+    for record in store.records(features=set(features)):
+        if record.condition == CLEAN and record.greedy:
+            meta = record.example.meta
+            named = chosen_class(record.answer.text, str(meta[CANDIDATES]).split("\n"))
+            found.append(Choice(record, str(meta[LABEL]), named))
+    return found
+
+
 def _probabilities(seen: Embedded, rows: np.ndarray) -> np.ndarray:
     """Probability of each class, float64 (n, c)."""
     image = normalised(seen.image[rows], np.float64)
@@ -283,38 +325,31 @@ def _pictures_of_classes(run: Path, seen: Embedded) -> dict[str, ImageRef]:
 
 def _judged(store: RunStore, collected: CollectResult) -> RerankResult:
     """Stores which of the chosen classes are right, and counts what changed."""
-    records = [r for r in store.records(features=()) if r.condition == "clean" and r.greedy]
-    before, after, changed, unnamed = [], [], 0, 0
-    for record in records:
-        meta, right = record.example.meta, record.example.references[0]
-        first = str(meta[LABEL])
-        named = chosen_class(record.answer.text, str(meta[CANDIDATES]).split("\n"))
-        unnamed += named is None
-        changed += named is not None and named != first
-        before.append(float(first == right))
-        after.append(float((named or first) == right))
+    made = choices(store)
+    before = np.array([choice.first == choice.right for choice in made], dtype=np.float64)
+    after = np.array([choice.label == choice.right for choice in made], dtype=np.float64)
     store.write_column(
         Column(
             name="recorded",
             kind=ColumnKind.CORRECT,
-            keys=tuple(r.key for r in records),
-            values=np.array(after),
+            keys=tuple(choice.record.key for choice in made),
+            values=after,
             spec={"name": "recorded", "of": "the class chosen among the classifier's first"},
         ),
         replace=True,
     )
-    groups = np.unique([r.example.group for r in records], return_inverse=True)[1]
+    groups = np.unique([choice.record.example.group for choice in made], return_inverse=True)[1]
     return RerankResult(
         collected,
-        proportion(np.array(before), groups),
-        proportion(np.array(after), groups),
-        _change(np.array(before), np.array(after)),
-        changed,
-        unnamed,
+        proportion(before, groups),
+        proportion(after, groups),
+        paired_change(before, after),
+        sum(choice.label != choice.first for choice in made),
+        sum(choice.named is None for choice in made),
     )
 
 
-def _change(before: np.ndarray, after: np.ndarray) -> Estimate:
+def paired_change(before: np.ndarray, after: np.ndarray) -> Estimate:
     """Mean difference with the normal interval of its standard error."""
     n = len(before)
     if not n:

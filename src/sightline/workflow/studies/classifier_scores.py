@@ -34,6 +34,14 @@ class Labelled:
 
 
 @dataclass(frozen=True, slots=True)
+class Judgement:
+    """Uncertainty of each picture's label, and whether that label is right."""
+
+    uncertainty: Float[np.ndarray, " n"]
+    correct: Float[np.ndarray, " n"]
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """One score in one setting.
 
@@ -96,24 +104,42 @@ def measure(
     """
     entry = ZERO_SHOT_SCORES[name]
     draws = 1 if not entry.traits.uses_support else 2 if entry.traits.slow else len(supports)
-    trust, right, confident = [], [], []
+    judged: list[tuple[Judgement, Judgement]] = []
     for draw, support in enumerate(supports[:draws]):
         try:
             fitted = entry.fit(texts, support, np.random.default_rng([draw, 0]))
         except SightlineError as error:
             return Result(reason=str(error).split(";")[0])
-        on_test = score(fitted, test.outputs)
-        trust.append(-on_test.uncertainty)
-        right.append((on_test.label == test.labels).astype(float))
-        labelled = score(fitted, calibration.outputs)
-        correct = (labelled.label == calibration.labels).astype(float)
+        pair = [
+            Judgement(found.uncertainty, (found.label == part.labels).astype(float))
+            for part in (calibration, test)
+            for found in (score(fitted, part.outputs),)
+        ]
+        judged.append((pair[0], pair[1]))
+    return measure_judged(judged, resamples=resamples)
+
+
+def measure_judged(judged: Sequence[tuple[Judgement, Judgement]], *, resamples: int) -> Result:
+    """Figures of uncertainties on test pictures, mean over the draws.
+
+    Args:
+        judged: For each draw the pictures that calibrate, and those that are measured.
+        resamples: Bootstrap resamples.
+    """
+    trust, right, confident = [], [], []
+    for calibration, test in judged:
+        trust.append(-test.uncertainty)
+        right.append(test.correct)
         try:
             calibrated = CALIBRATORS["platt"].fit(
-                labelled.uncertainty, correct, groups=np.arange(len(correct))
+                calibration.uncertainty,
+                calibration.correct,
+                groups=np.arange(len(calibration.correct)),
             )
         except AntiInformativeError:
             continue
-        confident.append(calibrated.confidence(on_test.uncertainty))
+        confident.append(calibrated.confidence(test.uncertainty))
+    draws = len(judged)
     ranking = _resampled(trust, right, RANKING, resamples)
     return Result(
         draws=draws,
@@ -142,6 +168,14 @@ def relative(result: Result, other: Result) -> Estimate:
     if interval is None:
         return Estimate(float(values), n=first.n)
     return Estimate(float(values), *interval, n=first.n)
+
+
+def difference(result: Result, other: Result, metric: str) -> Estimate:
+    """A figure less another score's, paired by picture."""
+    first, second = (r.error if metric == "ece" else r.ranking for r in (result, other))
+    if first is None or second is None:
+        return Estimate(None, reason=result.reason or other.reason or "not calibrated")
+    return first.beside(second).difference(0, 1, metric)
 
 
 def _resampled(

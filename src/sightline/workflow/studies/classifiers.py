@@ -2,7 +2,8 @@
 
 Pictures are embedded once; every score is computed from the vectors. Scores that learn do so from
 labelled support pictures of the training split, drawn anew ten times. Calibration uses labelled
-pictures of the calibration split, the same for every score.
+pictures of the calibration split, the same for every score. Last, the embedded vision-language
+model chooses among the likeliest classes.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from sightline.data.objects import (
 )
 from sightline.models import load_classifier, load_image_encoder
 from sightline.models.classifiers import ImageEncoder
+from sightline.workflow.studies.classifier_reranking import reranking_tables
 from sightline.workflow.studies.classifier_scores import (
     Labelled,
     Result,
@@ -111,7 +113,8 @@ def study_classifiers(out: Path, size: ClassifierSize, *, progress: Progress) ->
             tables += kept_tables(
                 out / "tables", f"classifiers-{name}-{kind}", settings, setting.tables
             )
-    return [targets_table(tables), *tables]
+    choices = reranking_tables(out, size.pictures, size.calibration, size.resamples, progress)
+    return [targets_table(tables), *tables, *choices]
 
 
 @dataclass(frozen=True, slots=True)
