@@ -151,6 +151,7 @@ def ask(
     choices: Sequence[str] | None = None,
     question_type: str | None = None,
     explain: bool = False,
+    text_models: str | Path | None = None,
     model_options: Mapping[str, Any] | None = None,
 ) -> Answer:
     """Asks a model one question about pictures; says whether to trust the answer.
@@ -163,6 +164,7 @@ def ask(
         choices: Option texts for multiple choice.
         question_type: For a policy whose thresholds go by it.
         explain: Also observe what moves the answer, at several times the cost.
+        text_models: Directory of the local text models that computed the policy's derived signals.
         model_options: Passed to `sightline.models.load_model`.
     """
     from sightline.models import load_model
@@ -177,4 +179,5 @@ def ask(
         choices=choices,
         question_type=question_type,
         explained=explain,
+        text_models=None if text_models is None else Path(text_models),
     )

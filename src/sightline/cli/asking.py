@@ -51,6 +51,11 @@ _LABEL = 12
     is_flag=True,
     help="Also show what moves the answer: a blank picture, samples, small changes.",
 )
+@option(
+    "--text-models",
+    type=click.Path(file_okay=False),
+    help="Directory of the local encoders that computed a policy's derived signals.",
+)
 @loading_options
 @endpoint_options
 @shared_options
@@ -81,6 +86,7 @@ def ask_command(ctx: click.Context, /, **flags: Any) -> int:
         choices=flags["choices"] or None,
         question_type=flags["question_type"],
         explain=flags["explain"],
+        text_models=flags["text_models"],
         model_options=loading_settings(flags) | endpoint_settings(flags, {}),
     )
     if flags["as_json"]:

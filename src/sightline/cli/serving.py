@@ -53,6 +53,11 @@ _MB = 1_000_000
     help="Directory for graded outcomes; switches /v1/feedback on.",
 )
 @estimator_option("Raw scores to show where there is no policy (repeatable).")
+@option(
+    "--text-models",
+    type=click.Path(file_okay=False),
+    help="Directory of the local encoders that computed a policy's derived signals.",
+)
 @option("--max-new-tokens", default=64, type=click.IntRange(1), help="Without a policy.")
 @option("--max-batch", default=16, type=click.IntRange(1), help="Questions observed at once.")
 @option("--batch-window", default=0.01, type=click.FloatRange(0), help="Seconds to fill a batch.")
@@ -115,6 +120,7 @@ def serve_command(ctx: click.Context, /, **flags: Any) -> int:
         window_s=flags["batch_window"],
         strict=flags["strict"],
         fetch_hosts=flags["fetch_hosts"],
+        text_models=None if flags["text_models"] is None else Path(flags["text_models"]),
         model_options=loading_settings(flags),
         limits=_limits(flags),
     )

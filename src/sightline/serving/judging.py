@@ -19,6 +19,7 @@ from sightline.serving.forwarding import Served
 from sightline.serving.proxy import SHOWN
 from sightline.serving.trust import Judgement
 from sightline.workflow.policy.decision import Decision
+from sightline.workflow.policy.deriving import KINDS, Deriver, load_deriver
 from sightline.workflow.policy.saved import POLICY, load_policy
 from sightline.workflow.policy.trust import TrustPolicy, narrowed
 
@@ -29,10 +30,9 @@ NOT_SERVED = frozenset(
         Feature.NEGATIONS,
         Feature.ROTATIONS,
         Feature.MODELS,
-        Feature.EMBEDDINGS,
-        Feature.ENTAILMENT,
-        Feature.CONTRADICTION,
-        Feature.TOKEN_IMPORTANCE,
+        Feature.VIEW_EMBEDDINGS,
+        Feature.VIEW_ENTAILMENT,
+        Feature.VIEW_CONTRADICTION,
         Feature.RECORDED_CONFIDENCE,
     }
 )
@@ -49,11 +49,13 @@ class PolicyJudge:
         policy: The policy.
         digest: SHA-256 of its file, shortened.
         requests: What to observe, stage by stage.
+        deriver: Computes what the policy reads of an answer's texts; None where it reads none.
     """
 
     policy: TrustPolicy
     digest: str
     requests: tuple[Request, ...]
+    deriver: Deriver | None = None
 
     @property
     def calibrator(self) -> str:
@@ -63,7 +65,8 @@ class PolicyJudge:
 
     def judge(self, records: Sequence[Record]) -> list[Judgement]:
         """The policy's decision on each record."""
-        return [_judgement(decision) for decision in self.policy.decide(records)]
+        whole = records if self.deriver is None else self.deriver(records)
+        return [_judgement(decision) for decision in self.policy.decide(whole)]
 
     def describe(self) -> dict[str, Any]:
         """Target, guarantee and reliability diagram of the policy, JSON-serialisable."""
@@ -113,8 +116,15 @@ def read_policy(path: Path) -> tuple[TrustPolicy, str]:
     return policy, digest
 
 
-def local_judge(path: Path, fingerprint: Mapping[str, Any]) -> PolicyJudge:
+def local_judge(
+    path: Path, fingerprint: Mapping[str, Any], text_models: Path | None = None
+) -> PolicyJudge:
     """The judge of a local model's answers.
+
+    Args:
+        path: The policy's directory.
+        fingerprint: The model's.
+        text_models: Directory of the local text models that computed the policy's derived signals.
 
     Raises:
         UsageError: The policy was fitted on another model, on recorded answers, or on images
@@ -136,15 +146,19 @@ def local_judge(path: Path, fingerprint: Mapping[str, Any]) -> PolicyJudge:
     policy.check_request(request, where="the server")
     stages = range(len(policy.stages))
     requests = tuple(narrowed(request, policy.needs_of(stage)) for stage in stages)
-    return PolicyJudge(policy, digest, tuple(dict.fromkeys(requests)))
+    deriver = load_deriver(policy.needs, origin.derived, text_models)
+    return PolicyJudge(policy, digest, tuple(dict.fromkeys(requests)), deriver)
 
 
-def upstream_judge(path: Path, name: str) -> tuple[PolicyJudge, Served]:
+def upstream_judge(
+    path: Path, name: str, text_models: Path | None = None
+) -> tuple[PolicyJudge, Served]:
     """The judge of an endpoint's answers, and what the endpoint is known by.
 
     Args:
         path: The policy's directory.
         name: What the endpoint calls the model.
+        text_models: As for `local_judge`.
 
     Raises:
         UsageError: The policy was fitted on another model, on recorded answers, or reads signals
@@ -156,7 +170,7 @@ def upstream_judge(path: Path, name: str) -> tuple[PolicyJudge, Served]:
     request, origin = policy.request, policy.evidence.origin
     if request is None or origin is None:
         raise _recorded(path)
-    missing = sorted(feature.value for feature in policy.needs - SHOWN)
+    missing = sorted(feature.value for feature in policy.needs - SHOWN - KINDS.keys())
     if missing:
         raise UsageError(
             f"The policy {path} reads {', '.join(missing)}, which an endpoint does not show; "
@@ -178,7 +192,8 @@ def upstream_judge(path: Path, name: str) -> tuple[PolicyJudge, Served]:
         system_fingerprint=mark if isinstance(mark, str) else None,
         style=PromptStyle.from_dict(origin.model.get("prompt_style", {})),
     )
-    return PolicyJudge(policy, digest, (request,)), served
+    deriver = load_deriver(policy.needs, origin.derived, text_models)
+    return PolicyJudge(policy, digest, (request,), deriver), served
 
 
 def _recorded(path: Path) -> UsageError:

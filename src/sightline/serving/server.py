@@ -42,6 +42,7 @@ class Settings:
         window_s: Longest wait for a batch to fill.
         strict: Refuse unknown fields instead of dropping them.
         fetch_hosts: Hosts that images may be fetched from; none switches fetching off.
+        text_models: Directory of the local text models that computed a policy's derived signals.
         model_options: More options for loading the model.
         limits: Limits on requests.
     """
@@ -61,6 +62,7 @@ class Settings:
     window_s: float = 0.01
     strict: bool = False
     fetch_hosts: tuple[str, ...] = ()
+    text_models: Path | None = None
     model_options: Mapping[str, Any] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
 
@@ -204,7 +206,7 @@ def _local(settings: Settings) -> tuple[_Make, Judge | None]:
     model = load_model(settings.model, **settings.model_options)
     judge = None
     if settings.policy is not None:
-        judge = local_judge(settings.policy, model.fingerprint())
+        judge = local_judge(settings.policy, model.fingerprint(), settings.text_models)
     return (lambda store: backend_of(settings, model, judge, store)), judge
 
 
@@ -215,7 +217,7 @@ def _upstream(settings: Settings) -> tuple[_Make, Judge | None]:
     if settings.policy is None:
         served = Served(settings.model, frozenset({settings.model}))
         return (lambda store: proxy_of(settings, served, None, store)), None
-    judge, served = upstream_judge(settings.policy, settings.model)
+    judge, served = upstream_judge(settings.policy, settings.model, settings.text_models)
     return (lambda store: proxy_of(settings, served, judge, store)), judge
 
 

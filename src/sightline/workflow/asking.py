@@ -19,6 +19,7 @@ from sightline.estimators.choice import ChoiceMaxProbability
 from sightline.estimators.likelihood import Perplexity, SequenceProbability, TokenEntropy
 from sightline.workflow.explaining import Explanation, explain
 from sightline.workflow.policy import Decision, TrustPolicy
+from sightline.workflow.policy.deriving import load_deriver
 from sightline.workflow.policy.trust import narrowed
 from sightline.workflow.requests import answerable, request_of
 from sightline.workflow.scoring import settled
@@ -76,6 +77,7 @@ def ask(
     choices: Sequence[str] | None = None,
     question_type: str | None = None,
     explained: bool = False,
+    text_models: Path | None = None,
 ) -> Answer:
     """Asks a question about pictures and decides about the answer.
 
@@ -89,6 +91,7 @@ def ask(
         choices: Option texts for multiple choice.
         question_type: For a policy whose thresholds or estimators go by it.
         explained: Also observe what moves the answer: several more passes and answers.
+        text_models: Directory of the local text models that computed the policy's derived signals.
 
     Raises:
         UsageError: No picture or question, or the policy is of another model or cannot be asked
@@ -107,7 +110,7 @@ def ask(
         record = _observed(model, example, pictures, _raw_request())
         decision, scores = None, _raw_scores(record)
     else:
-        record, decision = _decided(model, example, pictures, policy)
+        record, decision = _decided(model, example, pictures, policy, text_models)
         scores = {}
     explanation = None
     if explained:
@@ -142,6 +145,7 @@ def _decided(
     example: Example,
     pictures: tuple[Image, ...],
     policy: TrustPolicy,
+    text_models: Path | None,
 ) -> tuple[Record, Decision]:
     """Observes stage by stage until the policy has settled the answer."""
     policy.check_model(model.fingerprint())
@@ -159,10 +163,13 @@ def _decided(
             f"version decodes by {DECODE_POLICY!r}; the same are required. Collect and calibrate "
             "again."
         )
+    deriver = load_deriver(policy.needs, origin.derived, text_models)
     stage = 0
     while True:
         needed = narrowed(request, policy.needs_of(stage))
         record = _observed(model, example, pictures, needed)
+        if deriver is not None:
+            (record,) = deriver([record])
         (decision,) = policy.decide([record])
         stage += 1
         if not decision.pending or stage == len(policy.stages):

@@ -135,11 +135,7 @@ def derive_embeddings(
     views = _view_texts(store)
 
     def compute(records: Sequence[Record]) -> list[dict[Feature, np.ndarray]]:
-        texts = [_texts(record, views, with_question) for record in records]
-        lists = [part for own in texts for part in own.values()]
-        vectors = encoder.embed([text for part in lists for text in part]).astype(np.float32)
-        parts = iter(np.split(vectors, np.cumsum([len(part) for part in lists])[:-1]))
-        return [{_EMBEDDINGS[whose]: next(parts) for whose in own} for own in texts]
+        return vectors_of([texts_of(record, views, with_question) for record in records], encoder)
 
     return _derive(store, Derivation.EMBEDDINGS, encoder, compute, with_question, views, **options)
 
@@ -166,18 +162,7 @@ def derive_entailment(
     views = _view_texts(store)
 
     def compute(records: Sequence[Record]) -> list[dict[Feature, np.ndarray]]:
-        texts = [_texts(record, views, with_question) for record in records]
-        distinct = [{*part} for own in texts for part in own.values()]
-        pairs = sorted({(a, b) for part in distinct for a in part for b in part if a != b})
-        judged = dict(zip(pairs, model.probabilities(pairs), strict=True)) if pairs else {}
-        found: list[dict[Feature, np.ndarray]] = []
-        for own in texts:
-            found.append({})
-            for whose, part in own.items():
-                whole = _judgements(part, judged)
-                entailment, contradiction = _ENTAILMENT[whose]
-                found[-1] |= {entailment: whole[..., 0], contradiction: whole[..., 2]}
-        return found
+        return entailment_of([texts_of(record, views, with_question) for record in records], model)
 
     return _derive(store, Derivation.ENTAILMENT, model, compute, with_question, views, **options)
 
@@ -217,25 +202,63 @@ def derive_importance(
     """
 
     def compute(records: Sequence[Record]) -> list[dict[Feature, np.ndarray]]:
-        texts: list[str] = []
-        plans = []
-        for record in records:
-            spans = token_spans(record.answer)
-            lead = f"{record.example.question} " if with_question else ""
-            plans.append((len(texts), spans))
-            texts.append(lead + record.answer.text)
-            texts += [lead + _without(record.answer.text, span) for span in spans if span]
-        vectors = encoder.embed(texts).astype(np.float64)
-        found = []
-        for start, spans in plans:
-            inside = np.array([span is not None for span in spans])
-            parts = vectors[start + 1 : start + 1 + int(inside.sum())]
-            importance = np.zeros(len(spans), dtype=np.float32)
-            importance[inside] = np.clip(1 - parts @ vectors[start], 0, 2)
-            found.append({Feature.TOKEN_IMPORTANCE: importance})
-        return found
+        return importance_of(records, encoder, with_question=with_question)
 
     return _derive(store, Derivation.IMPORTANCE, encoder, compute, with_question, {}, **options)
+
+
+Whose = Literal["samples", "views"]
+"""Whose texts stand beside the greedy answer: its samples', or those under the views."""
+
+
+def vectors_of(
+    texts: Sequence[Mapping[Whose, Sequence[str]]], encoder: SentenceEncoder
+) -> list[dict[Feature, np.ndarray]]:
+    """Unit vectors of every record's texts, as `texts_of` gives them."""
+    lists = [part for own in texts for part in own.values()]
+    vectors = encoder.embed([text for part in lists for text in part]).astype(np.float32)
+    parts = iter(np.split(vectors, np.cumsum([len(part) for part in lists])[:-1]))
+    return [{_EMBEDDINGS[whose]: next(parts) for whose in own} for own in texts]
+
+
+def entailment_of(
+    texts: Sequence[Mapping[Whose, Sequence[str]]], model: EntailmentClassifier
+) -> list[dict[Feature, np.ndarray]]:
+    """What a model says of all ordered pairs of every record's texts."""
+    distinct = [{*part} for own in texts for part in own.values()]
+    pairs = sorted({(a, b) for part in distinct for a in part for b in part if a != b})
+    judged = dict(zip(pairs, model.probabilities(pairs), strict=True)) if pairs else {}
+    found: list[dict[Feature, np.ndarray]] = []
+    for own in texts:
+        found.append({})
+        for whose, part in own.items():
+            whole = _judgements(part, judged)
+            entailment, contradiction = _ENTAILMENT[whose]
+            found[-1] |= {entailment: whole[..., 0], contradiction: whole[..., 2]}
+    return found
+
+
+def importance_of(
+    records: Sequence[Record], encoder: SentenceEncoder, *, with_question: bool
+) -> list[dict[Feature, np.ndarray]]:
+    """How much each token of every record's greedy answer matters."""
+    texts: list[str] = []
+    plans = []
+    for record in records:
+        spans = token_spans(record.answer)
+        lead = f"{record.example.question} " if with_question else ""
+        plans.append((len(texts), spans))
+        texts.append(lead + record.answer.text)
+        texts += [lead + _without(record.answer.text, span) for span in spans if span]
+    vectors = encoder.embed(texts).astype(np.float64)
+    found = []
+    for start, spans in plans:
+        inside = np.array([span is not None for span in spans])
+        parts = vectors[start + 1 : start + 1 + int(inside.sum())]
+        importance = np.zeros(len(spans), dtype=np.float32)
+        importance[inside] = np.clip(1 - parts @ vectors[start], 0, 2)
+        found.append({Feature.TOKEN_IMPORTANCE: importance})
+    return found
 
 
 def token_spans(answer: Generation) -> list[tuple[int, int] | None]:
@@ -293,7 +316,7 @@ def _derive(
         progress: Called with (kind, shards done, shards to do).
         should_stop: Asked before every shard.
     """
-    source = _source(model, with_question)
+    source = source_of(model, with_question)
     if next(_fit(store, kind, None, views), None) is None:
         needed = "tokens" if kind is Derivation.IMPORTANCE else "samples or views"
         raise MissingFeatureError(
@@ -356,8 +379,6 @@ def _view_texts(store: RunStore) -> dict[Key, list[str]]:
     }
 
 
-Whose = Literal["samples", "views"]
-
 _EMBEDDINGS: Mapping[Whose, Feature] = MappingProxyType(
     {"samples": Feature.EMBEDDINGS, "views": Feature.VIEW_EMBEDDINGS}
 )
@@ -369,7 +390,7 @@ _ENTAILMENT: Mapping[Whose, tuple[Feature, Feature]] = MappingProxyType(
 )
 
 
-def _texts(
+def texts_of(
     record: Record, views: Mapping[Key, Sequence[str]], with_question: bool
 ) -> dict[Whose, list[str]]:
     """The greedy answer with the samples, and the texts under the views, where there are some."""
@@ -386,7 +407,7 @@ def _without(text: str, span: tuple[int, int]) -> str:
     return " ".join((text[: span[0]] + text[span[1] :]).split())
 
 
-def _source(model: Any, with_question: bool) -> dict[str, Any]:
+def source_of(model: Any, with_question: bool) -> dict[str, Any]:
     """What the arrays depend on, as the run records it.
 
     Raises:

@@ -115,6 +115,15 @@ def check_run(policy: TrustPolicy, store: RunStore) -> None:
             "a policy on it."
         )
 
+    derived = {kind.value: dict(found.source) for kind, found in store.derived().items()}
+    for kind, source in ({} if origin is None else origin.derived).items():
+        if kind in derived and derived[kind] != source:
+            raise UsageError(
+                f"{store.path} has {kind} by {derived[kind].get('name')} and the policy was fitted "
+                f"on those by {source['name']}, or with another setting; the same are required. "
+                f"Run 'sightline derive' with it and --replace."
+            )
+
 
 def write_decisions(path: Path, application: Application) -> None:
     """Writes one JSON object per answer: its id and condition, the decision, its correctness."""

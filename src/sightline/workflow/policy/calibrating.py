@@ -22,6 +22,7 @@ from sightline.grading import JudgeModel
 from sightline.store.run import RunStore
 from sightline.workflow.evaluate import Judged, Settings, check, read_judged
 from sightline.workflow.fitted import content
+from sightline.workflow.policy.deriving import derived_kinds
 from sightline.workflow.policy.evidence import Achieved, Origin, Target
 from sightline.workflow.policy.fitting import check_stages, fit_policy, named
 from sightline.workflow.policy.labelled import Labelled, SetsTarget
@@ -216,6 +217,11 @@ def _origin(
         split=split,
         content=tuple(sorted({digest for r in chosen for digest in content(r.example)})),
         sightline_version=sightline.__version__,
+        derived={
+            kind.value: dict(found.source)
+            for kind, found in store.derived().items()
+            if kind in derived_kinds(needs)
+        },
     )
 
 

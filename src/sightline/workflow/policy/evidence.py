@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import field
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
@@ -177,6 +178,8 @@ class Origin:
         split: How rows were split: seed and fractions, or that the split was given.
         content: Hashes of every question within its group and of every image it has seen.
         sightline_version: Version that fitted it.
+        derived: What computed the signals that were derived from the stored answers, by kind of
+            derivation; only those that the policy reads.
     """
 
     run: str
@@ -191,6 +194,7 @@ class Origin:
     split: dict[str, Any]
     content: tuple[str, ...]
     sightline_version: str
+    derived: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, config=_STRICT)
