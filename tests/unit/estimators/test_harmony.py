@@ -64,13 +64,22 @@ def accuracy(fitted, records, correct):
 
 
 @pytest.fixture
-def brief(monkeypatch):
-    """Trains for two passes only, where it does not matter what is learned."""
+def passes(monkeypatch):
+    """Sets how often the rows are passed over, where fewer times than by default will do."""
     from sightline.estimators import harmony_training
 
-    for name in ("COMPACT", "PRETRAINED"):
-        schedule = getattr(harmony_training, name)
-        monkeypatch.setattr(harmony_training, name, replace(schedule, epochs=2, steps=0))
+    def set_to(epochs):
+        for name in ("COMPACT", "PRETRAINED"):
+            schedule = getattr(harmony_training, name)
+            monkeypatch.setattr(harmony_training, name, replace(schedule, epochs=epochs, steps=0))
+
+    return set_to
+
+
+@pytest.fixture
+def brief(passes):
+    """Trains for two passes only, where it does not matter what is learned."""
+    passes(2)
 
 
 @pytest.mark.parametrize(
@@ -85,14 +94,17 @@ def brief(monkeypatch):
         ("image", {"inputs": "text", "image": True}),
     ],
 )
-def test_the_network_learns_from_every_signal_without_its_start(signal, settings):
+def test_the_network_learns_from_every_signal_without_its_start(signal, settings, passes):
+    passes(12)
     rng = np.random.default_rng(0)
     fitted = fit(*answers(240, rng, signal), layer="7", residual=False, **settings)
     assert accuracy(fitted, *answers(100, rng, signal)) > 0.9
 
 
 @pytest.mark.parametrize("mapping", ["interleaved", "additive", "pooled_mlp"])
-def test_every_mapping_learns_what_two_signals_show_only_together(mapping):
+def test_every_mapping_learns_what_two_signals_show_only_together(mapping, passes):
+    if mapping == "interleaved":  # the others take more passes
+        passes(12)
     rng = np.random.default_rng(0)
     records, correct = answers(400, rng, "text and hidden")
     new = answers(200, rng, "text and hidden")
@@ -141,7 +153,8 @@ def test_the_start_is_the_regression_on_all_rows(brief):
     assert min(difference(strength) for strength in STRENGTHS) < 1e-4
 
 
-def test_where_the_network_does_no_better_on_validation_rows_the_start_stays():
+def test_where_the_network_does_no_better_on_validation_rows_the_start_stays(passes):
+    passes(12)
     rng = np.random.default_rng(0)
     records, correct = answers(120, rng, "prob")
     fitted = fit(records, correct, inputs="text+prob")  # the start alone ranks all of them right
@@ -150,10 +163,12 @@ def test_where_the_network_does_no_better_on_validation_rows_the_start_stays():
     assert soft_auroc(1 - uncertainty, truth) == 1.0
 
 
-def test_does_not_learn_from_what_takes_no_part():
+def test_does_not_learn_from_what_takes_no_part(brief):
     rng = np.random.default_rng(0)
-    fitted = fit(*answers(240, rng, "hidden"), inputs="text+prob")
-    assert accuracy(fitted, *answers(200, rng, "hidden")) < 0.65
+    records, correct = answers(240, rng, "hidden")
+    new = answers(200, rng, "hidden")
+    assert accuracy(fit(records, correct, inputs="text+prob"), *new) < 0.65
+    assert accuracy(fit(records, correct, inputs="text+hidden", layer="7"), *new) > 0.9
 
 
 def test_chooses_the_layer_that_shows_it(brief):
@@ -245,7 +260,7 @@ def test_the_order_of_the_rows_does_not_matter_and_global_random_state_is_left_a
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-def test_twenty_soft_labels_are_enough():
+def test_twenty_soft_labels_are_enough(brief):
     records, _ = answers(20, np.random.default_rng(0))
     correct = np.linspace(0, 1, 20)
     values = fit(records, correct).uncertainty(records)
@@ -264,18 +279,20 @@ def test_states_that_never_vary_or_are_huge_give_finite_scores(brief):
     assert np.isfinite(fit(records, correct).uncertainty(huge)).all()
 
 
-def test_skewed_classes_are_weighted_and_the_probability_keeps_the_base_rate():
+def test_skewed_classes_are_weighted_and_the_probability_keeps_the_base_rate(passes):
     from sightline.estimators.harmony_training import right_weight
 
     assert right_weight(np.array([1.0] * 4 + [0.0])) == 1.0
     assert right_weight(np.array([1.0] * 9 + [0.0])) == pytest.approx(1 / 9)
     assert right_weight(np.array([1.0] + [0.0] * 9)) == pytest.approx(9.0)
     rng = np.random.default_rng(0)
-    records, _ = answers(400, rng, "none")
-    correct = (rng.uniform(size=400) < 0.9).astype(float)
+    records, _ = answers(200, rng, "none")
+    correct = (rng.uniform(size=200) < 0.9).astype(float)
     for residual in (True, False):
+        passes(2 if residual else 12)
         fitted = fit(records, correct, inputs="text+prob", residual=residual)
-        assert fitted.uncertainty(records).mean() == pytest.approx(0.1, abs=0.05)
+        wrong = fitted.uncertainty(records).mean()
+        assert wrong == pytest.approx(1 - correct.mean(), abs=0.05)
 
 
 def test_auroc_of_shares():

@@ -32,18 +32,18 @@ def said(name, *texts, logprobs=None):
     return Record(Example(name, "What?"), samples=samples)
 
 
-def with_vectors(name, vectors):
-    """A record whose samples have the given embeddings, and also these states."""
+def with_vectors(name, vectors, *, states=False):
+    """A record whose samples have the given embeddings, and on request also these states."""
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    features = {
-        Feature.EMBEDDINGS: np.vstack([unit[:1], unit]),
-        Feature.SAMPLE_HIDDEN: np.stack([np.ones_like(vectors), vectors]),
-    }
+    features = {Feature.EMBEDDINGS: np.vstack([unit[:1], unit])}
+    if states:
+        features[Feature.SAMPLE_HIDDEN] = np.stack([np.ones_like(vectors), vectors])
     samples = tuple(generation(f"{i:02d}", -0.5) for i in range(len(vectors)))
-    return Record(Example(name, "What?"), samples=samples, features=features, layers=(3, 7))
+    layers = (3, 7) if states else ()
+    return Record(Example(name, "What?"), samples=samples, features=features, layers=layers)
 
 
-def drawn(n, rng, *, noise=0.3, meanings=8, samples=10, width=32):
+def drawn(n, rng, *, noise=0.3, meanings=8, samples=10, width=32, states=False):
     """Samples of latent meanings; the more mass on the top meaning, the likelier the answer."""
     centres = rng.normal(size=(n, meanings, width))
     centres /= np.linalg.norm(centres, axis=2, keepdims=True)
@@ -52,7 +52,8 @@ def drawn(n, rng, *, noise=0.3, meanings=8, samples=10, width=32):
     vectors = centres[np.arange(n)[:, None], np.minimum(meant, meanings - 1)]
     vectors = vectors + noise * rng.normal(size=vectors.shape) / np.sqrt(width)
     correct = rng.random(n) < 1 / (1 + np.exp(-7 * (mass.max(axis=1) - 0.6)))
-    return [with_vectors(f"{i:05d}", own) for i, own in enumerate(vectors)], correct.astype(float)
+    records = [with_vectors(f"{i:05d}", own, states=states) for i, own in enumerate(vectors)]
+    return records, correct.astype(float)
 
 
 def spectrum(vectors):
@@ -152,7 +153,7 @@ def test_learns_that_disagreement_is_wrong(mean, spectrum):
 
 
 def test_the_layer_of_the_likeliest_labels_is_chosen():
-    records, correct = drawn(80, np.random.default_rng(0))
+    records, correct = drawn(80, np.random.default_rng(0), states=True)
     hidden = SGPU("hidden", restarts=1)
     fitted = hidden.fit(records, correct, rng=np.random.default_rng(0))
     assert fitted.reader.layer == "7"  # layer 3 holds the same state for all
