@@ -7,7 +7,9 @@ The same rows in the same order give the same numbers to the bit.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 
 import numpy as np
@@ -18,6 +20,8 @@ from sightline.zeroshot.outputs import ClassifierOutputs, ClassTexts, normalised
 from sightline.zeroshot.protocols import FittedScore, Scored
 
 BLOCK_ROWS = 256
+
+_MOST_THREADS = 8  # each holds a block, whose logits are 10 MB at 10,000 classes
 
 
 class Block:
@@ -166,11 +170,18 @@ def score_all(fitted: Mapping[str, FittedScore], outputs: ClassifierOutputs) -> 
     results = {
         name: Scored(np.empty(n, dtype=np.int64), np.empty(n, dtype=np.float64)) for name in fitted
     }
-    for rows, block in blocks(outputs):
+
+    def fill(start: int) -> None:
+        block, rows = Block(outputs, start), slice(start, start + BLOCK_ROWS)
         for name, one in fitted.items():
             part = one.score(block)
             results[name].label[rows] = part.label
             results[name].uncertainty[rows] = part.uncertainty
+
+    # What lies between the matrix products runs on one processor; another block fills the others.
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_THREADS)) as threads:
+        for _ in threads.map(fill, range(0, n, BLOCK_ROWS)):
+            pass
     return results
 
 
