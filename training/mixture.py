@@ -1,7 +1,8 @@
 """Which questions the model is asked while it learns, in which prompt forms, in which order.
 
 Progress runs from 0 to 1 over the schedule. First look-ups in plain wording on easy pictures, with
-letter look-ups from the start; then all types; then full difficulty; then all wordings and forms.
+letter look-ups from the start; then all types; then full difficulty; then all wordings and forms;
+at last more of what settles late: counting, and options answered by their text.
 """
 
 from functools import lru_cache
@@ -59,7 +60,10 @@ FORM_SHARES = {
     "top_guesses": 0.02,
     "rerank": 0.02,
 }
-LOOK_UP_PHASE, RAMP, FORMS_FROM = 0.12, 0.3, 0.3
+SETTLING = {**ALL_TYPES, "count": 2.0, "letter": 1.0}
+LOOK_UP_PHASE, RAMP, FORMS_FROM, SETTLING_FROM = 0.12, 0.3, 0.3, 0.6
+TEXT_SHARE, SETTLING_TEXT_SHARE = 0.15, 0.7
+"""How often options are answered by their text, which is how the shipped models are asked."""
 
 
 def severity(progress: float, n: int, rng: np.random.Generator) -> np.ndarray:
@@ -106,19 +110,20 @@ class QuestionMixture:
         self, picture: Picture, n: int, progress: float, random: Random
     ) -> list[tuple[str, str]]:
         """Returns ``n`` prompts with their answers."""
-        early = progress < LOOK_UP_PHASE
-        law = LOOK_UPS if early else ALL_TYPES
+        settling = progress >= SETTLING_FROM
+        law = LOOK_UPS if progress < LOOK_UP_PHASE else SETTLING if settling else ALL_TYPES
         names, weights = list(law), list(law.values())
         pairs: list[tuple[str, str]] = []
-        wordings = 3 if progress >= FORMS_FROM else 1
+        forms = progress >= FORMS_FROM
+        text_share = (SETTLING_TEXT_SHARE if settling else TEXT_SHARE) if forms else 0.0
         while len(pairs) < n:
             name = random.choices(names, weights)[0]
             if name == "letter":
                 pairs.append(self.letter(random))
                 continue
-            item = ask(picture, name, random, yes_share=self.yes_share, wordings=wordings)
+            item = ask(picture, name, random, yes_share=self.yes_share, wordings=3 if forms else 1)
             if item is not None:
-                pairs.append(self.formed(item, random, forms=progress >= FORMS_FROM))
+                pairs.append(self.formed(item, random, forms=forms, text_share=text_share))
         return pairs
 
     def ids(
@@ -161,10 +166,12 @@ class QuestionMixture:
             return "\n".join([f"What is option {letter}?", *lines]), answer
         return "\n".join([f"Which option is {answer}?", *lines]), letter
 
-    def formed(self, item: Item, random: Random, *, forms: bool) -> tuple[str, str]:
+    def formed(
+        self, item: Item, random: Random, *, forms: bool, text_share: float = 0.0
+    ) -> tuple[str, str]:
         """Puts an item into one of the prompt forms it allows."""
         if item.choices is not None:
-            return self.choice(item, random, text=forms and random.random() < 0.15)
+            return self.choice(item, random, text=random.random() < text_share)
         question = item.question
         if forms:
             if item.question_type == "existence" and random.random() < 0.2:

@@ -85,7 +85,7 @@ def held_out(mixture: QuestionMixture, n: int) -> tuple[torch.Tensor, list[Block
                 item = ask(picture, name, random, wordings=3)
                 if item is None:
                     continue
-                prompt, answer = mixture.formed(item, random, forms=False)
+                prompt, answer = mixture.formed(item, random, forms=False, text_share=1.0)
             ids = [i for line in prompt.split("\n") for i in mixture.encode(line)]
             ids.append(mixture.assistant)
             blocks.append(([*ids, *mixture.encode(answer), mixture.end], len(ids)))
