@@ -18,7 +18,8 @@ from sightline.core.features import Feature
 from sightline.core.protocols import ImageTextModel, Request, VisionLanguageModel
 from sightline.data.image_sets import TEMPLATES, load_image_set
 from sightline.data.objects import DIGIT_CLASSES
-from sightline.estimators import ESTIMATORS
+from sightline.estimators.likelihood import SequenceProbability
+from sightline.estimators.recorded import RecordedConfidence
 from sightline.metrics.intervals import proportion
 from sightline.models import load_classifier, load_model
 from sightline.store.images import image_writer
@@ -94,7 +95,8 @@ def reranking_tables(
     """
     asked = load_model("embedded:vlm")
     models = {name: load_classifier(f"embedded:{name}") for name in MODELS}
-    prints = [dict(model.fingerprint()) for model in (*models.values(), asked)]
+    prints = [dict(model.fingerprint()) for model in models.values()]
+    prints.append(dict(asked.fingerprint()))
 
     def measured() -> list[StudyTable]:
         found: dict[str, tuple[Reranked, Reranked]] = {}
@@ -151,8 +153,8 @@ def observed(
     return Reranked(
         before=np.array([one.first == one.right for one in made], dtype=np.float64),
         after=np.array([one.label == one.right for one in made], dtype=np.float64),
-        classifier=ESTIMATORS["recorded_confidence"].uncertainty(records),
-        own=ESTIMATORS["sequence_probability"].uncertainty(records),
+        classifier=RecordedConfidence().uncertainty(records),
+        own=SequenceProbability().uncertainty(records),
         changed=np.array([one.label != one.first for one in made]),
         unnamed=np.array([one.named is None for one in made]),
     )
