@@ -45,6 +45,7 @@ def test_a_killed_collect_goes_on_and_ends_the_same(tmp_path):
         whole = run(command(server, tmp_path / "whole"))
         assert whole.returncode == 0, whole.stderr
         assert whole.stderr.count("This endpoint does not show: token_entropy") == 1
+        assert "12 questions: at most " in whole.stderr
         server.delay_s = 0.05
         out = tmp_path / "killed"
         for kept in (1, 3):

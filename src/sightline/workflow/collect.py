@@ -27,6 +27,7 @@ from sightline.data.images import DECODE_POLICY, ImageLimits
 from sightline.data.perturbations import LONGEST_SIDE
 from sightline.store.run import Manifest, RunStore
 from sightline.workflow.observing import observe_shard
+from sightline.workflow.requests import asked_of_endpoint
 
 FASTEST = "shared prefill"
 """What a model's fingerprint calls the fastest decoding."""
@@ -146,9 +147,13 @@ def collect(
     committed = store.committed()
     done = sum(len(shard) for index, shard in shards if index in committed)
     quarantined = _failed_examples(store.quarantined())
-    if len(examples) - done > max(shard_size, 4 * batch_size):
+    left = [one for index, shard in shards if index not in committed for one in shard]
+    asked = asked_of_endpoint(left, request, model) if left else None
+    if asked is not None:  # no batch is spent on measuring: it may cost money
+        announce(asked)
+    elif len(left) > max(shard_size, 4 * batch_size):
         first = next(shard for index, shard in shards if index not in committed)
-        announce(_forecast(model, first[:batch_size], request, root, limits, len(examples) - done))
+        announce(_forecast(model, first[:batch_size], request, root, limits, len(left)))
     started = time.monotonic()
     observed = 0
     interrupted = False

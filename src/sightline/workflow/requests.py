@@ -8,12 +8,14 @@ from dataclasses import replace
 from sightline.core.condition_names import NOISE
 from sightline.core.features import AUDITED, CHANNELS, FOLLOW_UPS, LAYERED, Feature
 from sightline.core.protocols import Request, VisionLanguageModel
+from sightline.core.types import Example
 from sightline.data.perturbations import PERTURBATIONS
 from sightline.data.prompt_forms import follow_up_names
 from sightline.data.prompts import PromptStyle
 from sightline.estimators import parse_estimator
 from sightline.estimators.equivalence import EQUIVALENT
 from sightline.models.openai import EndpointModel
+from sightline.models.openai.forecasting import forecast
 
 SAMPLED = frozenset(
     {
@@ -117,6 +119,15 @@ def answerable(request: Request, model: VisionLanguageModel) -> tuple[Request, s
 def unobservable(request: Request, model: VisionLanguageModel) -> str | None:
     """One line on signals asked for that a model's server does not show; None for local models."""
     return model.unobservable(request) if isinstance(model, EndpointModel) else None
+
+
+def asked_of_endpoint(
+    examples: Sequence[Example], request: Request, model: VisionLanguageModel
+) -> str | None:
+    """One line on how much a model's server will be asked; None for local models."""
+    if not isinstance(model, EndpointModel):
+        return None
+    return forecast(examples, request, model.capabilities, model.style).line(len(examples))
 
 
 def no_letters(estimators: Sequence[str], model: VisionLanguageModel) -> str | None:

@@ -20,6 +20,7 @@ from sightline.data.prompts import PromptStyle, follow_up_text, user_text
 from sightline.models.inputs import as_int32, blank_images
 from sightline.models.openai.background import wait_for
 from sightline.models.openai.capabilities import NEUTRAL, SCORED, Capabilities
+from sightline.models.openai.forecasting import SAMPLES_PER_REQUEST
 from sightline.models.openai.reading import generation, top_logprobs
 from sightline.models.openai.scoring import (
     Continuation,
@@ -33,8 +34,6 @@ from sightline.models.openai.wire import Choice, Reply, data_url, user_turn
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-SAMPLES_PER_REQUEST = 8
 
 
 @dataclass(frozen=True, slots=True)

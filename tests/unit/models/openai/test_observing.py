@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from chat_servers import PLAIN, ChatServer, FakeChat
@@ -11,10 +13,12 @@ from sightline.core.condition_names import BLANK, CLEAN
 from sightline.core.errors import EndpointError, UsageError
 from sightline.core.features import Feature
 from sightline.core.protocols import Request, VisionLanguageModel
-from sightline.core.types import Example
+from sightline.core.types import Example, ImageRef
 from sightline.data.prompts import PromptStyle, follow_up_text
 from sightline.models.fake import FakeModel
 from sightline.models.openai import EndpointSettings, load_endpoint
+from sightline.models.openai.forecasting import forecast
+from sightline.workflow.requests import asked_of_endpoint
 
 ASKS = ("p_true", "self_check.2", "confidence_number", "confidence_scale")
 REQUEST = Request(
@@ -205,3 +209,68 @@ def test_the_fingerprint_names_the_server_and_no_address_or_key(chat, monkeypatc
     assert print_of["generation_settings"] == "neutral"
     assert "sk-secret" not in shown
     assert str(server.port) not in str(print_of)
+
+
+PLAINLY = Request(max_new_tokens=10, n_samples=0, top_k_logprobs=0)
+SHOWN = [
+    replace(example, images=tuple(ImageRef(f"{i}.png", "0" * 64) for i in range(len(own))))
+    for example, own in zip(EXAMPLES, pictures(), strict=True)
+]
+ONE = SHOWN[1]  # two pictures, three options
+
+
+def counted(chat, request):
+    """Requests and pictures that the server got, and those that were forecast."""
+    with ChatServer(chat) as server:
+        model = endpoint(server)
+        server.requests.clear()
+        model.observe(SHOWN, pictures(), request)
+        sent = [body for body, _, _ in server.requests]
+    shown = sum(
+        isinstance(turn["content"], list)
+        and sum(part["type"] == "image_url" for part in turn["content"])
+        for body in sent
+        for turn in body["messages"]
+    )
+    return len(sent), shown, forecast(SHOWN, request, model.capabilities, PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("request_", "exact"),
+    [
+        (PLAINLY, True),
+        (replace(PLAINLY, n_samples=11), True),
+        (replace(PLAINLY, blank=True), False),
+        (replace(REQUEST, asks=()), False),
+        (REQUEST, False),
+    ],
+)
+def test_it_bounds_what_is_sent(chat, request_, exact):
+    sent, shown, found = counted(chat, request_)
+    assert sent <= found.requests <= 4 * sent
+    assert shown <= found.pictures
+    if exact:
+        assert (sent, shown) == (found.requests, found.pictures)
+
+
+def test_worked_by_hand(chat):
+    with ChatServer(chat) as server:
+        model = endpoint(server)
+    capabilities = replace(model.capabilities, prompt_logprobs=True, n=True)
+
+    def of(request, found=capabilities):
+        made = forecast([ONE], request, found, PLAIN)
+        return made.requests, made.pictures, made.tokens
+
+    assert of(PLAINLY) == (1, 2, 10)
+    assert of(replace(PLAINLY, n_samples=9)) == (3, 6, 100)
+    assert of(replace(PLAINLY, n_samples=9), replace(capabilities, n=False)) == (10, 20, 100)
+    assert of(replace(PLAINLY, blank=True)) == (3, 6, 21)  # its answer, and the clean one scored
+    views = replace(PLAINLY, n_samples=9, conditions=("jpeg:3", "translate:4"))
+    assert of(views) == (5, 10, 120)
+    assert of(replace(views, condition_samples=2)) == (7, 14, 160)
+    letters = 3 if PLAIN.asks_for_letters else 0
+    scored = 3 + letters
+    assert of(replace(PLAINLY, options=True)) == (1 + scored, 2 * (1 + scored), 10 + scored)
+    line = asked_of_endpoint(SHOWN * 500, PLAINLY, model)
+    assert line.startswith("1,500 questions: at most 1,500 requests with 1,500 pictures and 15,000")
