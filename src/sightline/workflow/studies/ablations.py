@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from sightline.calibration import CALIBRATORS
 from sightline.core.errors import AntiInformativeError
 from sightline.core.protocols import LearnedEstimator
+from sightline.data.splits import Split
 from sightline.estimators import ESTIMATORS, parse_estimator
 from sightline.metrics.intervals import WITHIN_TYPE
 from sightline.workflow.judged import JudgedRows
@@ -34,6 +35,9 @@ HARMONY_GRID: Mapping[str, str] = {
     "pooled MLP": "harmony:mapping=pooled_mlp",
 }
 """One change at a time from the default; every stored layer alone comes on top."""
+
+MAPPINGS = {"interleaved": "interleaved", "additive": "additive", "pooled_mlp": "pooled MLP"}
+NETWORK_INPUTS = ("text+prob+hidden", "text+prob", "prob+hidden", "text+hidden")
 
 SPECTRUM_RIVALS = (
     "spectrum_logistic_regression",
@@ -79,19 +83,9 @@ def harmony_grid(
         progress: Called before every row.
     """
     splits = rows.splits[:seeds]
-    scores: Scores = {}
-    for name in dict.fromkeys(rivals):
-        scores[name] = [
-            on_test(parse_estimator(name), rows, split, seed=seed)
-            for seed, split in enumerate(splits)
-        ]
     layers = {f"layer {n}": f"harmony:layer={n}" for n in rows.records[0].layers}
-    for name, spec in {**HARMONY_GRID, **layers}.items():
-        progress(f"{run}: HARMONY, {name}")
-        scores[name] = [
-            on_test(parse_estimator(spec), rows, split, seed=seed)
-            for seed, split in enumerate(splits)
-        ]
+    specs = {**{name: name for name in rivals}, **HARMONY_GRID, **layers}
+    scores = _fitted(run, specs, rows, splits, progress)
     for count in train_sizes:
         progress(f"{run}: HARMONY on {count:,} answers")
         scores[f"{count:,} training answers"] = [
@@ -104,11 +98,75 @@ def harmony_grid(
             )
             for seed, split in enumerate(splits)
         ]
+    return _grid_table(
+        f"harmony-{run}", f"HARMONY's ablations on {run}", scores, rows, splits, rivals, resamples
+    )
+
+
+def network_grid(
+    run: str,
+    rows: JudgedRows,
+    rivals: tuple[str, str],
+    *,
+    seeds: int,
+    resamples: int,
+    progress: Progress,
+) -> StudyTable:
+    """HARMONY's network alone, which has no regression to start from: mapping by inputs.
+
+    Where the network adds nothing to the regression, no setting of it shows in HARMONY's figures;
+    here every row is the network's own.
+
+    Args:
+        run: Name of the run.
+        rows: Its judged rows, split by at least ``seeds`` seeds.
+        rivals: What it is compared with: the first in AUROC within type, the second in PRR.
+        seeds: Splits; every row of the table is fitted on each.
+        resamples: Bootstrap resamples.
+        progress: Called before every row.
+    """
+    splits = rows.splits[:seeds]
+    specs = {name: name for name in rivals} | {
+        f"{shown}: {inputs}": f"harmony:residual=false,inputs={inputs},mapping={mapping}"
+        for mapping, shown in MAPPINGS.items()
+        for inputs in NETWORK_INPUTS
+    }
+    scores = _fitted(run, specs, rows, splits, progress)
+    title = f"HARMONY's network alone on {run}"
+    return _grid_table(f"network-{run}", title, scores, rows, splits, rivals, resamples)
+
+
+def _fitted(
+    run: str,
+    specs: Mapping[str, str],
+    rows: JudgedRows,
+    splits: Sequence[Split],
+    progress: Progress,
+) -> Scores:
+    scores: Scores = {}
+    for name, spec in specs.items():
+        progress(f"{run}: HARMONY, {name}")
+        scores[name] = [
+            on_test(parse_estimator(spec), rows, split, seed=seed)
+            for seed, split in enumerate(splits)
+        ]
+    return scores
+
+
+def _grid_table(
+    key: str,
+    title: str,
+    scores: Scores,
+    rows: JudgedRows,
+    splits: Sequence[Split],
+    rivals: tuple[str, str],
+    resamples: int,
+) -> StudyTable:
     tests = [split.test for split in splits]
     figures = compare(scores, tests, rows, RANKING, resamples=resamples)
     return StudyTable(
-        key=f"harmony-{run}",
-        title=f"HARMONY's ablations on {run}",
+        key=key,
+        title=title,
         note=(
             f"Fitted on {len(splits[0].train):,} answers, or as many as the row says, and measured "
             f"on {len(tests[0]):,} in each of {len(splits)} splits. Differences are paired, to the "

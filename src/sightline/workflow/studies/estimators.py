@@ -26,7 +26,12 @@ from sightline.store.run import RunStore
 from sightline.workflow.collect import collect
 from sightline.workflow.evaluate import Settings, evaluate, read_judged
 from sightline.workflow.judged import JudgedRows
-from sightline.workflow.studies.ablations import RANKING, harmony_grid, label_curve
+from sightline.workflow.studies.ablations import (
+    RANKING,
+    harmony_grid,
+    label_curve,
+    network_grid,
+)
 from sightline.workflow.studies.protocol import compare, on_test
 from sightline.workflow.studies.tables import Cell, StudyTable, kept_tables
 from sightline.workflow.studies.targets import targets_table
@@ -121,7 +126,7 @@ def study_estimators(
         study.collect(run, model, split, size.examples)
         tables.append(study.all_estimators(run))
         if model != "vlm-small":
-            tables += [study.signals(run), study.harmony(run)]
+            tables += [study.signals(run), study.harmony(run), study.network(run)]
         tables.append(study.labels(run))
     for run, (model, split) in SHIFTED.items():
         study.collect(run, model, split, size.shifted)
@@ -171,6 +176,20 @@ class _Study:
                 self._best(run),
                 seeds=self._size.grid_seeds,
                 train_sizes=self._size.train_sizes,
+                resamples=self._size.resamples,
+                progress=self._progress,
+            ),
+        )
+
+    def network(self, run: str) -> StudyTable:
+        return self._kept(
+            f"network-{run}",
+            (run,),
+            lambda: network_grid(
+                run,
+                self._judged(run),
+                self._best(run),
+                seeds=self._size.grid_seeds,
                 resamples=self._size.resamples,
                 progress=self._progress,
             ),
