@@ -14,7 +14,7 @@ alternate in one run, after one unmeasured round:
 Gate: command / bare at most 1.15 (medians of the per-round ratios). CPU time is given beside wall
 time, since it changes less where other work shares the machine.
 
-Run: python benchmarks/classify.py [--small 8000] [--large 192] [--repeats 5]
+Run: python benchmarks/classify.py [--small 8000] [--large 384] [--repeats 5]
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ WAYS = ("command", "collect", "bare")
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--small", type=int, default=8000, help="pictures of the embedded CLIP")
-    parser.add_argument("--large", type=int, default=192, help="pictures of the random CLIP")
+    parser.add_argument("--large", type=int, default=384, help="pictures of the random CLIP")
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     document: dict[str, Any] = {
