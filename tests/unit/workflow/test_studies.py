@@ -13,6 +13,8 @@ from sightline.data.splits import split_groups
 from sightline.estimators import parse_estimator
 from sightline.estimators.recorded import RecordedConfidence
 from sightline.workflow.judged import JudgedRows
+from sightline.workflow.studies.ablations import HARMONY_GRID, NETWORK_GRID, SPECTRUM_RIVALS
+from sightline.workflow.studies.estimators import SIGNALS
 from sightline.workflow.studies.protocol import compare, first_groups, on_test
 from sightline.workflow.studies.tables import StudyTable, kept_tables, markdown, write_study
 from sightline.workflow.studies.transfer import transfer_table
@@ -42,6 +44,13 @@ def judged(n=400, *, seed=0, seeds=2, prefix=""):
         type_names=("a", "b"),
         splits=tuple(split_groups(names, (0.4, 0.2, 0.4), seed=s) for s in range(seeds)),
     )
+
+
+def test_every_contender_can_be_named():
+    names = [*HARMONY_GRID.values(), *NETWORK_GRID.values(), *SPECTRUM_RIVALS]
+    names += [f"fusion:members={members}" for members in SIGNALS.values() if "+" in members]
+    different = [parse_estimator(name) for name in names]
+    assert len(set(different)) == len(names)
 
 
 def test_labels_are_drawn_group_by_group():

@@ -36,8 +36,12 @@ HARMONY_GRID: Mapping[str, str] = {
 }
 """One change at a time from the default; every stored layer alone comes on top."""
 
-MAPPINGS = {"interleaved": "interleaved", "additive": "additive", "pooled_mlp": "pooled MLP"}
-NETWORK_INPUTS = ("text+prob+hidden", "text+prob", "prob+hidden", "text+hidden")
+NETWORK_GRID: Mapping[str, str] = {
+    f"{mapping}: {inputs}": f"harmony:residual=false:inputs={inputs}:mapping={mapping}"
+    for mapping in ("interleaved", "additive", "pooled_mlp")
+    for inputs in ("text+prob+hidden", "text+prob", "prob+hidden", "text+hidden")
+}
+"""The network without the regression it starts from: mappings by inputs."""
 
 SPECTRUM_RIVALS = (
     "spectrum_logistic_regression",
@@ -126,11 +130,7 @@ def network_grid(
         progress: Called before every row.
     """
     splits = rows.splits[:seeds]
-    specs = {name: name for name in rivals} | {
-        f"{shown}: {inputs}": f"harmony:residual=false,inputs={inputs},mapping={mapping}"
-        for mapping, shown in MAPPINGS.items()
-        for inputs in NETWORK_INPUTS
-    }
+    specs = {name: name for name in rivals} | NETWORK_GRID
     scores = _fitted(run, specs, rows, splits, progress)
     title = f"HARMONY's network alone on {run}"
     return _grid_table(f"network-{run}", title, scores, rows, splits, rivals, resamples)
