@@ -130,7 +130,7 @@ def network_grid(
         progress: Called before every row.
     """
     splits = rows.splits[:seeds]
-    specs = {name: name for name in rivals} | NETWORK_GRID
+    specs = {**{name: name for name in rivals}, **NETWORK_GRID}
     scores = _fitted(run, specs, rows, splits, progress)
     title = f"HARMONY's network alone on {run}"
     return _grid_table(f"network-{run}", title, scores, rows, splits, rivals, resamples)
