@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit" / "serving"))
 
 from judges import HalfJudge
-from running import Running, data_url, picture, running
+from running import Running, data_url, picture, running, with_image
 
 from sightline.serving.limits import Limits
 from sightline.serving.openapi import description
@@ -69,10 +69,32 @@ def values(schema: dict[str, Any], depth: int = 0) -> st.SearchStrategy[Any]:  #
 
 
 BODIES = {
-    "/v1/chat/completions": "ChatBody",
-    "/v1/decisions": "DecisionsBody",
-    "/v1/feedback": "FeedbackBody",
+    path: methods["post"]["requestBody"]["content"]["application/json"]["schema"][
+        "$ref"
+    ].rpartition("/")[2]
+    for path, methods in DOCUMENT["paths"].items()
+    if "post" in methods
 }
+READ = [path for path, methods in DOCUMENT["paths"].items() if "get" in methods]
+KINDS = st.sampled_from(
+    [
+        "application/json",
+        "application/json; charset=utf-16",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data",
+        "multipart/form-data; boundary=",
+        "multipart/form-data; boundary=edge",
+        "multipart/mixed; boundary=edge",
+        "text/plain",
+        "application/octet-stream",
+        "image/png",
+        ";",
+        "",
+    ]
+) | st.text(
+    st.characters(min_codepoint=32, max_codepoint=255, exclude_characters="\x7f"), max_size=40
+)
+FAST = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture(scope="module")
@@ -84,25 +106,47 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         yield found
 
 
-def check(server: Running, path: str, body: Any) -> None:
-    status, document, headers = server.call(path, json.dumps(body).encode(), method="POST")
-    assert status < 500, (path, body, document)
-    assert f"{status // 100}XX" in ("2XX", "4XX")
-    if status >= 400:
-        assert set(document["error"]) == {"message", "type", "param", "code"}
-    elif headers["content-type"].startswith("application/json") and "chat" in path:
+def check(server: Running, path: str, body: Any, kind: str = "application/json") -> int:
+    """Sends a body (bytes as they are), and holds the answer against the description."""
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    found = server.call(path, raw, method="POST", headers={"content-type": kind})
+    described(path, "post", found, (body, kind))
+    status, document, headers = found
+    if status == 200 and headers["content-type"].startswith("application/json") and "chat" in path:
         for choice in document["choices"]:
             assert set(SCHEMAS["Trust"]["required"]) <= set(choice["trust"])
+    return status
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+def described(path: str, method: str, found: tuple[int, Any, dict[str, str]], sent: Any) -> None:
+    """Requires a status, a content type and top-level fields that the description names."""
+    status, document, headers = found
+    assert status == 200 or 400 <= status < 500, (path, sent, document)
+    assert headers["x-content-type-options"] == "nosniff"
+    responses = DOCUMENT["paths"][path][method]["responses"]
+    content = responses["200" if status == 200 else "4XX"]["content"]
+    kind = headers["content-type"].partition(";")[0]
+    assert kind in content, (path, sent, kind)
+    schema = content[kind]["schema"]
+    if "$ref" in schema:
+        schema = SCHEMAS[schema["$ref"].rpartition("/")[2]]
+    if schema["type"] == "object":
+        assert set(schema.get("required", ())) <= set(document), (path, sent, document)
+    if status >= 400:
+        error = document["error"]
+        assert set(error) == {"message", "type", "param", "code"}
+        assert error["message"]
+        assert "\n" not in error["message"]
+
+
+@FAST
 @given(data=st.data())
 @pytest.mark.parametrize("path", BODIES)
 def test_described_requests(server: Running, path: str, data: st.DataObject) -> None:
     check(server, path, data.draw(values(SCHEMAS[BODIES[path]])))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@FAST
 @given(data=st.data())
 @pytest.mark.parametrize("path", BODIES)
 def test_mutilated_requests(server: Running, path: str, data: st.DataObject) -> None:
@@ -110,6 +154,125 @@ def test_mutilated_requests(server: Running, path: str, data: st.DataObject) -> 
     name = data.draw(st.sampled_from([*body, "other"]))
     body[name] = data.draw(ANYTHING)
     check(server, path, body)
+
+
+@FAST
+@given(data=st.data())
+@pytest.mark.parametrize("path", BODIES)
+def test_any_bytes_under_any_content_type(server: Running, path: str, data: st.DataObject) -> None:
+    body = data.draw(st.binary(max_size=200) | values(SCHEMAS[BODIES[path]]))
+    kind = data.draw(KINDS)
+    status = check(server, path, body, kind)
+    read = kind.partition(";")[0].strip().lower()
+    if read not in ("", "application/json", "multipart/form-data"):
+        assert status == 415
+
+
+def form(parts: list[tuple[str, str | None, bytes]]) -> bytes:
+    """A form of (name, file name, content) with the boundary ``edge``."""
+    lines = b""
+    for name, file, content in parts:
+        shown = "" if file is None else f'; filename="{file}"'
+        head = f'--edge\r\ncontent-disposition: form-data; name="{name}"{shown}\r\n\r\n'
+        lines += head.encode() + content + b"\r\n"
+    return lines + b"--edge--\r\n"
+
+
+@FAST
+@given(data=st.data())
+def test_forms_whole_and_damaged(server: Running, data: st.DataObject) -> None:
+    request = st.builds(
+        lambda body: json.dumps(body).encode(), values(SCHEMAS["DecisionsBody"])
+    ) | st.binary(max_size=40)
+    image = st.just(picture()) | st.binary(max_size=40)
+    part = st.tuples(
+        st.sampled_from(["request", "image", "image[]", "other", ""]),
+        st.none() | st.sampled_from(["a.png", "../../etc/passwd", ""]),
+        request | image,
+    )
+    good = st.tuples(st.just("request"), st.none(), request)
+    images = st.lists(st.tuples(st.just("image"), st.just("a.png"), image), max_size=10)
+    body = form(
+        data.draw(st.lists(part, max_size=4) | st.builds(lambda r, i: [r, *i], good, images))
+    )
+    if data.draw(st.booleans()):
+        start = data.draw(st.integers(0, len(body)))
+        body = body[:start] + data.draw(st.binary(max_size=6)) + body[start + 4 :]
+    check(server, "/v1/decisions", body, "multipart/form-data; boundary=edge")
+
+
+@settings(FAST, max_examples=30)
+@given(data=st.data())
+def test_explanations_beside_all_else_that_is_asked(server: Running, data: st.DataObject) -> None:
+    """A request that is answered carries its explanation, unless its answer is withheld."""
+    fields = SCHEMAS["ChatBody"]["properties"]
+    drawn = data.draw(
+        st.fixed_dictionaries(
+            {"trust": values(SCHEMAS["TrustOptions"])},
+            optional={
+                name: values(fields[name])
+                for name in ("n", "temperature", "logprobs", "top_logprobs", "max_tokens", "stream")
+            },
+        )
+    )
+    asked = {"model": "fake", "messages": with_image("What is it?", data_url(picture())), **drawn}
+    path = "/v1/chat/completions"
+    found = server.call(path, asked)
+    described(path, "post", found, asked)
+    status, document, _ = found
+    if status != 200 or drawn.get("stream"):
+        return
+    first, *others = document["choices"]
+    assert all("explanation" not in choice["trust"] for choice in others)
+    if not drawn["trust"].get("explain"):
+        assert "explanation" not in first["trust"]
+    elif first["message"]["content"] is None:
+        assert first["trust"]["explanation"] is None
+    else:
+        assert first["trust"]["explanation"]["blank"]
+
+
+@settings(FAST, max_examples=30)
+@given(data=st.data())
+@pytest.mark.parametrize("path", READ)
+def test_what_is_read_whatever_stands_behind_it(
+    server: Running, path: str, data: st.DataObject
+) -> None:
+    """Queries, header fields and bodies of a GET change nothing."""
+    letters = st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=20)
+    query = data.draw(letters.map(lambda text: text and "?" + text.replace("#", "")))
+    names = st.sampled_from(["accept", "range", "if-none-match", "cookie", "x-forwarded-for", "te"])
+    headers = data.draw(st.dictionaries(names, letters, max_size=3))
+    body = data.draw(st.none() | st.binary(max_size=30))
+    found = server.call(path + query, body, method="GET", headers=headers)
+    described(path, "get", found, (query, headers))
+    assert found[0] == 200
+
+
+@FAST
+@given(data=st.data())
+def test_other_paths_and_methods(server: Running, data: st.DataObject) -> None:
+    """What is not described is not found, or not allowed; HEAD is a GET without its body."""
+    methods = st.sampled_from(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"])
+    letters = st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=12)
+    method = data.draw(methods)
+    path = data.draw(
+        st.sampled_from(sorted(DOCUMENT["paths"]))
+        | st.builds(
+            lambda base, more: "/" + (base.strip("/") + more).replace("?", "").replace("#", ""),
+            st.sampled_from(sorted(DOCUMENT["paths"])),
+            letters,
+        )
+    )
+    status, document, headers = server.call(path, method=method)
+    described_methods = DOCUMENT["paths"].get(path, {})
+    if method == "HEAD" and "get" in described_methods:
+        assert (status, document) == (200, b"")
+    elif method.lower() in described_methods:
+        assert status in (200, 400)
+    else:
+        assert status == (405 if described_methods else 404)
+    assert headers["content-type"]
 
 
 def test_every_path_is_described(server: Running) -> None:
