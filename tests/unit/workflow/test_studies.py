@@ -13,8 +13,9 @@ from sightline.data.splits import split_groups
 from sightline.estimators import parse_estimator
 from sightline.estimators.recorded import RecordedConfidence
 from sightline.workflow.judged import JudgedRows
-from sightline.workflow.studies.ablations import HARMONY_GRID, NETWORK_GRID, SPECTRUM_RIVALS
+from sightline.workflow.studies.ablations import HARMONY_GRID, NETWORK_GRID
 from sightline.workflow.studies.estimators import SIGNALS
+from sightline.workflow.studies.few_labels import SPECTRUM_RIVALS, label_curve
 from sightline.workflow.studies.protocol import compare, first_groups, on_test
 from sightline.workflow.studies.tables import StudyTable, kept_tables, markdown, write_study
 from sightline.workflow.studies.transfer import transfer_table
@@ -67,6 +68,56 @@ def test_labels_are_drawn_group_by_group():
     assert not np.array_equal(chosen, first_groups(rows, train, 51, np.random.default_rng(1)))
     with pytest.raises(DataError, match="rows to draw 1000 labels from"):
         first_groups(rows, train, 1000, np.random.default_rng(0))
+
+
+def sampled(n=360, *, seed=0):
+    """Answers whose samples agree the more often, the likelier they are right."""
+    rng = np.random.default_rng(seed)
+    sure = rng.random(n)
+    correct = (rng.random(n) < sure).astype(float)
+    words = ("red", "green", "blue", "white")
+    records = tuple(
+        Record(
+            Example(f"{i}", "?", group=f"{i // 2}"),
+            greedy=Generation("red", tokens=("red",), logprobs=np.log([0.2 + 0.7 * p])),
+            samples=tuple(
+                Generation(text, tokens=(text,), logprobs=np.log([chance]))
+                for text, chance in (
+                    ("red", 0.2 + 0.7 * p) if rng.random() < p else (rng.choice(words[1:]), 0.1)
+                    for _ in range(4)
+                )
+            ),
+        )
+        for i, p in enumerate(sure)
+    )
+    names = [f"{i // 2}" for i in range(n)]
+    return JudgedRows(
+        records=records,
+        correct=correct,
+        correctness=correct,
+        groups=np.arange(n) // 2,
+        types=np.zeros(n, dtype=np.int64),
+        type_names=("a",),
+        splits=tuple(split_groups(names, (0.3, 0.2, 0.5), seed=s) for s in range(2)),
+    )
+
+
+def test_rivals_at_few_labels_are_calibrated_on_the_labels_and_at_their_best():
+    rows = sampled()
+    table = label_curve("run", rows, (60,), resamples=20, progress=lambda _: None)
+    cells = {str(row[0]): dict(zip(table.columns, row, strict=True)) for row in table.rows}
+    assert list(cells) == [f"60: {name}" for name in ("sgpu", *SPECTRUM_RIVALS)]
+    sgpu = cells["60: sgpu"]
+    assert sgpu["Calibrator chosen on labels"] == sgpu["Calibrator chosen on test"] == "its own"
+    assert sgpu["ECE chosen on labels"] == sgpu["ECE chosen on test"]
+    assert sgpu["Δ ECE chosen on labels"] is None
+    for name in SPECTRUM_RIVALS:
+        rival = cells[f"60: {name}"]
+        best, usual = rival["ECE chosen on test"], rival["ECE chosen on labels"]
+        assert best.value <= usual.value
+        gap = rival["Δ ECE chosen on labels"]
+        assert gap.value == pytest.approx(sgpu["ECE chosen on labels"].value - usual.value)
+        assert rival["AUROC"].value > 0.6
 
 
 def test_a_comparison_is_paired_and_knows_which_way_is_better():

@@ -3,6 +3,7 @@
 import pytest
 
 from sightline.core.estimates import Estimate
+from sightline.workflow.studies.few_labels import ON_LABELS, ON_TEST, label_columns
 from sightline.workflow.studies.tables import StudyTable
 from sightline.workflow.studies.targets import gained, not_below, targets_table
 
@@ -46,9 +47,14 @@ def test_the_checkpoint_with_a_prior_asks_for_a_gain_and_the_grounded_one_for_no
 def test_few_labels_count_the_rivals_with_a_larger_error():
     def rows(count, *gaps):
         one = Estimate(0.05, 0.04, 0.06)
-        yield (f"{count}: sgpu", one, None, None)
+        yield (f"{count}: sgpu", "its own", one, None, "its own", one, None, None)
         for name, gap in zip(("von_neumann_entropy", "other"), gaps, strict=True):
-            yield (f"{count}: {name}", one, gap, Estimate(0.0, -0.01, 0.01))
+            yield (
+                f"{count}: {name}",
+                *("platt", one, gap),
+                *("histogram", one, higher),
+                Estimate(0.0, -0.01, 0.01),
+            )
 
     clear, open_ = Estimate(-0.02, -0.03, -0.01), Estimate(-0.01, -0.03, 0.01)
     higher = Estimate(0.02, 0.01, 0.03)
@@ -56,14 +62,21 @@ def test_few_labels_count_the_rivals_with_a_larger_error():
         "labels-vlm",
         "t",
         "n",
-        ("Labels: estimator", "ECE", "Δ ECE", "Δ AUROC"),
+        (
+            "Labels: estimator",
+            *label_columns(ON_LABELS),
+            *label_columns(ON_TEST),
+            "Δ AUROC",
+        ),
         (*rows("100", clear, open_), *rows("500", clear, higher), *rows("1,000", clear, clear)),
     )
     verdicts = [row[2] for row in targets_table([table]).rows]
     assert verdicts == [
-        "reached: lower than 2 of 2 rivals, 1 of them beyond chance",
+        "reached: lower than 2 of 2 rivals; beyond chance lower than 1 and higher than 0",
+        "not reached: lower than 0 of 2 rivals; beyond chance lower than 0 and higher than 2",
         "reached",
-        "not reached: lower than 1 of 2 rivals, 1 of them beyond chance",
+        "not reached: lower than 1 of 2 rivals; beyond chance lower than 1 and higher than 1",
+        "not reached: lower than 0 of 2 rivals; beyond chance lower than 0 and higher than 2",
         "reached",
     ]
 

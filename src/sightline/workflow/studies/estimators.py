@@ -26,13 +26,9 @@ from sightline.store.run import RunStore
 from sightline.workflow.collect import collect
 from sightline.workflow.evaluate import Settings, evaluate, read_judged
 from sightline.workflow.judged import JudgedRows
-from sightline.workflow.studies.ablations import (
-    RANKING,
-    harmony_grid,
-    label_curve,
-    network_grid,
-)
-from sightline.workflow.studies.protocol import compare, on_test
+from sightline.workflow.studies.ablations import harmony_grid, network_grid
+from sightline.workflow.studies.few_labels import label_curve
+from sightline.workflow.studies.protocol import RANKING, compare, on_test
 from sightline.workflow.studies.tables import Cell, StudyTable, kept_tables
 from sightline.workflow.studies.targets import targets_table
 from sightline.workflow.studies.transfer import transfer_table

@@ -17,9 +17,15 @@ from sightline.core.estimates import Estimate
 from sightline.core.protocols import LearnedEstimator
 from sightline.data.splits import Split
 from sightline.estimators import AnyEstimator
-from sightline.metrics.intervals import Bootstrap, Sample, cluster_bootstrap
+from sightline.metrics.intervals import WITHIN_TYPE, Bootstrap, Sample, cluster_bootstrap
 from sightline.workflow.judged import JudgedRows
 from sightline.workflow.scoring import settled
+
+RANKING = ("auroc", WITHIN_TYPE, "prr", "auarc")
+"""Figures of a ranking that the studies show."""
+
+Scores = dict[str, list[Float[np.ndarray, " n"]]]
+"""By contender, one array per split over the split's test rows."""
 
 
 @dataclass(frozen=True, slots=True)

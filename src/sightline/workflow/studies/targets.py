@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from sightline.core.estimates import Estimate
+from sightline.workflow.studies.few_labels import ON_LABELS, ON_TEST, label_columns
 from sightline.workflow.studies.tables import Cell, StudyTable
 
 WITHIN, PRR = "Δ within type", "Δ PRR"
@@ -81,17 +82,27 @@ def _few_labels(run: str, table: StudyTable) -> list[tuple[Cell, ...]]:
     for count, rivals in by_count.items():
         if int(count.replace(",", "")) > FEW_LABELS:
             continue
-        gaps = {n: _estimate(c["Δ ECE"]) for n, c in rivals.items() if c["Δ ECE"] is not None}
-        lower = [n for n, gap in gaps.items() if gap.value is not None and gap.value < 0]
-        beyond = [n for n in lower if (high := gaps[n].high) is not None and high < 0]
-        verdict = "reached" if len(lower) == len(gaps) else "not reached"
-        text = f"{verdict}: lower than {len(lower)} of {len(gaps)} rivals, {len(beyond)} of them "
-        title = f"{run}, {count} labels: SGPU's own probability has the lowest ECE"
-        found.append((title, _estimate(rivals["sgpu"]["ECE"]), f"{text}beyond chance"))
+        for how in (ON_LABELS, ON_TEST):
+            found.append(_lowest(f"{run}, {count} labels", how, rivals))
         auroc = _estimate(rivals["von_neumann_entropy"]["Δ AUROC"])
         title = f"{run}, {count} labels: SGPU less von Neumann entropy, AUROC: not below"
         found.append((title, auroc, not_below(auroc)))
     return found
+
+
+def _lowest(where: str, how: str, rivals: Mapping[str, Mapping[str, Cell]]) -> tuple[Cell, ...]:
+    _, ece, gap_column = label_columns(how)
+    gaps = {n: _estimate(c[gap_column]) for n, c in rivals.items() if c[gap_column] is not None}
+    lower = [n for n, gap in gaps.items() if gap.value is not None and gap.value < 0]
+    below = sum((high := gap.high) is not None and high < 0 for gap in gaps.values())
+    above = sum((low := gap.low) is not None and low > 0 for gap in gaps.values())
+    verdict = "reached" if len(lower) == len(gaps) else "not reached"
+    return (
+        f"{where}: SGPU's own probability has the lowest ECE, rivals' calibrators {how}",
+        _estimate(rivals["sgpu"][ece]),
+        f"{verdict}: lower than {len(lower)} of {len(gaps)} rivals; beyond chance lower than "
+        f"{below} and higher than {above}",
+    )
 
 
 def _fusion(run: str, table: StudyTable) -> list[tuple[Cell, ...]]:
