@@ -5,7 +5,7 @@ const SIDE = 320, LEFT = 44, TOP = 12, SIZE = 250;
 let picture = null, policy = null, receipt = null;
 
 const show = (id, visible) => $(id).classList.toggle("hidden", !visible);
-const percent = (value) => (100 * value).toFixed(1) + " %";
+const percent = (value) => (100 * value).toFixed(1) + "\u00a0%";
 const say = (text) => { $("status").textContent = text; };
 
 function headers() {
@@ -224,6 +224,9 @@ function weakTokens(choice) {
 
 function choose(file) {
   if (!file) return;
+  const held = new DataTransfer();
+  held.items.add(file);
+  $("file").files = held.files;
   const reader = new FileReader();
   reader.onload = () => {
     picture = reader.result;
