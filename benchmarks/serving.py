@@ -5,15 +5,21 @@ Prints one JSON document. Everything is measured in one run, ways alternating:
 - ``proxy``: an upstream in a process of its own that answers after a fixed 300 ms, asked directly
   and through the server, 32 clients at once; the difference of the medians is what the proxy adds.
   CPU milliseconds per request are the server process's own. Gate: at most 5 ms added.
-- ``trust``: confidences from ready records, calibrated log-probability, answers per second on one
-  thread. Gate: 1,000 per second.
+- ``trust``: ``trust`` objects with signed receipts from ready records, one answer at a time, by a
+  policy on log-probabilities; answers per second of one process and of two at once, and per CPU
+  second. Gate: 1,000 per second on two processors.
 - ``embedded``, ``random``: 48 questions to a local engine, one at a time and 16 at once, about
   distinct images and about one image, on the embedded model and on a random LLaVA of 30 M
   parameters; the engine is asked directly, without HTTP. Gates: 1.1 × (random, distinct images),
-  3 × (random, one image), 4 × (embedded, one image). The same questions with and without the judge
-  give what trust costs; gate: at most 5 %.
+  3 × (random, one image), 4 × (embedded, one image).
+- ``harmony_embedded``, ``harmony_random``: the same engines, 16 at once about distinct images, with
+  a policy on HARMONY and with none; what trust costs is the median over the rounds of the one over
+  the other, hidden states, scores and decisions included. The embedded model's policy is calibrated
+  on a run of its own answers; nothing can be learned from the random one, so the policy learns to
+  tell its surer half. Gate: at most 5 %.
 
-Run: OMP_NUM_THREADS=2 python benchmarks/serving.py [--requests 640] [--questions 48] [--only proxy]
+Run: OMP_NUM_THREADS=2 python benchmarks/serving.py [--requests 640] [--questions 48] [--rounds 3]
+    [--only proxy]
 """
 
 from __future__ import annotations
@@ -24,6 +30,7 @@ import json
 import multiprocessing
 import statistics
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -54,6 +61,7 @@ ANSWER = {
         }
     ],
 }
+TOKENS = 8
 BODY = {"model": "m", "messages": [{"role": "user", "content": "What is it?"}]}
 
 
@@ -150,21 +158,38 @@ def proxy(count: int) -> dict[str, Any]:
     }
 
 
-def trust(count: int = 2000) -> dict[str, Any]:
-    from judges import HalfJudge
+def _judged(count: int) -> tuple[float, float]:
+    """Wall and CPU seconds of that many ``trust`` objects from ready records."""
+    from policies import policies, records
 
-    from sightline.core.types import Example, Generation, Record
+    from sightline.serving.feedback import FeedbackStore
+    from sightline.serving.judging import PolicyJudge
+    from sightline.serving.trust import Trusting
 
-    rng = np.random.default_rng(0)
-    records = [
-        Record(Example(str(i), "?"), greedy=Generation("x", logprobs=-rng.random(12)))
-        for i in range(count)
-    ]
-    judge = HalfJudge()
-    started = time.perf_counter()
-    for record in records:
-        judge.judge([record])
-    return {"answers_per_second": count / (time.perf_counter() - started)}
+    made = records(count)
+    judge = PolicyJudge(policies(made)["sequence_probability"], "0" * 16, ())
+    with tempfile.TemporaryDirectory() as folder:
+        outcomes = FeedbackStore(Path(folder), judge.digest)
+        trusting = Trusting(judge, outcomes.receipt)
+        wall, cpu = time.perf_counter(), time.process_time()
+        for record in made:
+            trusting.trust(record, *judge.judge([record]), record.example.id, ())
+        took = time.perf_counter() - wall, time.process_time() - cpu
+        outcomes.close()
+    return took
+
+
+def trust(count: int = 4000) -> dict[str, Any]:
+    found = {}
+    for processes in (1, 2):
+        with multiprocessing.Pool(processes) as pool:
+            took = pool.map(_judged, [count] * processes, chunksize=1)
+        total = count * processes
+        found[f"{processes} at once"] = {
+            "answers_per_second": total / max(wall for wall, _ in took),
+            "answers_per_cpu_second": total / sum(cpu for _, cpu in took),
+        }
+    return found
 
 
 async def _engine(model: Any, judge: Any, images: list[Any], clients: int) -> tuple[float, float]:
@@ -188,71 +213,150 @@ async def _engine(model: Any, judge: Any, images: list[Any], clients: int) -> tu
     return took
 
 
-def engine(name: str, model: Any, side: int, count: int) -> dict[str, Any]:
+def _images(side: int, count: int) -> list[Any]:
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (count, side, side, 3)).astype(np.uint8)
+    return [Image.fromarray(pixels) for pixels in noise]
+
+
+def _alternating(
+    model: Any, ways: dict[str, tuple[Any, list[Any], int]], rounds: int
+) -> dict[str, tuple[list[float], list[float]]]:
+    """Wall and CPU seconds of every way in every round, after an unmeasured few questions."""
+    for judge, images, _ in ways.values():
+        asyncio.run(_engine(model, judge, images[:4], 4))
+    took: dict[str, tuple[list[float], list[float]]] = {way: ([], []) for way in ways}
+    for turn in range(rounds):
+        for way in list(ways)[:: 1 if turn % 2 else -1]:
+            for seconds, one in zip(
+                took[way], asyncio.run(_engine(model, *ways[way])), strict=True
+            ):
+                seconds.append(one)
+    return took
+
+
+def engine(name: str, model: Any, side: int, count: int, rounds: int) -> dict[str, Any]:
     from judges import HalfJudge
 
-    from sightline.serving.trust import RawScores
-
-    rng = np.random.default_rng(0)
-    distinct = [
-        Image.fromarray(rng.integers(0, 256, (side, side, 3)).astype(np.uint8))
-        for _ in range(count)
-    ]
-    judge = HalfJudge(max_new_tokens=8)
-    plain = RawScores(estimators=(), max_new_tokens=8)
+    distinct = _images(side, count)
+    judge = HalfJudge(max_new_tokens=TOKENS)
     ways = {
         "one at a time": (judge, distinct, 1),
         "16 at once, distinct images": (judge, distinct, 16),
         "16 at once, one image": (judge, [distinct[0]] * count, 16),
-        "16 at once, distinct images, no judge": (plain, distinct, 16),
     }
-    asyncio.run(_engine(model, judge, [distinct[0]] * 4, 4))
-    wall: dict[str, list[float]] = {way: [] for way in ways}
-    cpu: dict[str, list[float]] = {way: [] for way in ways}
-    for _ in range(3):
-        for way, settings in ways.items():
-            took = asyncio.run(_engine(model, *settings))
-            wall[way].append(took[0])
-            cpu[way].append(took[1])
-    least = {way: min(values) for way, values in cpu.items()}
+    took = _alternating(model, ways, rounds)
+    wall, cpu = ({way: min(both[i]) for way, both in took.items()} for i in (0, 1))
     first = "one at a time"
     return {
         "model": name,
         "questions": count,
-        "wall_s": {way: min(values) for way, values in wall.items()},
-        "cpu_s": least,
-        "speed_up_cpu": {way: least[first] / least[way] for way in ways},
-        "speed_up_wall": {way: min(wall[first]) / min(wall[way]) for way in ways},
-        "judge_overhead_cpu": least["16 at once, distinct images"]
-        / least["16 at once, distinct images, no judge"]
-        - 1,
+        "wall_s": wall,
+        "cpu_s": cpu,
+        "speed_up_cpu": {way: cpu[first] / cpu[way] for way in ways},
+        "speed_up_wall": {way: wall[first] / wall[way] for way in ways},
     }
 
 
-def _embedded(count: int) -> dict[str, Any]:
+def _calibrated(model: Any, count: int) -> Any:
+    """A policy on HARMONY, fitted on graded answers of the embedded model."""
+    from sightline.data.examples import load_dataset
+    from sightline.serving.judging import local_judge
+    from sightline.store.images import image_writer
+    from sightline.workflow.collect import collect
+    from sightline.workflow.policy.calibrating import calibrate
+    from sightline.workflow.policy.evidence import Target
+
+    with tempfile.TemporaryDirectory() as name:
+        run, policy = Path(name) / "run", Path(name) / "policy"
+        images = image_writer(run)
+        dataset = load_dataset(f"scenes:calibration?n={count}", store_image=images)
+        collect(model, dataset, run, request=_harmony_request(), batch_size=32)
+        calibrate(run, ("harmony",), policy, Target(None, 0.5))
+        return local_judge(policy, model.fingerprint())
+
+
+def _surer(model: Any, side: int, count: int) -> Any:
+    """A policy on HARMONY that tells the surer half of a random model's answers to one image."""
+    from sightline.core.types import Example
+    from sightline.data.splits import split_groups
+    from sightline.serving.judging import PolicyJudge
+    from sightline.workflow.policy.evidence import Target
+    from sightline.workflow.policy.fitting import fit_policy
+    from sightline.workflow.policy.labelled import Labelled
+    from sightline.workflow.policy.trust import narrowed
+
+    examples = [Example(f"{i}", f"What is {i}?") for i in range(count)]
+    images = [tuple(_images(side, 1))] * count
+    records = []
+    for start in range(0, count, 16):
+        part = slice(start, start + 16)
+        records += model.observe(examples[part], images[part], _harmony_request())
+    sure = np.array([record.answer.logprobs.mean() for record in records])
+    correct = (sure > np.median(sure)).astype(float)
+    parts = split_groups([record.example.group for record in records], (0.4, 0.3, 0.3))
+    data = Labelled(tuple(records), correct, np.arange(count), parts)
+    policy = fit_policy(["harmony"], data, Target(None, 0.5))
+    return PolicyJudge(policy, "0" * 16, (narrowed(_harmony_request(), policy.needs),))
+
+
+def _harmony_request() -> Any:
+    from sightline.core.protocols import Request
+
+    return Request(max_new_tokens=TOKENS, layers=(0.25, 0.5, 0.75, 1.0))
+
+
+def harmony(name: str, model: Any, judge: Any, side: int, count: int, rounds: int) -> Any:
+    """What a policy on HARMONY costs, beside the same answers without any."""
+    from sightline.serving.trust import RawScores
+
+    images = _images(side, count)
+    plain = RawScores(estimators=(), max_new_tokens=TOKENS)
+    ways = {"HARMONY": (judge, images, 16), "no policy": (plain, images, 16)}
+    took = _alternating(model, ways, rounds)
+    found: dict[str, Any] = {"model": name, "questions": count, "rounds": rounds}
+    for i, kind in enumerate(("wall", "cpu")):
+        found[f"{kind}_s"] = {way: statistics.median(both[i]) for way, both in took.items()}
+        pairs = zip(took["HARMONY"][i], took["no policy"][i], strict=True)
+        found[f"cost_{kind}"] = statistics.median(trust / bare for trust, bare in pairs) - 1
+    return found
+
+
+def _embedded(count: int, rounds: int, *, trusted: bool) -> dict[str, Any]:
     from sightline.models.loading import load_model
 
-    return engine("embedded:vlm", load_model("embedded:vlm"), 96, count)
+    name = "embedded:vlm"
+    model = load_model(name)
+    if trusted:
+        return harmony(name, model, _calibrated(model, 300), 96, count, rounds)
+    return engine(name, model, 96, count, rounds)
 
 
-def _random(count: int) -> dict[str, Any]:
+def _random(count: int, rounds: int, *, trusted: bool) -> dict[str, Any]:
     from random_llava import build
 
-    return engine("random LLaVA, 30 M", build()[0], 336, count)
+    name, model = "random LLaVA, 30 M", build()[0]
+    if trusted:
+        return harmony(name, model, _surer(model, 336, 96), 336, count, rounds)
+    return engine(name, model, 336, count, rounds)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--requests", type=int, default=640)
     parser.add_argument("--questions", type=int, default=48)
-    parts = ("proxy", "trust", "embedded", "random")
+    parser.add_argument("--rounds", type=int, default=3)
+    parts = ("proxy", "trust", "embedded", "random", "harmony_embedded", "harmony_random")
     parser.add_argument("--only", choices=parts, action="append", help="Just this (repeatable).")
     options = parser.parse_args()
+    size = options.questions, options.rounds
     measures = {
         "proxy": lambda: proxy(options.requests),
         "trust": trust,
-        "embedded": lambda: _embedded(options.questions),
-        "random": lambda: _random(options.questions),
+        "embedded": lambda: _embedded(*size, trusted=False),
+        "random": lambda: _random(*size, trusted=False),
+        "harmony_embedded": lambda: _embedded(*size, trusted=True),
+        "harmony_random": lambda: _random(*size, trusted=True),
     }
     found: dict[str, Any] = {"hardware": hardware("torch", "transformers", "uvicorn", "httpx2")}
     for name in options.only or parts:
