@@ -84,20 +84,21 @@ def refusal(judgement: Judgement) -> str:
 
 
 def token_logprobs(generation: Generation) -> dict[str, Any] | None:
-    """``choices[i].logprobs`` of an observed generation, end token left out."""
+    """``choices[i].logprobs`` of an observed generation, end token left out.
+
+    The tokens spell the answer: where a tokenizer's words stand alone, the white space that the
+    answer has before a word is shown with it.
+    """
     if generation.logprobs is None or generation.tokens is None:
         return None
     shown = len(generation.tokens) - (generation.finish_reason == "stop")
+    tokens = generation.tokens[:shown]
+    spaces = _spaces(tokens, generation.text, generation.answer_start)
     return {
         "content": [
-            {
-                "token": token,
-                "bytes": None if "�" in token else list(token.encode()),
-                "logprob": max(float(logprob), VERY_UNLIKELY),
-                "top_logprobs": [],
-            }
-            for token, logprob in zip(
-                generation.tokens[:shown], generation.logprobs[:shown].tolist(), strict=True
+            {**_token(space + token, logprob), "top_logprobs": []}
+            for space, token, logprob in zip(
+                spaces, tokens, generation.logprobs[:shown].tolist(), strict=True
             )
         ],
         "refusal": None,
@@ -116,18 +117,45 @@ def with_top_logprobs(
         spelled: The most likely tokens of every position, most likely first.
     """
     values = record.array(Feature.TOP_LOGPROBS)
+    alone = record.answer.tokens or ()
     content = []
     for position, token in enumerate(shown["content"]):
+        space = token["token"].removesuffix(alone[position])
         top = [
-            {
-                "token": text,
-                "bytes": None if "�" in text else list(text.encode()),
-                "logprob": max(float(value), VERY_UNLIKELY),
-            }
+            _token(space + text, float(value))
             for text, value in zip(spelled[position][:count], values[position, :count], strict=True)
         ]
         content.append({**token, "top_logprobs": top})
     return {**shown, "content": content}
+
+
+def _token(text: str, logprob: float) -> dict[str, Any]:
+    return {
+        "token": text,
+        "bytes": None if "\ufffd" in text else list(text.encode()),
+        "logprob": max(logprob, VERY_UNLIKELY),
+    }
+
+
+def _spaces(tokens: Sequence[str], text: str, start: int) -> list[str]:
+    """White space that a text has before each token, where the tokens alone do not spell it.
+
+    Args:
+        tokens: As the tokenizer shows each by itself.
+        text: The answer.
+        start: Index of the answer's first token.
+    """
+    none = [""] * len(tokens)
+    if "".join(tokens[start:]).strip() == text.strip():
+        return none
+    found, rest = none[:start], text.strip()
+    for token in tokens[start:]:
+        bare = rest if rest.startswith(token) else rest.lstrip()
+        if not bare.startswith(token):
+            return none
+        found.append(rest[: len(rest) - len(bare)])
+        rest = bare[len(token) :]
+    return none if rest else found
 
 
 def chunks(whole: Mapping[str, Any], *, include_usage: bool) -> Iterator[dict[str, Any]]:
