@@ -1,6 +1,7 @@
 """What studies measure with: labels drawn by group, paired comparisons, transfer, tables."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from sightline.estimators import parse_estimator
 from sightline.estimators.recorded import RecordedConfidence
 from sightline.workflow.judged import JudgedRows
 from sightline.workflow.studies.ablations import HARMONY_GRID, NETWORK_GRID
-from sightline.workflow.studies.estimators import SIGNALS
+from sightline.workflow.studies.estimators import QUICK, SIGNALS, recorded_tables, study_estimators
 from sightline.workflow.studies.few_labels import SPECTRUM_RIVALS, label_curve
 from sightline.workflow.studies.protocol import compare, first_groups, on_test
 from sightline.workflow.studies.tables import StudyTable, kept_tables, markdown, write_study
@@ -222,3 +223,47 @@ def test_tables_are_measured_once_for_the_same_settings(tmp_path):
     assert len(calls) == 1
     kept_tables(tmp_path / "tables", "k", {"n": 3, "sizes": (1, 2)}, measure)
     assert len(calls) == 2
+
+
+def test_recorded_outputs_are_measured_once_and_again_when_the_file_changes(tmp_path):
+    def record(rows):
+        lines = [
+            json.dumps(
+                {
+                    "id": i,
+                    "question": "?",
+                    "answer": "a",
+                    "references": ["a" if i % 3 else "b"],
+                    "confidence": (i * 7 % 10) / 10,
+                    "model": "m",
+                }
+            )
+            for i in range(rows)
+        ]
+        (tmp_path / "outputs.jsonl").write_text("\n".join(lines), encoding="utf-8")
+
+    told: list[str] = []
+
+    def tables():
+        size = replace(QUICK, seeds=1, resamples=10)
+        return recorded_tables(
+            tmp_path / "out", tmp_path, size, told.append, names=("outputs.jsonl",)
+        )
+
+    record(60)
+    (first,) = tables()
+    assert "60 answers of m" in first.note
+    assert tables() == [first]
+    assert told == ["recorded: outputs.jsonl"]
+    record(90)
+    (second,) = tables()
+    assert "90 answers of m" in second.note
+    assert len(told) == 2
+
+
+def test_absent_recorded_outputs_are_told_before_anything_is_measured(tmp_path):
+    with pytest.raises(DataError, match="has no festa_vsr_samples.jsonl"):
+        study_estimators(
+            tmp_path / "out", QUICK, recorded=tmp_path, progress=lambda line: pytest.fail(line)
+        )
+    assert not (tmp_path / "out").exists()

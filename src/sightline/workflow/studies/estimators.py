@@ -10,11 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from sightline.core.errors import DataError
 from sightline.core.estimates import Estimate
 from sightline.core.features import ARRAY_AXES
 from sightline.core.protocols import Request
 from sightline.core.results import EstimatorResult, Evaluation
 from sightline.data.examples import load_dataset
+from sightline.data.vector_files import file_sha256
 from sightline.estimators import ESTIMATORS, parse_estimator
 from sightline.estimators.equivalence import EQUIVALENT
 from sightline.estimators.likelihood import SequenceProbability
@@ -115,7 +117,12 @@ def study_estimators(
         size: How much is measured.
         recorded: Directory with recorded outputs of real models, or None.
         progress: Called before every long step.
+
+    Raises:
+        DataError: A file of recorded outputs is not in the directory.
     """
+    if recorded is not None:
+        _check_recorded(recorded)
     study = _Study(out, size, progress)
     tables: list[StudyTable] = []
     for run, (model, split) in RUNS.items():
@@ -393,14 +400,42 @@ def signal_table(
     )  # fmt: skip
 
 
+def _check_recorded(folder: Path) -> None:
+    missing = [name for name in RECORDED if not (folder / name).is_file()]
+    if missing:
+        raise DataError(
+            f"{folder} has no {', '.join(missing)}; the recorded outputs {', '.join(RECORDED)} are "
+            "required there. Name their folder, or leave --recorded out."
+        )
+
+
 def recorded_tables(
-    out: Path, folder: Path, size: StudySize, progress: Progress
+    out: Path,
+    folder: Path,
+    size: StudySize,
+    progress: Progress,
+    *,
+    names: Sequence[str] = RECORDED,
 ) -> list[StudyTable]:
-    """All that recorded outputs of real models can feed, from import alone."""
+    """All that recorded outputs of real models can feed, from import alone.
+
+    Args:
+        out: Receives the imported runs and the tables; what is there is not measured again.
+        folder: Where the recorded outputs are.
+        size: How much is measured.
+        progress: Called before every file.
+        names: The files.
+    """
+    settings = Settings(seeds=size.seeds, resamples=size.resamples)
     tables = []
-    for name in RECORDED:
-        progress(f"recorded: {name}")
-        for run in import_runs(folder / name, out):
-            settings = Settings(seeds=size.seeds, resamples=size.resamples)
-            tables.append(table_of_all(run.name, evaluate(run, settings).evaluation))
+    for name in names:
+        path = folder / name
+
+        def measured(path: Path = path) -> list[StudyTable]:
+            progress(f"recorded: {path.name}")
+            runs = import_runs(path, out, overwrite=True)
+            return [table_of_all(run.name, evaluate(run, settings).evaluation) for run in runs]
+
+        key = {"file": file_sha256(path), "seeds": size.seeds, "resamples": size.resamples}
+        tables += kept_tables(out / "tables", path.stem, key, measured)
     return tables
