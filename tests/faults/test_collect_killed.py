@@ -122,7 +122,7 @@ def test_two_collects_on_one_run_give_one_error_that_names_the_lock(tmp_path):
     with store.writer():
         second = _collect(data, tmp_path / "run")
         _, errors = second.communicate(timeout=60)
-    assert second.returncode == 2
+    assert second.returncode == 2, errors
     assert str(os.getpid()).encode() in errors
     assert len(errors.splitlines()) == 1
 

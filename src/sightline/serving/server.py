@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     _Make = Callable[[FeedbackStore | None], Backend]
 
+BACKLOG = 1024
+"""Clients that may wait for their connection to be taken up."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -170,7 +173,7 @@ def serve(
         h11_max_incomplete_event_size=2 * limits.max_header_bytes,
         timeout_keep_alive=int(limits.header_s),
         timeout_graceful_shutdown=int(limits.request_s),
-        backlog=1024,
+        backlog=BACKLOG,
     )
     listening = listen(settings.host, settings.port)
     host, port = listening.getsockname()[:2]
@@ -180,7 +183,7 @@ def serve(
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Opens the socket.
+    """Opens the socket; clients that come before the server runs wait in line.
 
     Raises:
         UsageError: The address is in use, not this machine's, or not allowed.
@@ -190,6 +193,7 @@ def listen(host: str, port: int) -> socket.socket:
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         found.bind((host, port))
+        found.listen(BACKLOG)
     except OSError as error:
         found.close()
         raise UsageError(

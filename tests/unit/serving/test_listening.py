@@ -1,0 +1,26 @@
+"""The port is open once it is announced."""
+
+import socket
+
+import pytest
+
+from sightline.core.errors import UsageError
+from sightline.serving.server import listen
+
+
+def test_clients_that_come_before_the_server_runs_wait_in_line():
+    with (
+        listen("127.0.0.1", 0) as listening,
+        socket.create_connection(listening.getsockname(), timeout=5) as client,
+    ):
+        client.sendall(b"early")
+        taken, _ = listening.accept()
+        with taken:
+            assert taken.recv(5) == b"early"
+
+
+def test_a_port_in_use_is_named():
+    with listen("127.0.0.1", 0) as listening:
+        port = listening.getsockname()[1]
+        with pytest.raises(UsageError, match=f"Cannot listen on 127.0.0.1:{port} "):
+            listen("127.0.0.1", port)
