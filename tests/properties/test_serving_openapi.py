@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ from running import Running, data_url, picture, running, with_image
 
 from sightline.serving.limits import Limits
 from sightline.serving.openapi import description
+from sightline.workflow.explaining import Explanation
 
 DOCUMENT = description(Limits())
 SCHEMAS = DOCUMENT["components"]["schemas"]
+EXPLAINED = {field.name for field in fields(Explanation)}
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
     lambda inner: (
@@ -208,7 +211,7 @@ def test_explanations_beside_all_else_that_is_asked(server: Running, data: st.Da
     fields = SCHEMAS["ChatBody"]["properties"]
     drawn = data.draw(
         st.fixed_dictionaries(
-            {"trust": values(SCHEMAS["TrustOptions"])},
+            {"trust": st.just({"explain": True}) | values(SCHEMAS["TrustOptions"])},
             optional={
                 name: values(fields[name])
                 for name in ("n", "temperature", "logprobs", "top_logprobs", "max_tokens", "stream")
@@ -229,7 +232,7 @@ def test_explanations_beside_all_else_that_is_asked(server: Running, data: st.Da
     elif first["message"]["content"] is None:
         assert first["trust"]["explanation"] is None
     else:
-        assert first["trust"]["explanation"]["blank"]
+        assert set(first["trust"]["explanation"]) == EXPLAINED
 
 
 @settings(FAST, max_examples=30)
