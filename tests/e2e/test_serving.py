@@ -26,7 +26,7 @@ from sightline.serving.forwarding import Served
 from sightline.serving.server import Settings, proxy_of
 from sightline.serving.shared import Server
 
-openai = pytest.importorskip("openai")
+openai = pytest.importorskip("openai", reason="the dev extra is not installed")
 
 
 def command(*args: object) -> subprocess.CompletedProcess[str]:

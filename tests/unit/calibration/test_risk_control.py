@@ -46,7 +46,7 @@ def test_a_binomial_chance_by_hand():
 
 
 def test_a_large_binomial_chance_is_scipys():
-    scipy_stats = pytest.importorskip("scipy.stats")
+    scipy_stats = pytest.importorskip("scipy.stats", reason="the learn extra is not installed")
     for wrong, n, rate in ((900, 20_000, 0.05), (0, 5000, 0.001), (37, 400, 0.1)):
         expected = scipy_stats.binom.cdf(wrong, n, rate)
         assert binomial_p_value(wrong, n, rate) == pytest.approx(expected, rel=1e-9)
@@ -75,7 +75,7 @@ def test_where_nothing_is_certified_the_nearest_is_named():
 
 
 def test_the_bound_is_clopper_and_pearsons():
-    scipy_stats = pytest.importorskip("scipy.stats")
+    scipy_stats = pytest.importorskip("scipy.stats", reason="the learn extra is not installed")
     assert error_bound(4, 120, 0.05) == pytest.approx(scipy_stats.beta.ppf(0.95, 5, 116), abs=1e-9)
     assert error_bound(120, 120, 0.05) == 1.0
     assert error_bound(0, 0, 0.05) == 1.0

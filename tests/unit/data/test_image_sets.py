@@ -194,7 +194,7 @@ class TestTable:
 class TestSavedDataset:
     @pytest.fixture
     def saved(self, tmp_path):
-        datasets = pytest.importorskip("datasets")
+        datasets = pytest.importorskip("datasets", reason="the datasets extra is not installed")
         features = datasets.Features(
             {"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "sea_lion"])}
         )

@@ -16,7 +16,7 @@ from sightline.estimators.saved import Saved, load_fitted, save_fitted
 from sightline.estimators.token_codes import BINS, few_hot
 from sightline.estimators.token_start import StartInputs, soft_auroc
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="the models extra is not installed")
 
 WIDTH = 6
 
@@ -340,7 +340,7 @@ def test_a_gpu_that_is_not_there_is_said():
 @pytest.fixture(scope="module")
 def roberta(tmp_path_factory):
     """A tiny random RoBERTa with its tokenizer, saved as transformers saves them."""
-    transformers = pytest.importorskip("transformers")
+    transformers = pytest.importorskip("transformers", reason="the models extra is not installed")
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     folder = tmp_path_factory.mktemp("roberta")

@@ -10,7 +10,7 @@ from sightline.core.protocols import Request
 from sightline.core.types import Example
 from sightline.models.shared_prefix import by_images
 
-pytest.importorskip("torch")
+pytest.importorskip("torch", reason="the models extra is not installed")
 
 from sightline.models.loading import load_model
 
