@@ -79,15 +79,9 @@ def batch(answers: Sequence[TokenSequence], table_rows: int, device: torch.devic
     first = np.cumsum([0, *(len(answer.states) for answer in answers)])
 
     def padded(arrays: Sequence[np.ndarray]) -> torch.Tensor:
-        longest = max(len(array) for array in arrays)
-        out = np.zeros((len(arrays), longest, *arrays[0].shape[1:]), dtype=np.int64)
-        for row, array in enumerate(arrays):
-            out[row, : len(array)] = array
-        return torch.from_numpy(out).to(device)
+        return _padded(arrays, device)
 
-    def floats(array: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)).to(device)
-
+    numbers, words = start_batch(answers, table_rows, device)
     return Batch(
         text=padded([a.text for a in answers]),
         probability=padded([a.probability for a in answers]),
@@ -97,11 +91,25 @@ def batch(answers: Sequence[TokenSequence], table_rows: int, device: torch.devic
         kind=padded([a.kind for a in answers]),
         number=padded([a.number for a in answers]),
         mask=padded([np.ones(len(a), dtype=np.int64) for a in answers]).bool(),
-        states=floats(np.concatenate([a.states for a in answers])),
-        image=floats(np.stack([a.image for a in answers])),
-        numbers=floats(np.stack([start_numbers(a) for a in answers])),
-        words=padded([1 + word_rows(a, table_rows) for a in answers]),
+        states=_float(np.concatenate([a.states for a in answers])).to(device),
+        image=_float(np.stack([a.image for a in answers])).to(device),
+        numbers=numbers,
+        words=words,
     )
+
+
+def start_batch(
+    answers: Sequence[TokenSequence], table_rows: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the start reads of each answer, as `Batch.numbers` and `Batch.words`.
+
+    Args:
+        answers: The answers.
+        table_rows: Rows of the text table.
+        device: Where to put them.
+    """
+    numbers = _float(np.stack([start_numbers(answer) for answer in answers])).to(device)
+    return numbers, _padded([1 + word_rows(answer, table_rows) for answer in answers], device)
 
 
 class Projection(nn.Module):
@@ -312,6 +320,16 @@ class Scorer(nn.Module):
             x = x + self.images(inputs.image)[:, None, :] * at
         return x
 
+    def is_start_alone(self) -> bool:
+        """Whether the network adds nothing to the start: its head is as it was before training."""
+        return self.start is not None and not bool(self.head.weight.any())
+
+    def from_start(self, numbers: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
+        """Log-odds of being right by answer, where the network adds nothing."""
+        if self.start is None:
+            raise ValueError("a scorer without a start has nothing but its network to score with")
+        return self.start(numbers, words) + self.head.bias
+
     def forward(self, inputs: Batch) -> torch.Tensor:
         """Log-odds of being right by answer."""
         out = self.head(self.body(self.embed(inputs), inputs))[:, 0]
@@ -326,4 +344,13 @@ def compact_table() -> nn.Embedding:
 
 
 def _float(array: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.asarray(array, dtype=np.float32))
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+
+
+def _padded(arrays: Sequence[np.ndarray], device: torch.device) -> torch.Tensor:
+    """Whole numbers side by side, filled up with 0 to the longest."""
+    longest = max(len(array) for array in arrays)
+    out = np.zeros((len(arrays), longest, *arrays[0].shape[1:]), dtype=np.int64)
+    for row, array in enumerate(arrays):
+        out[row, : len(array)] = array
+    return torch.from_numpy(out).to(device)

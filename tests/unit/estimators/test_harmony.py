@@ -163,6 +163,26 @@ def test_where_the_network_does_no_better_on_validation_rows_the_start_stays(pas
     assert soft_auroc(1 - uncertainty, truth) == 1.0
 
 
+def test_a_start_alone_scores_what_its_whole_network_does(brief, monkeypatch):
+    """Leaving out a network that adds nothing changes no number."""
+    rng = np.random.default_rng(0)
+    monkeypatch.setattr("sightline.estimators.harmony_training.SURE", np.inf)
+    fitted = fit(*answers(120, rng, "prob"), layer="7")
+    (scorer,) = fitted.scorers
+    assert scorer.is_start_alone()
+    laid = laid_out(fitted, answers(30, rng, "prob")[0])
+    from sightline.estimators.harmony_network import log_odds
+    from sightline.estimators.token_transformer import batch
+
+    whole = [scorer(batch([one], 4096, torch.device("cpu"))).item() for one in laid]
+    assert log_odds((scorer,), laid, torch.device("cpu"))[:, 0].tolist() == whole
+    with torch.no_grad():
+        scorer.head.weight[0, 0] = 1.0
+    changed = scorer(batch(laid[:1], 4096, torch.device("cpu"))).item()
+    assert changed != whole[0]
+    assert log_odds((scorer,), laid[:1], torch.device("cpu")).item() == changed
+
+
 def test_does_not_learn_from_what_takes_no_part(brief):
     rng = np.random.default_rng(0)
     records, correct = answers(240, rng, "hidden")

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sightline.core.errors import DataError
+from sightline.core.errors import DataError, UsageError
 from sightline.core.estimates import Estimate
 from sightline.core.features import Feature
 from sightline.core.types import Example, Generation, Record
@@ -79,7 +79,7 @@ def sampled(n=360, *, seed=0):
     words = ("red", "green", "blue", "white")
     records = tuple(
         Record(
-            Example(f"{i}", "?", group=f"{i // 2}"),
+            Example(f"{i}", "?", group=f"{i // 2}", question_type="a"),
             greedy=Generation("red", tokens=("red",), logprobs=np.log([0.2 + 0.7 * p])),
             samples=tuple(
                 Generation(text, tokens=(text,), logprobs=np.log([chance]))
@@ -107,7 +107,9 @@ def test_rivals_at_few_labels_are_calibrated_on_the_labels_and_at_their_best():
     rows = sampled()
     table = label_curve("run", rows, (60,), resamples=20, progress=lambda _: None)
     cells = {str(row[0]): dict(zip(table.columns, row, strict=True)) for row in table.rows}
-    assert list(cells) == [f"60: {name}" for name in ("sgpu", *SPECTRUM_RIVALS)]
+    names = ("sgpu", *SPECTRUM_RIVALS, "question_type (control)")
+    assert list(cells) == [f"60: {name}" for name in names]
+    assert cells["60: question_type (control)"]["AUROC within type"].value == 0.5
     sgpu = cells["60: sgpu"]
     assert sgpu["Calibrator chosen on labels"] == sgpu["Calibrator chosen on test"] == "its own"
     assert sgpu["ECE chosen on labels"] == sgpu["ECE chosen on test"]
@@ -173,17 +175,47 @@ def test_transfer_leaves_out_groups_that_were_fitted_on():
         "transfer: question_type fitted on one",
         "transfer: question_type fitted on two",
     ]
-    assert table.columns == ("Method", "Fitted on", "on one", "on two")
+    assert table.columns == (
+        *("Method", "Fitted on"),
+        *("on one", "on one, within type", "on two", "on two, within type"),
+    )
     assert [row[:2] for row in table.rows] == [
-        ("question_type", "one"),
-        ("question_type", "two"),
+        ("question_type (control)", "one"),
+        ("question_type (control)", "two"),
         ("recorded_confidence", "nothing"),
     ]
     # A score that knows the type only cannot rank within it.
-    assert table.rows[0][2].value == 0.5
-    assert table.rows[2][3].value > 0.7
-    # Groups of the training part are nowhere among what is measured.
-    assert table.rows[0][2].n == len(same.splits[0].test)
+    assert table.rows[0][3].value == 0.5
+    assert table.rows[0][2].value > 0.55
+    assert table.rows[2][4].value > 0.7
+    assert table.rows[2][5].value > 0.7
+    with pytest.raises(UsageError, match="learns nothing"):
+        transfer_table(
+            {"one": same},
+            ("recorded_confidence",),
+            RecordedConfidence(),
+            resamples=5,
+            progress=said.append,
+        )
+
+
+def test_transfer_measures_no_group_that_was_fitted_on_in_the_same_split():
+    """Two runs ask the same questions, cut otherwise: what one fits on is left out of the other."""
+    one = judged(seeds=2)
+    other = replace(one, splits=one.splits[::-1])
+    table = transfer_table(
+        {"one": one, "other": other},
+        ("question_type",),
+        RecordedConfidence(),
+        resamples=5,
+        progress=lambda _: None,
+    )
+    train = [{one.groups[i] for i in split.train} for split in one.splits]
+    tests = [[one.groups[i] for i in split.test] for split in one.splits]
+    left = [sum(g not in train[at] for g in tests[1 - at]) for at in range(2)]
+    assert min(left) < len(tests[0])
+    assert table.rows[0][2].n == len(tests[0])
+    assert table.rows[0][4].n == round(np.mean(left))
 
 
 def test_tables_are_written_as_json_and_as_a_page(tmp_path):

@@ -6,17 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from sightline.data.splits import Split
 from sightline.estimators import parse_estimator
 from sightline.metrics.intervals import WITHIN_TYPE
 from sightline.workflow.judged import JudgedRows
 from sightline.workflow.studies.protocol import (
+    CONTROL,
     RANKING,
     Figures,
     Scores,
     compare,
     first_groups,
     on_test,
+    shown_name,
 )
 from sightline.workflow.studies.tables import Cell, StudyTable
 
@@ -48,7 +49,6 @@ def harmony_grid(
     rows: JudgedRows,
     rivals: tuple[str, str],
     *,
-    seeds: int,
     train_sizes: Sequence[int],
     resamples: int,
     progress: Progress,
@@ -57,17 +57,16 @@ def harmony_grid(
 
     Args:
         run: Name of the run.
-        rows: Its judged rows, split by at least ``seeds`` seeds.
+        rows: Its judged rows; every row of the table is fitted on each of their splits.
         rivals: What it is compared with: the first in AUROC within type, the second in PRR.
-        seeds: Splits; every row of the table is fitted on each.
         train_sizes: Numbers of training answers.
         resamples: Bootstrap resamples.
         progress: Called before every row.
     """
-    splits = rows.splits[:seeds]
     layers = {f"layer {n}": f"harmony:layer={n}" for n in rows.records[0].layers}
-    specs = {**{name: name for name in rivals}, **HARMONY_GRID, **layers}
-    scores = _fitted(run, specs, rows, splits, progress)
+    shown = dict.fromkeys((*rivals, CONTROL))
+    specs = {**{name: name for name in shown}, **HARMONY_GRID, **layers}
+    scores = _fitted(run, specs, rows, progress)
     for count in train_sizes:
         progress(f"{run}: HARMONY on {count:,} answers")
         scores[f"{count:,} training answers"] = [
@@ -78,10 +77,10 @@ def harmony_grid(
                 seed=seed,
                 train=first_groups(rows, split.train, count, np.random.default_rng(seed)),
             )
-            for seed, split in enumerate(splits)
+            for seed, split in enumerate(rows.splits)
         ]
     return _grid_table(
-        f"harmony-{run}", f"HARMONY's ablations on {run}", scores, rows, splits, rivals, resamples
+        f"harmony-{run}", f"HARMONY's ablations on {run}", scores, rows, rivals, resamples
     )
 
 
@@ -90,7 +89,6 @@ def network_grid(
     rows: JudgedRows,
     rivals: tuple[str, str],
     *,
-    seeds: int,
     resamples: int,
     progress: Progress,
 ) -> StudyTable:
@@ -101,24 +99,22 @@ def network_grid(
 
     Args:
         run: Name of the run.
-        rows: Its judged rows, split by at least ``seeds`` seeds.
+        rows: Its judged rows; every row of the table is fitted on each of their splits.
         rivals: What it is compared with: the first in AUROC within type, the second in PRR.
-        seeds: Splits; every row of the table is fitted on each.
         resamples: Bootstrap resamples.
         progress: Called before every row.
     """
-    splits = rows.splits[:seeds]
-    specs = {**{name: name for name in rivals}, **NETWORK_GRID}
-    scores = _fitted(run, specs, rows, splits, progress)
+    shown = dict.fromkeys((*rivals, CONTROL))
+    specs = {**{name: name for name in shown}, **NETWORK_GRID}
+    scores = _fitted(run, specs, rows, progress)
     title = f"HARMONY's network alone on {run}"
-    return _grid_table(f"network-{run}", title, scores, rows, splits, rivals, resamples)
+    return _grid_table(f"network-{run}", title, scores, rows, rivals, resamples)
 
 
 def _fitted(
     run: str,
     specs: Mapping[str, str],
     rows: JudgedRows,
-    splits: Sequence[Split],
     progress: Progress,
 ) -> Scores:
     scores: Scores = {}
@@ -126,7 +122,7 @@ def _fitted(
         progress(f"{run}: HARMONY, {name}")
         scores[name] = [
             on_test(parse_estimator(spec), rows, split, seed=seed)
-            for seed, split in enumerate(splits)
+            for seed, split in enumerate(rows.splits)
         ]
     return scores
 
@@ -136,20 +132,19 @@ def _grid_table(
     title: str,
     scores: Scores,
     rows: JudgedRows,
-    splits: Sequence[Split],
     rivals: tuple[str, str],
     resamples: int,
 ) -> StudyTable:
-    tests = [split.test for split in splits]
+    tests = [split.test for split in rows.splits]
     figures = compare(scores, tests, rows, RANKING, resamples=resamples)
     return StudyTable(
         key=key,
         title=title,
         note=(
-            f"Fitted on {len(splits[0].train):,} answers, or as many as the row says, and measured "
-            f"on {len(tests[0]):,} in each of {len(splits)} splits. Differences are paired, to the "
-            f"best estimator of one signal: {rivals[0]} in AUROC within type, {rivals[1]} in PRR, "
-            "chosen by their figures on test rows, which favours them."
+            f"Fitted on {len(rows.splits[0].train):,} answers, or as many as the row says, and "
+            f"measured on {len(tests[0]):,} in each of {len(tests)} splits. Differences are "
+            f"paired, to the best estimator of one signal: {rivals[0]} in AUROC within type, "
+            f"{rivals[1]} in PRR, chosen by their figures on test rows, which favours them."
         ),
         columns=("Setting", "AUROC", "AUROC within type", "PRR", "Δ within type", "Δ PRR"),
         rows=tuple(_grid_row(name, figures, rivals) for name in scores),
@@ -157,11 +152,12 @@ def _grid_table(
 
 
 def _grid_row(name: str, figures: Figures, rivals: tuple[str, str]) -> tuple[Cell, ...]:
+    compared = name not in (*rivals, CONTROL)
     return (
-        name,
+        shown_name(name),
         figures.figure(name, "auroc"),
         figures.figure(name, WITHIN_TYPE),
         figures.figure(name, "prr"),
-        None if name in rivals else figures.difference(name, rivals[0], WITHIN_TYPE),
-        None if name in rivals else figures.difference(name, rivals[1], "prr"),
+        figures.difference(name, rivals[0], WITHIN_TYPE) if compared else None,
+        figures.difference(name, rivals[1], "prr") if compared else None,
     )

@@ -30,7 +30,7 @@ from sightline.workflow.evaluate import Settings, evaluate, read_judged
 from sightline.workflow.judged import JudgedRows
 from sightline.workflow.studies.ablations import harmony_grid, network_grid
 from sightline.workflow.studies.few_labels import label_curve
-from sightline.workflow.studies.protocol import RANKING, compare, on_test
+from sightline.workflow.studies.protocol import CONTROL, RANKING, compare, on_test, shown_name
 from sightline.workflow.studies.tables import Cell, StudyTable, kept_tables
 from sightline.workflow.studies.targets import targets_table
 from sightline.workflow.studies.transfer import transfer_table
@@ -65,6 +65,11 @@ SIGNALS = {
 }
 """Stacks of the table of signals: members by what they add to the probability of the answer."""
 
+TRANSFERRED = (
+    "harmony", "lars", "linear_probe", "sgpu", "spectrum_logistic_regression", CONTROL,
+)  # fmt: skip
+"""Learned estimators, and the control, that are fitted on one run and measured on another."""
+
 NOT_SINGLE = ("harmony", "lars", "fusion")
 RECORDED = ("festa_vsr_samples.jsonl", "ensec_mmbench.jsonl", "ensec_oodcv.jsonl")
 
@@ -77,8 +82,7 @@ class StudySize:
         examples: Questions per run; two fifths are fitted on, two fifths tested.
         shifted: Questions of the shifted split.
         samples: Sampled answers per question.
-        seeds: Splits of the tables of all estimators and of the label curves.
-        grid_seeds: Splits of the tables whose every row is a fit.
+        seeds: Splits of every table.
         resamples: Bootstrap resamples.
         train_sizes: Training answers of HARMONY's learning curve.
         labels: Labelled answers of SGPU's learning curve.
@@ -88,7 +92,6 @@ class StudySize:
     shifted: int = 2500
     samples: int = 10
     seeds: int = 5
-    grid_seeds: int = 3
     resamples: int = 1000
     train_sizes: tuple[int, ...] = (250, 500, 1000, 2000)
     labels: tuple[int, ...] = (100, 200, 500, 1000)
@@ -99,7 +102,6 @@ QUICK = StudySize(
     shifted=150,
     samples=4,
     seeds=2,
-    grid_seeds=1,
     resamples=100,
     train_sizes=(80,),
     labels=(100,),
@@ -162,7 +164,7 @@ class _Study:
         return self._kept(f"all-{run}", (run,), measured)
 
     def signals(self, run: str) -> StudyTable:
-        rivals = (*self._best(run), "harmony")
+        rivals = (*self._best(run), "harmony", CONTROL)
         return self._kept(
             f"signals-{run}",
             (run,),
@@ -177,7 +179,6 @@ class _Study:
                 run,
                 self._judged(run),
                 self._best(run),
-                seeds=self._size.grid_seeds,
                 train_sizes=self._size.train_sizes,
                 resamples=self._size.resamples,
                 progress=self._progress,
@@ -192,7 +193,6 @@ class _Study:
                 run,
                 self._judged(run),
                 self._best(run),
-                seeds=self._size.grid_seeds,
                 resamples=self._size.resamples,
                 progress=self._progress,
             ),
@@ -218,7 +218,7 @@ class _Study:
             runs,
             lambda: transfer_table(
                 {run: self._judged(run) for run in runs},
-                ("harmony", "lars", "linear_probe", "sgpu", "spectrum_logistic_regression"),
+                TRANSFERRED,
                 SequenceProbability(),
                 resamples=self._size.resamples,
                 progress=self._progress,
@@ -301,7 +301,7 @@ def table_of_all(run: str, evaluation: Evaluation) -> StudyTable:
 
 def _row(result: EstimatorResult) -> tuple[Cell, ...]:
     return (
-        result.name + (" (control)" if result.control else ""),
+        shown_name(result.name),
         result.family,
         result.scored,
         result.heldout["auroc"],
@@ -325,7 +325,7 @@ def best_single(shown: StudyTable, column: str) -> str:
     candidates = {
         name: _number(row[at])
         for row in shown.rows
-        if (name := str(row[0])) in ESTIMATORS  # a control's name says that it is one
+        if (name := str(row[0])) in ESTIMATORS  # a control is shown under another name
         and name not in NOT_SINGLE
         and _number(row[scored]) == most
     }
@@ -349,7 +349,6 @@ def signal_table(
         size: How much is measured.
         progress: Called before every row.
     """
-    splits = rows.splits[: size.grid_seeds]
     estimators = {
         name: parse_estimator(members if "+" not in members else f"fusion:members={members}")
         for name, members in SIGNALS.items()
@@ -359,9 +358,9 @@ def signal_table(
     for name, estimator in estimators.items():
         progress(f"{run}: signals, {name}")
         scores[name] = [
-            on_test(estimator, rows, split, seed=seed) for seed, split in enumerate(splits)
+            on_test(estimator, rows, split, seed=seed) for seed, split in enumerate(rows.splits)
         ]
-    tests = [split.test for split in splits]
+    tests = [split.test for split in rows.splits]
     figures = compare(scores, tests, rows, RANKING, resamples=size.resamples)
     first = next(iter(SIGNALS))
     table: list[tuple[Cell, ...]] = []
@@ -372,13 +371,13 @@ def signal_table(
             gain = tuple(figures.difference(name, first, m) for m in (WITHIN_TYPE, "prr"))
         table.append(
             (
-                name,
+                shown_name(name),
                 "stack" if name in SIGNALS and "+" in SIGNALS[name] else "score",
                 figures.figure(name, "auroc"),
                 figures.figure(name, WITHIN_TYPE),
                 figures.figure(name, "prr"),
                 *gain,
-                None if name == ALL else figures.difference(ALL, name, WITHIN_TYPE),
+                None if name in (ALL, CONTROL) else figures.difference(ALL, name, WITHIN_TYPE),
                 cost.forward_passes,
                 cost.generations,
             )
@@ -387,9 +386,9 @@ def signal_table(
         key=f"signals-{run}",
         title=f"What each signal adds on {run}",
         note=(
-            f"Logistic stacks, measured on {len(tests[0]):,} answers in each of {len(splits)} "
-            "splits; members that learn are fitted by cross-fitting on the training rows. "
-            "Differences are to the probability of the answer alone, paired. "
+            f"Logistic stacks, measured on {len(tests[0]):,} answers in each of "
+            f"{len(tests)} splits; members that learn are fitted by cross-fitting on the training "
+            "rows. Differences are to the probability of the answer alone, paired. "
             + " ".join(f"{name}: {members}." for name, members in SIGNALS.items())
         ),
         columns=(

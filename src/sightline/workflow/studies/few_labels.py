@@ -14,7 +14,15 @@ from sightline.core.protocols import Calibrator, LearnedEstimator
 from sightline.estimators import ESTIMATORS, parse_estimator
 from sightline.metrics.intervals import WITHIN_TYPE
 from sightline.workflow.judged import JudgedRows
-from sightline.workflow.studies.protocol import RANKING, Scores, compare, first_groups, on_test
+from sightline.workflow.studies.protocol import (
+    CONTROL,
+    RANKING,
+    Scores,
+    compare,
+    first_groups,
+    on_test,
+    shown_name,
+)
 from sightline.workflow.studies.tables import Cell, StudyTable
 
 Progress = Callable[[str], None]
@@ -79,7 +87,9 @@ def label_curve(
             )
             for seed, split in enumerate(rows.splits)
         ]
-        scores = {name: _labelled(name, rows, labelled) for name in ("sgpu", *SPECTRUM_RIVALS)}
+        scores = {
+            name: _labelled(name, rows, labelled) for name in ("sgpu", *SPECTRUM_RIVALS, CONTROL)
+        }
         ranked = compare(
             {name: [pair.test for pair in pairs] for name, pairs in scores.items()},
             tests,
@@ -100,8 +110,8 @@ def label_curve(
             for how in (ON_LABELS, ON_TEST)
         }
         for name in scores:
-            rival = name != "sgpu"
-            cells: list[Cell] = [f"{count:,}: {name}"]
+            rival = name not in ("sgpu", CONTROL)
+            cells: list[Cell] = [f"{count:,}: {shown_name(name)}"]
             for how, figures in measured.items():
                 cells += [
                     chosen[name][how].calibrator,
@@ -120,10 +130,11 @@ def label_curve(
         title=f"SGPU at few labels on {run}",
         note=(
             f"Measured on {len(tests[0]):,} answers in each of {len(tests)} splits. Probabilities "
-            "of what is fitted (SGPU, logistic regression) are their own, before any calibration. "
-            f"Another score gets a calibrator fitted on the same labels: {ON_LABELS}, the one of "
-            "least squared error by cross-fitting over groups of the labels, the commonest over "
-            f"the splits named; {ON_TEST}, the one of lowest ECE on the test rows, which nobody "
+            "of what is fitted (SGPU, logistic regression, the control) are their own, before any "
+            "calibration. Another score gets a calibrator fitted on the same labels: "
+            f"{ON_LABELS}, the one of least squared error by cross-fitting over groups of the "
+            "labels, the commonest over the splits named; "
+            f"{ON_TEST}, the one of lowest ECE on the test rows, which nobody "
             "can choose and which favours it. Differences are SGPU less the rival, paired."
         ),
         columns=(

@@ -16,13 +16,16 @@ from sightline.core.errors import DataError
 from sightline.core.estimates import Estimate
 from sightline.core.protocols import LearnedEstimator
 from sightline.data.splits import Split
-from sightline.estimators import AnyEstimator
+from sightline.estimators import ESTIMATORS, AnyEstimator
 from sightline.metrics.intervals import WITHIN_TYPE, Bootstrap, Sample, cluster_bootstrap
 from sightline.workflow.judged import JudgedRows
 from sightline.workflow.scoring import settled
 
 RANKING = ("auroc", WITHIN_TYPE, "prr", "auarc")
 """Figures of a ranking that the studies show."""
+
+CONTROL = "question_type"
+"""The control that every table shows: the error rate of the question's type, and nothing else."""
 
 Scores = dict[str, list[Float[np.ndarray, " n"]]]
 """By contender, one array per split over the split's test rows."""
@@ -48,6 +51,12 @@ class Figures:
         """Figure of the first less that of the second, paired."""
         first, second = self.names.index(name), self.names.index(other)
         return self.bootstrap.difference(first, second, metric)
+
+
+def shown_name(name: str) -> str:
+    """Name of a row of a table: a control's says that it is one."""
+    known = ESTIMATORS.get(name)
+    return f"{name} (control)" if known is not None and known.control else name
 
 
 def on_test(
