@@ -8,8 +8,8 @@ alternate in one run, after one unmeasured round:
 - ``command``: what `sightline classify --views none` does once its model is loaded, from a folder
   of files to a committed run: hashes, class texts, the forecast's batch and store writes included.
 - ``collect``: the same from pictures already listed and hashed.
-- ``bare``: Pillow's decoding, the model's own processor, a forward pass and division by the
-  length, in batches of the same size; the vectors stay in memory.
+- ``bare``: the files found by ``os.walk``, Pillow's decoding, the model's own processor, a forward
+  pass and division by the length, in batches of the same size, one array saved at the end.
 
 Gate: command / bare at most 1.15 (medians of the per-round ratios). CPU time is given beside wall
 time, since it changes less where other work shares the machine.
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -104,29 +105,28 @@ def write(folder: Path, count: int, size: tuple[int, int], suffix: str) -> None:
 
 def measured(spec: str, folder: Path, repeats: int) -> dict[str, Any]:
     model = load_classifier(spec)
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
     listed = load_image_set(folder)
+    count = len(listed.examples)
     wall: dict[str, list[float]] = {way: [] for way in WAYS}
     cpu: dict[str, list[float]] = {way: [] for way in WAYS}
-    vectors: dict[str, np.ndarray] = {}
     for turn in range(repeats + 1):
         for way in WAYS if turn % 2 else WAYS[::-1]:
             with tempfile.TemporaryDirectory() as run:
                 work: Callable[[], Any] = {
                     "command": lambda: embed(model, load_image_set(folder), Path(run)),
                     "collect": lambda: embed(model, listed, Path(run)),
-                    "bare": lambda: bare(model, files),
+                    "bare": lambda: bare(model, folder, Path(run)),
                 }[way]
                 before = time.perf_counter(), time.process_time()
-                vectors[way] = work()
+                work()
                 if turn:
                     wall[way].append(time.perf_counter() - before[0])
                     cpu[way].append(time.process_time() - before[1])
     return {
         "parameters": sum(p.numel() for p in model._model.parameters()),
-        "pictures": len(files),
-        "median_wall_ms_per_picture": per_picture(wall, len(files)),
-        "median_cpu_ms_per_picture": per_picture(cpu, len(files)),
+        "pictures": count,
+        "median_wall_ms_per_picture": per_picture(wall, count),
+        "median_cpu_ms_per_picture": per_picture(cpu, count),
         "ratios": {
             f"{way}_over_bare": {
                 "wall": ratio(wall, way),
@@ -147,14 +147,15 @@ def embed(model: Any, images: Any, path: Path) -> None:
 
 
 @torch.inference_mode()
-def bare(model: Any, files: list[Path]) -> np.ndarray:
+def bare(model: Any, folder: Path, out: Path) -> None:
+    files = sorted(f"{where}/{name}" for where, _, names in os.walk(folder) for name in names)
     vectors = []
     for at in range(0, len(files), BATCH):
         pictures = [Image.open(file).convert("RGB") for file in files[at : at + BATCH]]
         inputs = model._processor(images=pictures, return_tensors="pt")
         found = model._model.get_image_features(**inputs).pooler_output
         vectors.append((found / found.norm(dim=-1, keepdim=True)).numpy())
-    return np.concatenate(vectors)
+    np.save(out / "vectors.npy", np.concatenate(vectors))
 
 
 def per_picture(seconds: dict[str, list[float]], count: int) -> dict[str, float]:

@@ -24,7 +24,7 @@ def frozen_vector(array: Sequence[float] | np.ndarray, dtype: type) -> np.ndarra
 
 
 def checked_array(
-    feature: Feature, array: np.ndarray, sizes: Mapping[str, int | None], *, where: str
+    feature: Feature, array: np.ndarray, sizes: Mapping[str, int | None], *, where: object
 ) -> np.ndarray:
     """A feature's array, read-only; copied where it is not.
 
@@ -38,25 +38,28 @@ def checked_array(
         DataError: No array feature, other axes or lengths, or NaN or infinity in it.
     """
     axes = ARRAY_AXES.get(feature)
-    where = f"{feature.value} of record {where}"
     if axes is None:
-        raise DataError(f"{where} is not an array feature; store it on the generation instead.")
+        raise DataError(
+            f"{feature.value} of record {where} is not an array feature; store it on the "
+            "generation instead."
+        )
     array = np.asarray(array)
     if array.ndim != len(axes):
         raise DataError(
-            f"{where} has shape {array.shape}; axes {axes} are required. Reshape it before storing."
+            f"{feature.value} of record {where} has shape {array.shape}; axes {axes} are required. "
+            "Reshape it before storing."
         )
     for axis, size in zip(axes, array.shape, strict=True):
         want = sizes.get(axis)
         if want is not None and size != want:
             raise DataError(
-                f"{where} has {size} along axis {axis}; the record has {want}. "
-                "Store one entry per token, layer, choice, sample or fixed reply."
+                f"{feature.value} of record {where} has {size} along axis {axis}; the record has "
+                f"{want}. Store one entry per token, layer, choice, sample or fixed reply."
             )
     if not _all_finite(array):
         raise DataError(
-            f"{where} holds NaN or infinity; observed arrays must be finite. "
-            "Leave the feature out where it could not be observed."
+            f"{feature.value} of record {where} holds NaN or infinity; observed arrays must be "
+            "finite. Leave the feature out where it could not be observed."
         )
     if array.flags.writeable:
         array = array.copy()

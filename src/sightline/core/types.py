@@ -30,7 +30,6 @@ from sightline.core.features import (
     ARRAY_AXES,
     FIXED_REPLIES,
     FOLLOW_UPS,
-    LAYERED,
     Feature,
     how_to_observe,
 )
@@ -289,7 +288,7 @@ class Record:
 
     def __post_init__(self) -> None:
         frozen = {
-            feature: checked_array(feature, array, _sizes(self, feature), where=str(self.key))
+            feature: checked_array(feature, array, _sizes(self, feature), where=self.key)
             for feature, array in self.features.items()
         }
         object.__setattr__(self, "features", MappingProxyType(frozen))
@@ -390,17 +389,20 @@ def _clip(text: str, limit: int = 40) -> str:
 
 
 def _sizes(record: Record, feature: Feature) -> dict[str, int | None]:
-    """Lengths that the axes of a record's arrays must have, None where any will do."""
-    return {
-        "t": 0 if record.greedy is None else record.greedy.n_tokens,
-        "l": len(record.layers) if feature in LAYERED else None,
-        "c": len(record.example.choices or ()),
-        "m": len(record.samples),
-        "a": 1 + len(record.samples),
-        "r": _reply_count(record.condition),
-    }
+    """Lengths of those axes of a feature that the record fixes."""
+    return {axis: _SIZES[axis](record) for axis in ARRAY_AXES.get(feature, ()) if axis in _SIZES}
 
 
 def _reply_count(condition: str) -> int | None:
     question = question_of(condition)
     return next((len(FIXED_REPLIES[f]) for f in FIXED_REPLIES if f.value == question), None)
+
+
+_SIZES: Mapping[str, Callable[[Record], int | None]] = {
+    "t": lambda record: 0 if record.greedy is None else record.greedy.n_tokens,
+    "l": lambda record: len(record.layers),
+    "c": lambda record: len(record.example.choices or ()),
+    "m": lambda record: len(record.samples),
+    "a": lambda record: 1 + len(record.samples),
+    "r": lambda record: _reply_count(record.condition),
+}

@@ -44,7 +44,8 @@ class ImageReader:
         self.store = store
         self.limits = limits
         self._by_path: dict[str, ImageRef] = {}
-        self._by_folder: dict[str, Path] = {}
+        self._root = str(root)
+        self._by_folder: dict[str, str] = {}
         self._by_number: dict[str, dict[int, list[str]]] = {}
 
     def ref(self, value: Any) -> ImageRef:
@@ -125,21 +126,22 @@ class ImageReader:
                 )
             path = self._inside(value)
             try:
-                str(path).encode()
+                path.encode()
             except UnicodeEncodeError:
                 raise DataError("the image's path is not UTF-8; rename the file") from None
-            self._by_path[value] = ImageRef(str(path), hash_image_file(path, self.limits))
+            self._by_path[value] = ImageRef(path, hash_image_file(path, self.limits))
         return self._by_path[value]
 
-    def _inside(self, value: str) -> Path:
+    def _inside(self, value: str) -> str:
         """`sightline.data.images.resolve_inside`, asking the disk about each folder once."""
-        name = value.rpartition("/")[2]
-        folder = value[: len(value) - len(name)]
-        if name in ("", ".", "..") or os.path.islink(self.root / value):  # noqa: PTH114
-            return resolve_inside(value, self.root)  # (Path.is_symlink raises on odd names)
-        if folder not in self._by_folder:
-            self._by_folder[folder] = resolve_inside(value, self.root).parent
-        return self._by_folder[folder] / name
+        folder, slash, name = value.rpartition("/")
+        # Texts throughout: a Path costs more than the call it is made for, on every picture.
+        linked = os.path.islink(os.path.join(self._root, value))  # noqa: PTH114, PTH118
+        if linked or name in ("", ".", ".."):
+            return str(resolve_inside(value, self.root))
+        if folder + slash not in self._by_folder:
+            self._by_folder[folder + slash] = str(resolve_inside(value, self.root).parent)
+        return os.path.join(self._by_folder[folder + slash], name)  # noqa: PTH118
 
     def _embedded(self, data: bytes) -> ImageRef:
         if len(data) > self.limits.max_bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -162,14 +163,31 @@ def _class_folders(path: Path, name: str) -> Source:
 
     def pictures() -> Iterator[Picture]:
         for folder in folders:
-            for file in sorted(f for f in folder.rglob("*") if f.is_file() and _shown(f)):
-                place = file.relative_to(path).as_posix()
+            for parts in sorted(_files_below(str(folder))):
+                place = "/".join((folder.name, *parts))
+                suffix = os.path.splitext(parts[-1])[1]  # noqa: PTH122 (a Path for every picture)
                 wrong = None
-                if file.suffix.lower() not in PICTURE_SUFFIXES:
-                    wrong = f"the suffix {file.suffix!r} is none of a picture"
+                if suffix.lower() not in PICTURE_SUFFIXES:
+                    wrong = f"the suffix {suffix!r} is none of a picture"
                 yield Picture(place, place, place, folder.name, wrong)
 
     return Source(name, path, pictures(), {f.name: f.name for f in folders})
+
+
+def _files_below(folder: str) -> Iterator[tuple[str, ...]]:
+    """Names on the way to each visible file; links to folders are not followed."""
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    for rest in _files_below(entry.path):
+                        yield entry.name, *rest
+                elif not entry.name.startswith(".") and (
+                    entry.is_file(follow_symlinks=False) or os.path.isfile(entry.path)  # noqa: PTH113
+                ):
+                    yield (entry.name,)
+    except PermissionError:
+        return
 
 
 def _is_split_file(path: Path) -> bool:

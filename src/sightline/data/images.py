@@ -18,7 +18,6 @@ import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from io import BufferedReader
 from pathlib import Path
 from typing import TypeVar
 
@@ -169,15 +168,16 @@ def load_image(
         ImageError: The file is missing, lies outside ``root`` (relative paths), is not the one
             that was hashed, or cannot be decoded.
     """
-    path = Path(ref.path)
-    path = path if path.is_absolute() else resolve_inside(ref.path, root)
+    path = ref.path
+    if not os.path.isabs(path):  # noqa: PTH117 (a Path costs more than the call, a picture each)
+        path = str(resolve_inside(path, root))
     data = read_image_bytes(path, limits)
     if hashlib.sha256(data).hexdigest() != ref.sha256:
         raise ImageError(
-            f"{_shown(str(path))} has changed since the dataset was read (its SHA-256 differs); "
+            f"{_shown(path)} has changed since the dataset was read (its SHA-256 differs); "
             "the same bytes are required. Restore the file, or collect into a new run."
         )
-    return decode(data, limits, name=_shown(str(path)))
+    return decode(data, limits, name=_shown(path))
 
 
 def resolve_inside(path: str, root: Path) -> Path:
@@ -209,28 +209,22 @@ def resolve_inside(path: str, root: Path) -> Path:
     return resolved
 
 
-def read_image_bytes(path: Path, limits: ImageLimits = ImageLimits()) -> bytes:
+def read_image_bytes(path: Path | str, limits: ImageLimits = ImageLimits()) -> bytes:
     """Reads a regular file within the byte limit.
 
     Raises:
         ImageError: The file is missing, no regular file, unreadable or too large.
     """
-    return _read(path, limits, lambda file, size: file.read(size + 1))
+    return _read(path, limits, _whole)
 
 
-def hash_image_file(path: Path, limits: ImageLimits = ImageLimits()) -> str:
+def hash_image_file(path: Path | str, limits: ImageLimits = ImageLimits()) -> str:
     """Returns the SHA-256 of a regular file within the byte limit, without holding it in memory.
 
     Raises:
         ImageError: As `read_image_bytes`.
     """
-
-    def digest(file: BufferedReader, size: int) -> str:
-        if size <= _AT_ONCE:
-            return hashlib.sha256(file.read(size + 1)).hexdigest()
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-    return _read(path, limits, digest)
+    return _read(path, limits, _digest)
 
 
 def image_extension(data: bytes) -> str | None:
@@ -249,31 +243,48 @@ def thumbnail_png(image: Image.Image, side: int) -> bytes:
     return out.getvalue()
 
 
-def _read(path: Path, limits: ImageLimits, take: Callable[[BufferedReader, int], _T]) -> _T:
-    """What ``take`` makes of the file and its size."""
-    name = _shown(str(path))
+def _read(path: Path | str, limits: ImageLimits, take: Callable[[int, int], _T]) -> _T:
+    """What ``take`` makes of the file's descriptor and its size."""
     try:
         # Without O_NONBLOCK, opening a named pipe would wait for a writer for ever.
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(handle, "rb") as file:
-            about = os.fstat(file.fileno())
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            about = os.fstat(descriptor)
             if not stat.S_ISREG(about.st_mode):
                 raise ImageError(
-                    f"{name} is not a regular file; an image file is required. Correct the path."
+                    f"{_shown(str(path))} is not a regular file; an image file is required. "
+                    "Correct the path."
                 )
             if about.st_size > limits.max_bytes:
-                raise _too_many_bytes(name, about.st_size, limits)
-            return take(file, about.st_size)
+                raise _too_many_bytes(_shown(str(path)), about.st_size, limits)
+            return take(descriptor, about.st_size)
+        finally:
+            os.close(descriptor)
     except (FileNotFoundError, NotADirectoryError):
         raise ImageError(
-            f"{name} does not exist; an image file is required. Correct the path."
+            f"{_shown(str(path))} does not exist; an image file is required. Correct the path."
         ) from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a usable path"
         raise ImageError(
-            f"{name} cannot be read ({reason}); a readable image file is required. "
+            f"{_shown(str(path))} cannot be read ({reason}); a readable image file is required. "
             "Correct the path or its permissions."
         ) from None
+
+
+def _whole(descriptor: int, size: int) -> bytes:
+    """The file, and one byte more where it has grown since its size was asked."""
+    data = os.read(descriptor, size + 1)
+    while len(data) < size and (more := os.read(descriptor, size + 1 - len(data))):
+        data += more
+    return data
+
+
+def _digest(descriptor: int, size: int) -> str:
+    if size <= _AT_ONCE:
+        return hashlib.sha256(_whole(descriptor, size)).hexdigest()
+    with open(descriptor, "rb", closefd=False) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_size(name: str, size: tuple[int, int], limits: ImageLimits) -> None:

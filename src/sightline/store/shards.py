@@ -77,6 +77,15 @@ class _Tensor:
     pieces: list[np.ndarray] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """Arrays of one feature, condition, dtype and width, with the tensors they lie in."""
+
+    part: int
+    dtype: str
+    tensors: list[_Tensor]
+
+
 def tensor_name(feature: Feature, layer: int | None, part: int) -> str:
     """``feature[.layer][.pN]``; part 0 has no suffix."""
     name = feature.value if layer is None else f"{feature.value}.{layer}"
@@ -103,8 +112,9 @@ def plan_arrays(records: Sequence[Record]) -> tuple[list[_Tensor], list[list[Pla
     Raises:
         DataError: An array's dtype or a record's layers cannot be stored.
     """
-    parts: dict[Feature, dict[tuple[Any, ...], int]] = {}
-    tensors: dict[str, _Tensor] = {}
+    parts: dict[Feature, int] = {}
+    kinds: dict[tuple[Any, ...], _Kind] = {}
+    tensors: list[_Tensor] = []
     places: list[list[Place]] = []
     for record in records:
         if len(set(record.layers)) != len(record.layers) or min(record.layers, default=0) < 0:
@@ -115,27 +125,41 @@ def plan_arrays(records: Sequence[Record]) -> tuple[list[_Tensor], list[list[Pla
         mine = []
         for feature in sorted(record.features, key=_ORDER.__getitem__):
             array = record.features[feature]
-            dtype = array.dtype.newbyteorder("<")
-            if dtype not in _CODES:
-                raise DataError(
-                    f"{feature.value} of record {record.key} has dtype {array.dtype}; one of "
-                    f"{', '.join(str(d) for d in _CODES)} is required. Convert it."
-                )
             rows, trailing = _split_shape(feature, array.shape)
             layers = record.layers if feature in LAYERED else None
-            known = parts.setdefault(feature, {})
-            part = known.setdefault((record.condition, layers, dtype, trailing), len(known))
+            alike = (feature, record.condition, layers, array.dtype.str.lstrip("<>=|"), trailing)
+            kind = kinds.get(alike)
+            if kind is None:
+                kind = kinds[alike] = _kind(record, feature, trailing, parts.get(feature, 0))
+                parts[feature] = kind.part + 1
+                tensors += kind.tensors
             start = 0
-            for i, layer in enumerate((None,) if layers is None else layers):
-                name = tensor_name(feature, layer, part)
-                tensor = tensors.setdefault(name, _Tensor(name, dtype, trailing))
-                piece = array if layer is None else array[i]
-                tensor.pieces.append(np.ascontiguousarray(piece, dtype=dtype))
+            for i, tensor in enumerate(kind.tensors):
+                piece = array if layers is None else array[i]
+                tensor.pieces.append(np.ascontiguousarray(piece, dtype=tensor.dtype))
                 start, tensor.rows = tensor.rows, tensor.rows + rows
-            mine.append(Place(feature, part, start, array.shape, dtype.name))
+            mine.append(Place(feature, kind.part, start, array.shape, kind.dtype))
         places.append(mine)
     # Wider items first keeps every tensor aligned, as the safetensors library itself does.
-    return sorted(tensors.values(), key=lambda tensor: -tensor.dtype.itemsize), places
+    return sorted(tensors, key=lambda tensor: -tensor.dtype.itemsize), places
+
+
+def _kind(record: Record, feature: Feature, trailing: tuple[int, ...], part: int) -> _Kind:
+    """The tensors, empty yet, of arrays like a record's.
+
+    Raises:
+        DataError: The array's dtype cannot be stored.
+    """
+    found = record.features[feature].dtype
+    dtype = found.newbyteorder("<")
+    if dtype not in _CODES:
+        raise DataError(
+            f"{feature.value} of record {record.key} has dtype {found}; one of "
+            f"{', '.join(str(d) for d in _CODES)} is required. Convert it."
+        )
+    layers = record.layers if feature in LAYERED else (None,)
+    names = [tensor_name(feature, layer, part) for layer in layers]
+    return _Kind(part, dtype.name, [_Tensor(name, dtype, trailing) for name in names])
 
 
 def write_arrays(

@@ -69,6 +69,25 @@ class TestFolder:
         with pytest.raises(UsageError, match="no split 'test'"):
             load_image_set(f"{tmp_path}?split=test")
 
+    def test_pictures_come_in_the_order_of_their_paths_and_linked_folders_are_not_entered(
+        self, tmp_path, tmp_path_factory
+    ):
+        outside = write(tmp_path_factory.mktemp("outside"), "far.png")
+        folder = write(
+            tmp_path, "cat/b-1/x.png", "cat/b/y.png", "cat/.hidden/z.png", "cat/a.png", "dog/c.png"
+        )
+        (folder / "cat" / "linked.png").symlink_to(folder / "dog" / "c.png")
+        (folder / "cat" / "elsewhere").symlink_to(outside)
+        (folder / "cat" / "gone.png").symlink_to(folder / "nothing.png")
+        (folder / "cat" / "itself.png").symlink_to(folder / "cat" / "itself.png")
+        below = (f for f in (folder / "cat").rglob("*") if f.is_file() and f.name[0] != ".")
+        found = ids(load_image_set(folder))
+        assert found[:-1] == [f.relative_to(folder).as_posix() for f in sorted(below)]
+        assert found == [
+            "cat/.hidden/z.png", "cat/a.png", "cat/b/y.png", "cat/b-1/x.png", "cat/linked.png",
+            "dog/c.png",
+        ]  # fmt: skip
+
     def test_a_class_folder_without_pictures_is_a_class(self, tmp_path):
         write(tmp_path, "cat/a.png", "dog/b.png")
         (tmp_path / "empty").mkdir()
