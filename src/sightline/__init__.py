@@ -1,7 +1,7 @@
 """Know when a vision-language model can be trusted.
 
-The verbs of the command line as functions: `collect`, `import_file`, `evaluate`, `fit`,
-`write_report`.
+The verbs of the command line as functions: `collect`, `classify`, `import_file`, `evaluate`, `fit`,
+`calibrate`, `ask`, `audit`, `write_report` and others.
 """
 
 from __future__ import annotations
@@ -12,16 +12,14 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _EXPORTS = {
-    "collect": "sightline.api",
-    "evaluate": "sightline.api",
-    "fit": "sightline.api",
-    "calibrate": "sightline.api_policies",
-    "load_policy": "sightline.api_policies",
-    "apply_policy": "sightline.api_policies",
-    "ask": "sightline.api_policies",
-    "write_report": "sightline.api",
-    "import_file": "sightline.api",
-    "import_labels": "sightline.api",
+    **dict.fromkeys(
+        (
+            *("collect", "classify", "rerank", "derive", "audit", "evaluate", "fit"),
+            *("calibrate", "load_policy", "apply_policy", "ask", "write_report"),
+            *("import_file", "import_labels"),
+        ),
+        "sightline.api",
+    ),
     "Settings": "sightline.workflow.evaluate",
     "Evaluation": "sightline.core.results",
     "Decision": "sightline.workflow.policy",
@@ -40,19 +38,37 @@ __all__ = [
     "__version__",
     "apply_policy",
     "ask",
+    "audit",
     "calibrate",
+    "classify",
     "collect",
+    "derive",
     "evaluate",
     "fit",
     "import_file",
     "import_labels",
     "load_policy",
+    "rerank",
     "write_report",
 ]
 
 if TYPE_CHECKING:
-    from sightline.api import collect, evaluate, fit, import_file, import_labels, write_report
-    from sightline.api_policies import apply_policy, ask, calibrate, load_policy
+    from sightline.api import (
+        apply_policy,
+        ask,
+        audit,
+        calibrate,
+        classify,
+        collect,
+        derive,
+        evaluate,
+        fit,
+        import_file,
+        import_labels,
+        load_policy,
+        rerank,
+        write_report,
+    )
     from sightline.core.errors import SightlineError
     from sightline.core.results import Evaluation
     from sightline.store.run import RunStore

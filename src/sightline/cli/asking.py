@@ -75,7 +75,7 @@ def ask_command(ctx: click.Context, /, **flags: Any) -> int:
             f"Only {printable(question)!r}; pictures and then a question are required. "
             "Write: sightline ask photo.jpg 'What is it?'."
         )
-    from sightline.api_policies import ask, load_policy
+    from sightline.api import ask, load_policy
 
     policy = None if flags["policy"] is None else load_policy(flags["policy"])
     answer = ask(

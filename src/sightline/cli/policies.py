@@ -113,7 +113,7 @@ def calibrate_command(ctx: click.Context, /, **flags: Any) -> int:
     if flags["show_config"]:
         show_config(ctx)
         return 0
-    from sightline.api_policies import calibrate
+    from sightline.api import calibrate
     from sightline.workflow.evaluate import Settings
 
     judging = judging_settings(flags)
@@ -199,7 +199,7 @@ def apply_command(ctx: click.Context, /, **flags: Any) -> int:
     if flags["show_config"]:
         show_config(ctx)
         return 0
-    from sightline.api_policies import apply_policy, load_policy
+    from sightline.api import apply_policy, load_policy
     from sightline.workflow.evaluate import Settings
 
     policy = load_policy(flags["policy"])

@@ -28,9 +28,9 @@ def hostile_answer():
 
 @pytest.fixture
 def asked(monkeypatch, tmp_path):
-    from sightline import api_policies
+    from sightline import api
 
-    monkeypatch.setattr(api_policies, "ask", lambda *_, **__: hostile_answer())
+    monkeypatch.setattr(api, "ask", lambda *_, **__: hostile_answer())
     monkeypatch.delenv("NO_COLOR", raising=False)
 
     def run(*flags, **settings):

@@ -1,4 +1,4 @@
-"""The verbs of trust policies as Python functions; `sightline.api` has the others."""
+"""Trust policies: calibrated, loaded, applied, asked."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sightline.api import observed_judge
+from sightline.api.judging import observed_judge
 
 if TYPE_CHECKING:
     from sightline.calibration.conformal import Score
