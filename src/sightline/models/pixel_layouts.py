@@ -1,20 +1,27 @@
 """How an image processor hands over one picture, and the way back to its pixels.
 
-A layout turns pictures with values in [0, 1] at the model's own input size into the tensor that the
-processor hands over, differentiably; its clean picture is what the processor made of the given one.
+A layout turns pictures with values in [0, 1] into the tensor that the processor hands over,
+differentiably. Where the model reads one picture, they have the model's own input size, and the
+clean one is what the processor made of the given one. Where it reads tiles of one, they have the
+size of the given one, see `sightline.models.pixel_tiles`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 from jaxtyping import Float
 
 from sightline.core.errors import UsageError
+from sightline.models.pixel_scaling import Scale
+from sightline.models.pixel_tiles import tiled_layout
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _TOLERANCE = 1e-3
 
@@ -24,44 +31,12 @@ class PixelLayout(Protocol):
 
     @property
     def clean(self) -> Float[np.ndarray, "h w 3"]:
-        """The picture in the model's own pixel space, in [0, 1]."""
+        """The picture in the space that probes change it in, in [0, 1]."""
         ...
 
     def handed_over(self, pixels: torch.Tensor, repeats: int) -> torch.Tensor:
         """What the processor would hand over for (n, h, w, 3), each picture several times."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Scale:
-    """Mean and deviation the processor normalises with."""
-
-    mean: torch.Tensor
-    std: torch.Tensor
-
-    @staticmethod
-    def of(processor: Any) -> _Scale:
-        if not getattr(processor, "do_normalize", False):
-            return _Scale(torch.zeros(3, dtype=torch.float64), torch.ones(3, dtype=torch.float64))
-        mean, std = (
-            torch.as_tensor(getattr(processor, name), dtype=torch.float64).expand(3)
-            for name in ("image_mean", "image_std")
-        )
-        return _Scale(mean, std)
-
-    def normalised(self, pixels: torch.Tensor) -> torch.Tensor:
-        return (pixels - self.mean.to(pixels)) / self.std.to(pixels)
-
-    def undone(self, normal: torch.Tensor, kind: str) -> Float[np.ndarray, "h w 3"]:
-        own = normal.double() * self.std + self.mean
-        low, high = float(own.min()), float(own.max())
-        if low < -_TOLERANCE or high > 1 + _TOLERANCE:
-            raise UsageError(
-                f"Pixels of {kind} run from {low:.3g} to {high:.3g} without their normalisation; "
-                "values in [0, 1] are required. Choose a model whose processor divides by 255 and "
-                "takes off mean and deviation alone."
-            )
-        return np.asarray(own.clamp(0, 1).numpy())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,7 +45,7 @@ class Plain:
 
     clean: Float[np.ndarray, "h w 3"]
     shape: tuple[int, ...]
-    scale: _Scale
+    scale: Scale
 
     def handed_over(self, pixels: torch.Tensor, repeats: int) -> torch.Tensor:
         """As `PixelLayout.handed_over`."""
@@ -86,7 +61,7 @@ class Patches:
     side: int
     merge: int
     frames: int
-    scale: _Scale
+    scale: Scale
 
     def handed_over(self, pixels: torch.Tensor, repeats: int) -> torch.Tensor:
         """As `PixelLayout.handed_over`; all pictures' patches in one list."""
@@ -94,33 +69,59 @@ class Patches:
         return rows.repeat_interleave(repeats, 0).flatten(0, 1)
 
 
-def pixel_layout(processor: Any, tensors: Mapping[str, torch.Tensor], kind: str) -> PixelLayout:
-    """Reads off how the processor handed one picture over.
+def pixel_layout(
+    processor: Any,
+    hand_over: Callable[[Image], Mapping[str, torch.Tensor]],
+    image: Image,
+    tensors: Mapping[str, torch.Tensor],
+    kind: str,
+) -> PixelLayout:
+    """Finds how the processor hands one picture over.
 
     Args:
         processor: The image processor.
-        tensors: The inputs it made of one prompt with one picture.
+        hand_over: The inputs it makes of the prompt with a picture.
+        image: The picture.
+        tensors: Those it made of this one.
         kind: Type of the model, for errors.
 
     Raises:
-        UsageError: The model reads tiles, or a form that is not known; or its pixels do not lie in
-            [0, 1] without their normalisation.
+        UsageError: The model reads a form that is not known, or tiles that no known way of cutting
+            the picture leads to; or its pixels do not lie in [0, 1] without their normalisation.
     """
-    values, scale = tensors["pixel_values"], _Scale.of(processor)
+    values, scale = tensors["pixel_values"], Scale.of(processor)
     shape = tuple(values.shape)
     if shape[:-2] in ((1, 3), (1, 1, 3)):
         picture = values.reshape(shape[-3:]).permute(1, 2, 0)
-        return Plain(scale.undone(picture, kind), shape[1:], scale)
+        return Plain(_within(scale.taken_back(picture), kind), shape[1:], scale)
     grid, cut = tensors.get("image_grid_thw"), _cut_of(processor)
     if grid is not None and cut is not None and len(grid) == 1 and int(grid[0, 0]) == 1:
         picture = _from_patches(values, (int(grid[0, 1]), int(grid[0, 2])), *cut)
         if torch.equal(_to_patches(picture[None], *cut)[0], values):
-            return Patches(scale.undone(picture, kind), *cut, scale)
-    raise UsageError(
-        f"The processor of {kind} hands over pixels of shape {shape}; one picture of three "
-        "channels, or its patches in a known order, is required to reach its pixels. Choose a "
-        "model that does not cut pictures into tiles."
+            return Patches(_within(scale.taken_back(picture), kind), *cut, scale)
+    tiles = tiled_layout(
+        processor, lambda other: hand_over(other)["pixel_values"], image, values, scale
     )
+    if tiles is not None:
+        return tiles
+    raise UsageError(
+        f"The processor of {kind} hands over pixels of shape {shape}, which no known way from the "
+        "picture leads to; one picture of three channels, its patches in a known order, or tiles "
+        "cut as LLaVA-NeXT, Idefics3 or InternVL cut them are required to reach its pixels. Choose "
+        "such a model, or leave out --probe."
+    )
+
+
+def _within(pixels: torch.Tensor, kind: str) -> Float[np.ndarray, "h w 3"]:
+    """Pixels that lie in [0, 1] but for rounding."""
+    low, high = float(pixels.min()), float(pixels.max())
+    if low < -_TOLERANCE or high > 1 + _TOLERANCE:
+        raise UsageError(
+            f"Pixels of {kind} run from {low:.3g} to {high:.3g} without their normalisation; "
+            "values in [0, 1] are required. Choose a model whose processor divides by 255 and "
+            "takes off mean and deviation alone."
+        )
+    return np.asarray(pixels.clamp(0, 1).numpy())
 
 
 def _cut_of(processor: Any) -> tuple[int, int, int] | None:

@@ -1,15 +1,9 @@
-"""Scores of answers as a differentiable function of the pixels a model reads.
-
-The model's processor reads the picture once; what it hands over, its normalisation taken back, is
-the model's *own pixel space*: values in [0, 1] at the model's own input size. From there on
-everything happens in torch, so that gradients reach the pixels and nothing is scaled or rounded
-between a changed pixel and the model.
-"""
+"""Scores of a question's answers as a differentiable function of the pixels a model reads."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,9 +11,8 @@ from jaxtyping import Float, Int
 
 from sightline.core.errors import UsageError
 from sightline.core.text import answer_form
-from sightline.data.prompts import user_text
 from sightline.models.asking import reply_spellings
-from sightline.models.pixel_layouts import pixel_layout
+from sightline.models.pixel_reading import PixelReader
 from sightline.models.transformers import ModelParts, TransformersModel
 
 if TYPE_CHECKING:
@@ -38,7 +31,7 @@ class PixelScorer:
     spellings.
 
     Attributes:
-        clean: The picture in the model's own pixel space, (h, w, 3) in [0, 1].
+        clean: The picture in the space it is changed in, (h, w, 3) in [0, 1].
         answers: The scored answers; no and yes, in that order, where the question asks for them.
 
     Args:
@@ -49,7 +42,7 @@ class PixelScorer:
 
     Raises:
         UsageError: The model is not a local one, the example has several pictures or no answers to
-            choose among, or the way from the pixels to the model is not known (tiles).
+            choose among, or the way from the pixels to the model is not known.
         ModelError: The question holds a special token.
     """
 
@@ -63,56 +56,26 @@ class PixelScorer:
         parts = require_white_box(model).parts
         said = answers is None and example.choices is None and answer_form(example) == "yes_no"
         self.answers = NO_YES if said else tuple(answers or example.choices or ())
-        if len(example.images) != 1 or len(self.answers) < 2:
+        if len(self.answers) < 2:
             raise UsageError(
-                f"Example {example.id!r} has {len(example.images)} pictures and "
-                f"{len(self.answers)} answers; one picture and at least two answers are required. "
-                "Choose another example, or name the answers."
+                f"Example {example.id!r} has {len(self.answers)} answers; at least two are "
+                "required. Choose another example, or name the answers."
             )
-        inputs = parts.inputs
-        self._network = parts.network
-        prompt = inputs.prompt(user_text(example, parts.style), 1, where=f"Example {example.id!r}")
-        tensors = inputs.tensors([prompt], [(image,)])
+        self._read = PixelReader(parts, example, image)
+        self.clean = self._read.clean
+        prompt = self._read.prompt
         spelled = _replies(parts, prompt) if said else _texts(parts, prompt, self.answers)
-        kind = str(parts.network.config.model_type)
-        self._layout = pixel_layout(inputs.processor.image_processor, tensors, kind)
-        self.clean = self._layout.clean
-        tokens = [ids for own in spelled for ids in own]
+        self._tokens = [ids for own in spelled for ids in own]
         self._owner = torch.as_tensor([i for i, own in enumerate(spelled) for _ in own])
-        self._ids, self._wanted = _sequences(tensors["input_ids"][0], tokens)
-        self._others = {
-            name: self._grown(name, value, tensors["input_ids"].shape)
-            for name, value in tensors.items()
-            if name not in ("input_ids", "pixel_values")
-        }
 
     def scores(self, pixels: torch.Tensor) -> torch.Tensor:
         """Log-probability of each answer, in nats, (n, answers).
 
         Args:
-            pixels: (n, h, w, 3) in the model's own pixel space; gradients flow back to them.
+            pixels: (n, h, w, 3) in the space of `clean`; gradients flow back to them.
         """
-        n, count = len(pixels), len(self._ids)
-        device, dtype = self._network.device, self._network.dtype
-        inputs: dict[str, Any] = {
-            name: value.to(device).repeat(n, *[1] * (value.dim() - 1))
-            for name, value in self._others.items()
-        }
-        longest = self._wanted.shape[1]
-        if self._network._supports_logits_to_keep():
-            inputs["logits_to_keep"] = longest + 1
-        logits = self._network(
-            input_ids=self._ids.to(device).repeat(n, 1),
-            pixel_values=self._layout.handed_over(pixels, count).to(device, dtype),
-            use_cache=False,
-            return_dict=True,
-            **inputs,
-        ).logits
-        wanted = self._wanted.to(logits.device).repeat(n, 1)
-        read = torch.log_softmax(logits[:, -longest - 1 : -1].float(), -1)
-        chosen = read.gather(2, wanted.clamp_min(0)[..., None])[..., 0]
-        totals = torch.where(wanted >= 0, chosen, 0.0).sum(1).reshape(n, count)
-        if count == len(self.answers):
+        totals = self._read.logprobs(pixels, self._tokens)
+        if len(self._tokens) == len(self.answers):
             return totals
         return torch.stack(
             [
@@ -136,15 +99,6 @@ class PixelScorer:
     def labels(self, pixels: Float[np.ndarray, "n h w c"]) -> Int[np.ndarray, " n"]:
         """The most probable answer, by number; the first of equals."""
         return np.asarray(self.values(pixels).argmax(axis=1))
-
-    def _grown(self, name: str, value: torch.Tensor, prompt: torch.Size) -> torch.Tensor:
-        """An input of one prompt, for all sequences; masks grow by ones, types by those of text."""
-        if value.shape == prompt:
-            rest = self._ids.shape[1] - prompt[1]
-            # PaliGemma's answers are of type 1, so that the prompt does not see them.
-            ones = "mask" in name or self._network.config.model_type == "paligemma"
-            value = torch.nn.functional.pad(value, (0, rest), value=int(ones))
-        return value.expand(len(self._ids), *value.shape[1:])
 
 
 def require_white_box(model: object) -> TransformersModel:
@@ -177,15 +131,3 @@ def _replies(parts: ModelParts, prompt: str) -> list[list[list[int]]]:
             "to score them. Name the answers, or choose questions with options."
         )
     return [[list(ids) for ids in sorted(own)] for own in spelled]
-
-
-def _sequences(
-    prompt: torch.Tensor, answers: Sequence[Sequence[int]]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Prompt and answer in one row each, and the answers' tokens beside them, -1 where none."""
-    longest = max(len(ids) for ids in answers)
-    wanted = torch.full((len(answers), longest), -1)
-    for row, ids in enumerate(answers):
-        wanted[row, : len(ids)] = torch.as_tensor(ids)
-    # What stands behind a shorter answer is never seen by what stands before it.
-    return torch.cat([prompt.expand(len(answers), -1), wanted.clamp_min(0)], 1), wanted

@@ -111,7 +111,16 @@ class TransformersModel:
     @property
     def parts(self) -> ModelParts:
         """What the model is made of, for those who read more than its answers."""
-        return ModelParts(self._model, self._inputs, self._form, self._style)
+        return ModelParts(
+            network=self._model,
+            inputs=self._inputs,
+            form=self._form,
+            style=self._style,
+            reader=self._reader,
+            eos_ids=self._eos_ids,
+            image_token_id=self._image_token_id,
+            decoding=self._decoding,
+        )
 
     def fingerprint(self) -> Mapping[str, Any]:
         """What identifies the weights and everything fixed at loading that affects results."""
@@ -372,12 +381,20 @@ class ModelParts:
         inputs: Builds its prompts and tensors.
         form: How an answer follows a prompt.
         style: How an example becomes the user's text.
+        reader: Reads its answers.
+        eos_ids: Its end tokens.
+        image_token_id: The token at a picture's places.
+        decoding: How it is decoded.
     """
 
     network: Any
     inputs: InputBuilder
     form: AnswerForm
     style: PromptStyle
+    reader: AnswerReader
+    eos_ids: tuple[int, ...]
+    image_token_id: int | None
+    decoding: Decoding
 
 
 @dataclass(frozen=True, slots=True)

@@ -342,6 +342,38 @@ def paligemma() -> Tiny:
     return Tiny("paligemma", _finished(model), processor)
 
 
+def internvl() -> Tiny:
+    """Reads tiles without a chat template's help; its cache is put to the test when loaded."""
+    tokenizer = byte_tokenizer(
+        start_image_token="<img>",
+        end_image_token="</img>",
+        context_image_token="<IMG_CONTEXT>",
+        video_token="<video>",
+    )
+    images = tf.GotOcr2ImageProcessor(
+        size={"height": 32, "width": 32}, crop_to_patches=True, max_patches=6
+    )
+    processor = images_only(tf.InternVLProcessor)(
+        images,
+        tokenizer,
+        image_seq_length=4,
+        chat_template=CHAT.replace("IMAGE", "'<IMG_CONTEXT>'"),
+    )
+    config = tf.InternVLConfig(
+        text_config=tf.Qwen2Config(**TEXT),
+        vision_config={
+            **{k: v for k, v in SIGLIP.items() if k not in ("image_size", "patch_size")},
+            "image_size": [32, 32],
+            "patch_size": [8, 8],
+            "model_type": "internvl_vision",
+        },
+        image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
+        image_seq_length=4,
+        downsample_ratio=0.5,
+    )
+    return Tiny("internvl", _finished(tf.InternVLForConditionalGeneration(config)), processor)
+
+
 BUILDERS = {
     builder.__name__: builder
     for builder in (

@@ -10,7 +10,6 @@ from tiny_models import example as drawn
 from tiny_models import (
     instructblip,
     llava,
-    llava_next,
     paligemma,
     qwen2_5_vl,
     qwen2_vl,
@@ -23,7 +22,7 @@ from sightline.audit.probes import flip_thresholds, noise_flips
 from sightline.core.errors import UsageError
 from sightline.core.features import Feature
 from sightline.core.protocols import Request
-from sightline.core.types import Example, ImageRef
+from sightline.core.types import ImageRef
 from sightline.data.examples import load_dataset
 from sightline.data.perturbations import parse_condition
 from sightline.models import load_model
@@ -184,11 +183,9 @@ def test_what_has_no_pixels_to_attack_is_refused(asked):
     example, image = asked
     with pytest.raises(UsageError, match="FakeModel"):
         PixelScorer(load_model("fake"), example, image)
-    tiles = llava_next().observer()
+    tiny = llava().observer()
     two = (*example.images, ImageRef("b.png", "0" * 64))
-    with pytest.raises(UsageError, match="cut pictures into tiles"):
-        PixelScorer(tiles, Example("1", "What?", example.images, choices=("a", "b")), image)
     with pytest.raises(UsageError, match="2 pictures"):
-        PixelScorer(tiles, replace(example, images=two), image)
+        PixelScorer(tiny, replace(example, images=two), image)
     with pytest.raises(UsageError, match="0 answers"):
-        PixelScorer(tiles, replace(example, choices=None, references=("red",)), image)
+        PixelScorer(tiny, replace(example, choices=None, references=("red",)), image)
