@@ -22,13 +22,15 @@ from sightline.core.audit_results import load_audit
 from sightline.core.errors import DataError, UsageError
 from sightline.core.features import CHANNELS, Feature
 from sightline.core.protocols import Request
+from sightline.core.text import answer_form
 from sightline.data.images import load_image
 from sightline.data.perturbations import parse_condition
 from sightline.models import load_model
 from sightline.report.audit_terminal import print_audit
 from sightline.report.render import write_audit_report
 from sightline.store.run import RunStore
-from sightline.workflow.auditing.probing import PROBES, ProbeSettings, load_probes, probe_run
+from sightline.workflow.auditing.probe_rows import PROBES, ProbeSettings, load_probes
+from sightline.workflow.auditing.probing import probe_run
 from sightline.workflow.auditing.running import AuditSettings, audit_run
 
 DATA = "scenes:test?n=18"
@@ -197,6 +199,28 @@ def test_frequencies_are_probed_and_a_stopped_probe_goes_on(run, tmp_path):
     assert "attack within the high band: succeeds on" in said
     assert "budget, the clean answer is wrong:" in said
     assert "free answers by content words:" in said
+
+
+def test_free_answers_are_probed_by_decoding_them_again(run, tmp_path):
+    """The first free question: its clean answer is the collected one, and noise makes another."""
+    path, _ = run
+    own = tmp_path / "run"
+    shutil.copytree(path, own)
+    examples = RunStore.open(own).examples()
+    free = next(i for i, e in enumerate(examples) if answer_form(e) not in ("choice", "yes_no"))
+    plan = ProbeSettings(questions=free + 1, trials=1, steps=1, sizes=(16 / 255,))
+    assert probe_run(own, load_model("embedded:vlm"), plan)
+    rows = load_probes(own).questions
+    assert [row.free for row in rows] == [False] * free + [True]
+    assert rows[free].agrees
+    assert rows[free].attacks["low"].score_change <= 0
+    assert 0 <= rows[free].attacks["low"].leakage < 0.2
+    found = audit_run(own, AuditSettings(resamples=200, spectra=0)).audit
+    assert found.probes.free == 1
+    assert found.probes.questions == free + 1
+    write_audit_report([found], tmp_path / "page.html")
+    page = " ".join((tmp_path / "page.html").read_text(encoding="utf-8").split())
+    assert "Answered freely: 1 of the questions." in page
 
 
 def test_what_cannot_be_probed_is_one_line(run, tmp_path):

@@ -51,7 +51,8 @@ class AttackProbe:
         high: Its highest.
         success: Share of questions whose label flips while the clean label's score falls.
         flips: Share whose label flips, however it came about.
-        score_change: Mean log-probability of the clean label, after less before, nats.
+        score_change: Mean log-probability of the clean label or free answer, after less before,
+            nats.
         leakage: Mean share of the change's power outside the band, let out by clipping.
         leakage_most: The largest such share.
         largest: Largest change of a pixel.
@@ -72,13 +73,13 @@ class AttackProbe:
 
 @dataclass(frozen=True, config=_STRICT)
 class Probes:
-    """Frequency probes, made in the model's own pixel space.
+    """Frequency probes, made in the model's own pixel space, or the picture's where it reads tiles.
 
     Attributes:
         questions: Questions that were probed.
         images: Their pictures.
         skipped: Questions that could not be probed, by reason.
-        sides: Heights and widths of the model's own pixel space.
+        sides: Heights and widths of that space.
         agreement: Share of questions whose label in that space is the collected one.
         filters: Low pass and high pass.
         noise: By band and size.
@@ -90,6 +91,8 @@ class Probes:
         seed: Of the noise.
         reads: Pictures the model was asked about.
         gradients: How often it was asked for a gradient too.
+        free: Questions that are answered freely; their score is the clean answer's log-probability,
+            and they flip when the answer decoded again has another short form.
     """
 
     questions: int
@@ -107,6 +110,7 @@ class Probes:
     seed: int
     reads: int
     gradients: int
+    free: int = 0
 
 
 @dataclass(frozen=True, config=_STRICT)

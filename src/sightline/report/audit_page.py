@@ -191,15 +191,26 @@ def _probes(audit: Audit, key: str) -> Section:
         return Section(lines, FigureGroup(()), ())
     sides = ", ".join(f"{width} × {height}" for height, width in probes.sides)
     lines = (
-        f"{count(probes.questions)} questions on {count(probes.images)} pictures, in the model's "
-        f"own pixel space ({inert(sides, 200)}): {count(probes.reads)} pictures read, "
-        f"{count(probes.gradients)} gradients. The label there is the collected one in "
-        f"{_figure(probes.agreement)} of them.",
+        f"{count(probes.questions)} questions on {count(probes.images)} pictures, changed in the "
+        f"pixels the model reads ({inert(sides, 200)}; of a model that reads tiles, in the picture "
+        f"they are cut from): {count(probes.reads)} pictures read, {count(probes.gradients)} "
+        f"gradients. The label there is the collected one in {_figure(probes.agreement)} of them.",
+        *_free_lines(probes.free),
         *(f"Not probed: {count(s.n)} questions; {inert(s.reason)}" for s in probes.skipped),
     )
     if not probes.questions:
         return Section(lines, FigureGroup(()), ())
     return Section(lines, probe_figures(probes, key), probe_tables(probes))
+
+
+def _free_lines(free: int) -> tuple[str, ...]:
+    if not free:
+        return ()
+    return (
+        f"Answered freely: {count(free)} of the questions. Their score is the log-probability "
+        "of the answer to the clean picture; they flip when the model answers the changed "
+        "picture with another short form.",
+    )
 
 
 def _budgets(audit: Audit, key: str) -> Section | None:

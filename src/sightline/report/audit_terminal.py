@@ -148,7 +148,8 @@ def _frequencies(audit: Audit) -> list[str]:
         return []
     filters = [f"{own.flipped} flip under a {own.filtering} pass" for own in probes.filters]
     return [
-        f"by frequency, of {probes.questions} questions: {', '.join(filters)}",
+        f"by frequency, of {probes.questions} questions ({probes.free} answered freely): "
+        f"{', '.join(filters)}",
         *(
             f"attack within the {own.band} band: succeeds on {own.success!s}, leakage "
             f"{own.leakage!s}"

@@ -14,13 +14,8 @@ from sightline.core.estimates import Estimate
 from sightline.core.probe_results import AttackProbe, FilterProbe, NoiseProbe, Probes
 from sightline.core.results import Skipped
 from sightline.workflow.auditing.pairs import AuditRows
-from sightline.workflow.auditing.probing import (
-    BANDS,
-    FILTERS,
-    AttackedQuestion,
-    ProbedQuestion,
-    load_probes,
-)
+from sightline.workflow.auditing.probe_rows import AttackedQuestion, ProbedQuestion, load_probes
+from sightline.workflow.auditing.probing import BANDS, FILTERS
 
 
 def probes_of(run: Path, rows: AuditRows, clusters: Clusters) -> Probes | None:
@@ -63,6 +58,7 @@ def probes_of(run: Path, rows: AuditRows, clusters: Clusters) -> Probes | None:
         seed=plan["seed"],
         reads=sum(row.reads for row in found),
         gradients=sum(row.gradients for row in found),
+        free=sum(row.free for row in found),
     )
 
 
