@@ -10,13 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sightline.cli.display import ProgressLine, Stop, duration, stop_on_signal
+from sightline.cli.collect_options import (
+    announce,
+    collect_settings,
+    conditions_option,
+    size_options,
+    source_options,
+)
+from sightline.cli.display import ProgressLine, Stop, stop_on_signal
 from sightline.cli.options import (
     loading_options,
     loading_settings,
     option,
-    parse_layers,
-    parse_limit,
     seed_option,
     shared_options,
     show_config,
@@ -25,40 +30,22 @@ from sightline.core.errors import SightlineError, UsageError
 
 if TYPE_CHECKING:
     from sightline.workflow.auditing.running import AuditOutcome, AuditSettings
-    from sightline.workflow.collect import CollectProgress, CollectResult
+    from sightline.workflow.collect import CollectResult
 
 
 @click.command("audit")
 @click.argument("runs", nargs=-1, type=click.Path(file_okay=False))
-@option("--model", "-m", help="Collect this model first: as for 'sightline collect'.")
-@option("--data", "-d", help="The questions and pictures to collect it on.")
-@option(
-    "--images",
-    type=click.Path(file_okay=False),
-    help="Folder that relative image paths start from.  [default: the dataset's folder]",
+@source_options(
+    required=False,
+    model="Collect this model first: as for 'sightline collect'.",
+    data="The questions and pictures to collect it on.",
+    output="The run directory that is collected; one that exists is gone on with.",
 )
-@option(
-    "--output-path",
-    "-o",
-    "output",
-    type=click.Path(file_okay=False),
-    help="The run directory that is collected; one that exists is gone on with.",
-)
-@option(
-    "--conditions",
+@conditions_option(
+    "Perturbations, as for 'sightline collect'; wordings are the paraphrase control.",
     default="default,wording:1,wording:2",
-    metavar="NAMES|FILE.yaml",
-    help="Perturbations, as for 'sightline collect'; wordings are the paraphrase control.",
 )
-@option(
-    "--layers",
-    default="0.25,0.5,0.75,1.0",
-    help="Depths whose states are compared: fractions or layer indices.",
-)
-@option("--limit", "-L", help="First examples only: a count (100) or a share (0.1).")
-@option("--batch-size", default=8, type=click.IntRange(1), help="Examples at once.")
-@option("--shard-size", default=32, type=click.IntRange(1), help="Examples committed at once.")
-@option("--max-new-tokens", default=64, type=click.IntRange(1), help="Limit on tokens per answer.")
+@size_options(layers="Depths whose states are compared: fractions or layer indices.")
 @option(
     "--channel",
     default="ctx_open",
@@ -106,7 +93,6 @@ if TYPE_CHECKING:
 )
 @seed_option("Seed of collecting, controls and bootstrap.")
 @loading_options
-@click.option("--overwrite", is_flag=True, help="Remove an existing run first.")
 @shared_options
 @click.pass_context
 def audit_command(ctx: click.Context, /, **flags: Any) -> int:
@@ -187,31 +173,16 @@ def _collected(flags: dict[str, Any], settings: AuditSettings) -> tuple[AuditOut
     from sightline.api import audit
 
     with ProgressLine("collecting", flags["display"]) as line, stop_on_signal() as stop:
-
-        def show(progress: CollectProgress) -> None:
-            left = progress.remaining_s
-            note = "" if not left else f"about {duration(left)} left"
-            line.update(progress.done, progress.total, note)
-
+        collecting = collect_settings(flags, line, stop)
         outcome, collected = audit(
             flags["output"],
             model=flags["model"],
             data=flags["data"],
             conditions=flags["conditions"],
-            layers=parse_layers(flags["layers"]),
-            limit=parse_limit(flags["limit"]),
+            layers=collecting.pop("layers"),
+            limit=collecting.pop("limit"),
             settings=settings,
-            collecting={
-                "images": flags["images"],
-                "max_new_tokens": flags["max_new_tokens"],
-                "batch_size": flags["batch_size"],
-                "shard_size": flags["shard_size"],
-                "seed": flags["seed"],
-                "overwrite": flags["overwrite"],
-                "announce": _announce,
-                "progress": show,
-                "should_stop": stop,
-            },
+            collecting=collecting,
             **_asked(flags, line, stop),
         )
     if outcome is None:
@@ -224,17 +195,13 @@ def _asked(flags: dict[str, Any], line: ProgressLine, stop: Stop) -> dict[str, A
     return {
         "probe": flags["probe"],
         "probing": {
-            "announce": _announce,
+            "announce": announce,
             "progress": lambda done, total: line.update(done, total, label="probing"),
             "should_stop": stop,
         },
         "entailment": flags["entailment"],
         "model_options": loading_settings(flags),
     }
-
-
-def _announce(text: str) -> None:
-    click.echo(text, err=True)
 
 
 def _stopped(stop: Stop) -> int:

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sightline.cli.display import ProgressLine, duration, stop_on_signal
+from sightline.cli.collect_options import (
+    collect_settings,
+    conditions_option,
+    size_options,
+    source_options,
+)
+from sightline.cli.display import ProgressLine, stop_on_signal
 from sightline.cli.options import (
     ENDPOINT_ARGS,
     endpoint_options,
@@ -18,8 +24,6 @@ from sightline.cli.options import (
     loading_options,
     loading_settings,
     option,
-    parse_layers,
-    parse_limit,
     seed_option,
     shared_options,
     show_config,
@@ -27,38 +31,19 @@ from sightline.cli.options import (
 from sightline.core.errors import SightlineError, UsageError
 
 if TYPE_CHECKING:
-    from sightline.workflow.collect import CollectProgress, CollectResult
+    from sightline.workflow.collect import CollectResult
 
 
 _MODEL_ARGS = ("device_map", "dtype", "revision", "blank_colour", *ENDPOINT_ARGS)
 
 
 @click.command("collect")
-@option(
-    "--model",
-    "-m",
+@source_options(
     required=True,
-    help="Directory or hub name that transformers loads, embedded:vlm, or openai:NAME.",
-)
-@option(
-    "--data",
-    "-d",
-    required=True,
-    help="JSONL, CSV, TSV, Parquet, image folder, hf://NAME, scenes:SPLIT, or a benchmark such as "
+    model="Directory or hub name that transformers loads, embedded:vlm, or openai:NAME.",
+    data="JSONL, CSV, TSV, Parquet, image folder, hf://NAME, scenes:SPLIT, or a benchmark such as "
     "pope:FILE.",
-)
-@option(
-    "--images",
-    type=click.Path(file_okay=False),
-    help="Folder that relative image paths start from.  [default: the dataset's folder]",
-)
-@option(
-    "--output-path",
-    "-o",
-    "output",
-    required=True,
-    type=click.Path(file_okay=False),
-    help="The run directory.",
+    output="The run directory.",
 )
 @click.option(
     "--column",
@@ -87,22 +72,12 @@ _MODEL_ARGS = ("device_map", "dtype", "revision", "blank_colour", *ENDPOINT_ARGS
     help="Nucleus for sampling.",
 )
 @option(
-    "--max-new-tokens",
-    default=64,
-    type=click.IntRange(1),
-    help="Limit on generated tokens per answer.",
-)
-@option(
     "--top-k",
     default=20,
     type=click.IntRange(0),
     help="Most likely tokens kept per position.",
 )
-@option(
-    "--layers",
-    default="0.25,0.5,0.75,1.0",
-    help="Depths whose hidden states are kept: fractions, layer indices or none.",
-)
+@size_options(layers="Depths whose hidden states are kept: fractions, layer indices or none.")
 @option(
     "--sample-states/--no-sample-states",
     default=False,
@@ -125,12 +100,9 @@ _MODEL_ARGS = ("device_map", "dtype", "revision", "blank_colour", *ENDPOINT_ARGS
     metavar="NAME,NAME.2",
     help="Then ask about the answer: p_true, self_check, confidence_number, top_guesses, …",
 )
-@option(
-    "--conditions",
-    default="",
-    metavar="NAMES|FILE.yaml",
-    help="Also ask under perturbations: jpeg:3,rotate:30, a list of the bank such as default "
-    "('sightline perturbations' has them), or a YAML list.",
+@conditions_option(
+    "Also ask under perturbations: jpeg:3,rotate:30, a list of the bank such as default "
+    "('sightline perturbations' has them), or a YAML list."
 )
 @option(
     "--condition-samples",
@@ -150,24 +122,7 @@ _MODEL_ARGS = ("device_map", "dtype", "revision", "blank_colour", *ENDPOINT_ARGS
     type=click.IntRange(0),
     help="With --channels, examples of which every vision token's energy is kept.",
 )
-@option(
-    "--limit",
-    "-L",
-    help="First examples only: a count (100) or a share (0.1).",
-)
 @click.option("--sample-id", "sample_ids", multiple=True, help="Only this example (repeatable).")
-@option(
-    "--batch-size",
-    default=8,
-    type=click.IntRange(1),
-    help="Examples at once; halved when memory runs out.",
-)
-@option(
-    "--shard-size",
-    default=32,
-    type=click.IntRange(1),
-    help="Examples committed at once.",
-)
 @seed_option("Run seed.")
 @loading_options
 @option(
@@ -197,7 +152,6 @@ _MODEL_ARGS = ("device_map", "dtype", "revision", "blank_colour", *ENDPOINT_ARGS
     type=click.FloatRange(0, 1),
     help="Share of failed rows above which the exit code is 1.",
 )
-@click.option("--overwrite", is_flag=True, help="Remove an existing run first.")
 @shared_options
 @click.pass_context
 def collect_command(ctx: click.Context, /, **flags: Any) -> int:
@@ -217,27 +171,16 @@ def collect_command(ctx: click.Context, /, **flags: Any) -> int:
         ProgressLine("collecting", flags["display"]) as line,
         stop_on_signal() as stop,
     ):
-
-        def show(progress: CollectProgress) -> None:
-            left = progress.remaining_s
-            note = "" if not left else f"about {duration(left)} left"
-            if progress.quarantined:
-                note += f" · {progress.quarantined} quarantined"
-            line.update(progress.done, progress.total, note)
-
         result = collect(
             flags["model"],
             flags["data"],
             flags["output"],
-            images=flags["images"],
             columns=key_values(flags["columns"], "--column", "question=prompt") or None,
             estimators=estimator_specs(flags["estimators"]),
             samples=flags["samples"],
             temperature=flags["temperature"],
             top_p=flags["top_p"],
-            max_new_tokens=flags["max_new_tokens"],
             top_k=flags["top_k"],
-            layers=parse_layers(flags["layers"]),
             sample_states=flags["sample_states"],
             options=flags["options"],
             blank=flags["blank"],
@@ -246,17 +189,10 @@ def collect_command(ctx: click.Context, /, **flags: Any) -> int:
             condition_samples=flags["condition_samples"],
             channels=flags["channels"],
             energy_maps=flags["energy_maps"],
-            seed=flags["seed"],
-            limit=parse_limit(flags["limit"]),
             sample_ids=flags["sample_ids"],
-            batch_size=flags["batch_size"],
-            shard_size=flags["shard_size"],
-            overwrite=flags["overwrite"],
             style=_style(flags),
             model_options=_model_options(flags),
-            announce=lambda text: click.echo(text, err=True),
-            progress=show,
-            should_stop=stop,
+            **collect_settings(flags, line, stop),
         )
     return _finish(result, flags, stop.exit_code if result.interrupted else 0)
 
