@@ -284,7 +284,6 @@ def _surer(model: Any, side: int, count: int) -> Any:
     from sightline.workflow.policy.evidence import Target
     from sightline.workflow.policy.fitting import fit_policy
     from sightline.workflow.policy.labelled import Labelled
-    from sightline.workflow.policy.trust import narrowed
 
     examples = [Example(f"{i}", f"What is {i}?") for i in range(count)]
     images = [tuple(_images(side, 1))] * count
@@ -297,7 +296,7 @@ def _surer(model: Any, side: int, count: int) -> Any:
     parts = split_groups([record.example.group for record in records], (0.4, 0.3, 0.3))
     data = Labelled(tuple(records), correct, np.arange(count), parts)
     policy = fit_policy(["harmony"], data, Target(None, 0.5))
-    return PolicyJudge(policy, "0" * 16, (narrowed(_harmony_request(), policy.needs),))
+    return PolicyJudge(policy, "0" * 16, (policy.observed_by(_harmony_request(), 0),))
 
 
 def _harmony_request() -> Any:

@@ -19,12 +19,14 @@ from sightline.core.features import (
     AUDITED,
     FIXED_REPLIES,
     FOLLOW_UPS,
+    LAYERED,
     READ_WITH,
     Feature,
 )
 from sightline.core.protocols import Cost, Estimator, LearnedEstimator
 from sightline.core.types import Example, Generation, Record, Related
 from sightline.estimators import ESTIMATORS, from_spec, parse_estimator, spec_of
+from sightline.estimators.states import layers_read
 
 NAMES = tuple(ESTIMATORS)
 FAMILIES = {
@@ -398,6 +400,27 @@ def test_reads_nothing_that_it_does_not_need(name):
             estimator.uncertainty([bare]), estimator.uncertainty([record])
         )
     assert np.isfinite(estimator.uncertainty([bare])).all()
+
+
+def of_layers(record, kept):
+    """The record as if these layers alone had been kept."""
+    at = [record.layers.index(layer) for layer in kept]
+    arrays = {f: array[at] if f in LAYERED else array for f, array in record.features.items()}
+    return replace(record, features=arrays, layers=tuple(kept))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_reads_no_layer_but_those_it_states(name):
+    estimator = fitted(name)
+    layers = layers_read([estimator])
+    if layers is None or not estimator.needs & LAYERED:
+        assert name == "eigenscore" or not estimator.needs & LAYERED
+        return
+    assert layers
+    np.testing.assert_array_equal(
+        estimator.uncertainty([of_layers(record, layers) for record in RECORDS]),
+        estimator.uncertainty(RECORDS),
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)

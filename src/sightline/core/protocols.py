@@ -75,6 +75,16 @@ class Estimator(Protocol):
 
 
 @runtime_checkable
+class ReadsLayers(Protocol):
+    """An estimator that says which layers' states it reads, so that no other need be observed."""
+
+    @property
+    def layers(self) -> tuple[int, ...] | None:
+        """Indices as in `Record.layers`; None where it depends on which layers a record has."""
+        ...
+
+
+@runtime_checkable
 class FittedEstimator(Estimator, Protocol):
     """An estimator that was fitted on labelled records and can be written down."""
 

@@ -24,6 +24,7 @@ from sightline.estimators.learning import (
     wrong_probability,
 )
 from sightline.estimators.signals import require
+from sightline.estimators.states import layers_read
 
 AnyEstimator = Estimator | LearnedEstimator
 
@@ -173,6 +174,11 @@ class FittedFusion:
     def needs(self) -> frozenset[Feature]:
         """What the members need, all of it."""
         return _needs(self.members)
+
+    @property
+    def layers(self) -> tuple[int, ...] | None:
+        """Those that the members read; None where one does not say."""
+        return layers_read(self.members)
 
     def uncertainty(self, records: Sequence[Record]) -> Float[np.ndarray, " n"]:
         """Probability of being wrong, in [0, 1].

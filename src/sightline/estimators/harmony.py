@@ -213,6 +213,11 @@ class FittedHarmony:
         names += ["hidden"] if self.reading.hidden else []
         return _needs(names, image=self.reading.image)
 
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The layer it reads; none where it reads no states."""
+        return () if self.reading.layer is None else (self.reading.layer,)
+
     def uncertainty(self, records: Sequence[Record]) -> Float[np.ndarray, " n"]:
         """Probability of being wrong, in [0, 1]: the mean over the networks.
 

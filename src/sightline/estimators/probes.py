@@ -214,6 +214,11 @@ class FittedProbe:
         """Hidden states of the answer or of the prompt."""
         return state_needs(self.at)
 
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The layer it reads, alone."""
+        return (self.layer,)
+
     def uncertainty(self, records: Sequence[Record]) -> Float[np.ndarray, " n"]:
         """Probability of being wrong, in [0, 1].
 

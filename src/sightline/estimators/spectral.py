@@ -75,6 +75,11 @@ class GramSpectrum:
         """The samples, and what their vectors are read off."""
         return vector_needs(self.similarity)
 
+    @property
+    def layers(self) -> tuple[int, ...] | None:
+        """The layer of the hidden states; None where it is the middle one of those stored."""
+        return stated_layer(self.layer)
+
     def uncertainty(self, records: Sequence[Record]) -> Float[np.ndarray, " n"]:
         """The functional, in nats where it is a logarithm.
 
@@ -136,6 +141,11 @@ class EigenScore:
         """The samples, and what their vectors are read off."""
         return vector_needs(self.similarity)
 
+    @property
+    def layers(self) -> tuple[int, ...] | None:
+        """The layer of the hidden states; None where it is the middle one of those stored."""
+        return stated_layer(self.layer)
+
     def uncertainty(self, records: Sequence[Record]) -> Float[np.ndarray, " n"]:
         """Mean log eigenvalue, at least log(alpha).
 
@@ -151,6 +161,11 @@ class EigenScore:
     def cost(self, records: Sequence[Record]) -> Cost:
         """The samples."""
         return cost_of_samples(records)
+
+
+def stated_layer(layer: str) -> tuple[int, ...] | None:
+    """The layer that a setting names; None where it is the middle one of those stored."""
+    return None if layer == "middle" else (int(layer),)
 
 
 def vector_needs(vectors: Vectors) -> frozenset[Feature]:

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from sightline.core.errors import DataError, UnscorableError
 from sightline.core.features import Feature
 from sightline.core.types import Record
-from sightline.estimators.spectral import Vectors, gram_spectra, vector_needs
+from sightline.estimators.spectral import Vectors, gram_spectra, stated_layer, vector_needs
 
 Spectrum = Literal["cumulative", "eigenvalues", "log"]
 """How a spectrum becomes features.
@@ -52,6 +52,11 @@ class SpectrumReader:
         """The samples, and what their vectors and weights are read off."""
         weights = {Feature.SAMPLE_LOGPROBS} if self.likelihood_weighted else set()
         return vector_needs(self.similarity) | weights
+
+    @property
+    def layers(self) -> tuple[int, ...] | None:
+        """The layer of the hidden states; None where it is the middle one of those stored."""
+        return stated_layer(self.layer)
 
     def read(
         self, records: Sequence[Record], width: int | None = None

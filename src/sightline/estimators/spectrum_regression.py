@@ -113,6 +113,11 @@ class FittedSpectrumLogisticRegression:
         """The samples, and what their vectors and weights are read off."""
         return self.reader.needs
 
+    @property
+    def layers(self) -> tuple[int, ...] | None:
+        """The layer of the hidden states; None where it is the middle one of those stored."""
+        return self.reader.layers
+
     def uncertainty(self, records: Sequence[Record]) -> Float[np.ndarray, " n"]:
         """Probability of being wrong, in [0, 1].
 

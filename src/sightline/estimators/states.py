@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
 
 from sightline.core.errors import UnscorableError, UsageError
-from sightline.core.features import Feature
+from sightline.core.features import AUDITED, LAYERED, Feature
+from sightline.core.protocols import Estimator, ReadsLayers
 from sightline.core.types import Record
 from sightline.estimators.signals import answer_start
 
@@ -39,6 +40,23 @@ def check_layer(layer: str, chosen: str) -> None:
             f"Layer {layer!r}; {chosen} or the index of a stored layer is required. "
             f"Use {chosen}, or for example 16."
         )
+
+
+def layers_read(estimators: Iterable[Estimator]) -> tuple[int, ...] | None:
+    """Indices of the layers whose states enter the scores of any of the estimators.
+
+    Returns:
+        None where one does not say which it reads, or goes by which layers a record has.
+    """
+    found = set[int]()
+    for estimator in estimators:
+        if not estimator.needs & (LAYERED | AUDITED):
+            continue
+        own = estimator.layers if isinstance(estimator, ReadsLayers) else None
+        if own is None:
+            return None
+        found.update(own)
+    return tuple(sorted(found))
 
 
 def states(

@@ -43,17 +43,31 @@ def compacted(channels: Mapping[Feature, torch.Tensor]) -> dict[Feature, np.ndar
 
 
 def compact(states: torch.Tensor) -> np.ndarray:
-    """Float16, or float32 where a value lies beyond float16's range (3 digits are enough).
+    """States by layer in float16 (3 digits are enough), read-only.
+
+    Where a layer has a value beyond float16's range the result is float32; such a layer is kept as
+    it is and the others have float16's digits, so that none depends on which others are kept.
 
     Raises:
         ModelError: A state is NaN or infinite.
     """
     values = states.float().cpu().numpy()
-    if not np.isfinite(values).all():
+    largest = np.abs(values).max(initial=0.0)  # NaN where there is one
+    if not largest < np.inf:
         raise ModelError(
             "The model's hidden states hold NaN or infinity; finite states are required. "
             "Load it with another dtype, such as bfloat16 or float32."
         )
-    if np.abs(values).max(initial=0.0) > _FLOAT16_MAX:
-        return values
-    return values.astype(np.float16)
+    if largest <= _FLOAT16_MAX:
+        kept = values.astype(np.float16)
+    else:
+        kept = np.stack([_rounded(layer) for layer in values])
+    kept.setflags(write=False)
+    return kept
+
+
+def _rounded(layer: np.ndarray) -> np.ndarray:
+    """One layer with float16's digits, where all of it is within float16's range."""
+    if np.abs(layer).max(initial=0.0) > _FLOAT16_MAX:
+        return layer
+    return layer.astype(np.float16).astype(np.float32)

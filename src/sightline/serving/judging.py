@@ -21,7 +21,7 @@ from sightline.serving.trust import Judgement
 from sightline.workflow.policy.decision import Decision
 from sightline.workflow.policy.deriving import KINDS, Deriver, load_deriver
 from sightline.workflow.policy.saved import POLICY, load_policy
-from sightline.workflow.policy.trust import TrustPolicy, narrowed
+from sightline.workflow.policy.trust import TrustPolicy
 
 NOT_SERVED = frozenset(
     {
@@ -145,7 +145,7 @@ def local_judge(
         )
     policy.check_request(request, where="the server")
     stages = range(len(policy.stages))
-    requests = tuple(narrowed(request, policy.needs_of(stage)) for stage in stages)
+    requests = tuple(policy.observed_by(request, stage) for stage in stages)
     deriver = load_deriver(policy.needs, origin.derived, text_models)
     return PolicyJudge(policy, digest, tuple(dict.fromkeys(requests)), deriver)
 

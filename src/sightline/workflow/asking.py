@@ -20,7 +20,6 @@ from sightline.estimators.likelihood import Perplexity, SequenceProbability, Tok
 from sightline.workflow.explaining import Explanation, explain
 from sightline.workflow.policy import Decision, TrustPolicy
 from sightline.workflow.policy.deriving import load_deriver
-from sightline.workflow.policy.trust import narrowed
 from sightline.workflow.requests import answerable, request_of
 from sightline.workflow.scoring import settled
 
@@ -166,7 +165,7 @@ def _decided(
     deriver = load_deriver(policy.needs, origin.derived, text_models)
     stage = 0
     while True:
-        needed = narrowed(request, policy.needs_of(stage))
+        needed = policy.observed_by(request, stage)
         record = _observed(model, example, pictures, needed)
         if deriver is not None:
             (record,) = deriver([record])

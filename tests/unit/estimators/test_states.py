@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from hidden_records import record
+from hidden_records import planted, record
 
 from sightline.core.errors import UnscorableError, UsageError
 from sightline.core.features import Feature
-from sightline.estimators.states import check_layer, state_needs, states
+from sightline.estimators import parse_estimator
+from sightline.estimators.states import check_layer, layers_read, state_needs, states
 
 HIDDEN = np.arange(12.0).reshape(
     2, 3, 2
@@ -72,3 +73,30 @@ def test_a_layer_that_is_no_index_is_refused(layer):
         check_layer(layer, "auto")
     check_layer("auto", "auto")
     check_layer("16", "auto")
+
+
+def read_by(*specs):
+    return layers_read([parse_estimator(spec) for spec in specs])
+
+
+def test_layers_that_are_read_are_those_that_are_named():
+    assert read_by("sequence_probability") == ()
+    assert read_by("eigenscore:layer=9", "sequence_probability", "von_neumann_entropy:layer=4") == (
+        9,
+    )
+    hidden = "von_neumann_entropy:similarity=hidden:layer=4"
+    assert read_by("eigenscore:layer=9", hidden) == (4, 9)
+
+
+def test_where_one_goes_by_the_layers_that_are_there_none_can_be_left_out():
+    assert read_by("eigenscore:layer=9", "eigenscore") is None
+    assert read_by("drift_share") is None
+
+
+def test_a_fitted_one_states_the_layers_it_chose():
+    records, correct = planted(told_by=2)
+    rng = np.random.default_rng(0)
+    probe = parse_estimator("linear_probe").fit(records, correct, rng=rng)
+    assert layers_read([probe]) == (2,)
+    ensemble = parse_estimator("mahalanobis").fit(records, correct, rng=rng)
+    assert layers_read([probe, ensemble]) == (1, 2, 3)

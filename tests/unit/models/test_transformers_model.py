@@ -144,6 +144,24 @@ def test_states_are_half_precision_unless_they_do_not_fit() -> None:
     assert large[0, 1] == -7e4
 
 
+def test_a_layers_states_do_not_depend_on_which_others_are_kept(tiny_llava: Tiny) -> None:
+    model = tiny_llava.observer()
+    (every,) = model.observe(ASKED, IMAGES, Request(max_new_tokens=3, layers=(0.3, 0.6, 1.0)))
+    (one,) = model.observe(ASKED, IMAGES, Request(max_new_tokens=3, layers=(2,)))
+    assert (every.layers, one.layers) == ((1, 2, 3), (2,))
+    np.testing.assert_array_equal(one.answer.logprobs, every.answer.logprobs)
+    for feature in (Feature.HIDDEN, Feature.PROMPT_HIDDEN, Feature.IMAGE_HIDDEN):
+        np.testing.assert_array_equal(one.array(feature), every.array(feature)[1:2])
+
+
+def test_a_layer_beyond_half_precision_leaves_the_digits_of_the_others_alone() -> None:
+    third, large = [1 / 3, -2.5], [1 / 3, 7e4]
+    both = compact(torch.tensor([third, large]))
+    np.testing.assert_array_equal(both[:1], compact(torch.tensor([third])))
+    np.testing.assert_array_equal(both[1:], np.array([large], dtype=np.float32))
+    assert not both.flags.writeable
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_states_that_are_not_finite_are_an_error(value: float) -> None:
     with pytest.raises(ModelError, match="hidden states hold NaN or infinity"):

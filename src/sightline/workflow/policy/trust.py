@@ -19,6 +19,7 @@ from sightline.core.features import ARRAY_AXES, FOLLOW_UPS, Feature
 from sightline.core.protocols import Calibration, Cost, Estimator, Request
 from sightline.core.types import Record
 from sightline.estimators.fusion import FittedFusion
+from sightline.estimators.states import layers_read
 from sightline.workflow.policy.decision import Decision
 from sightline.workflow.policy.evidence import Evidence
 from sightline.workflow.policy.option_sets import OptionSets
@@ -124,6 +125,16 @@ class TrustPolicy:
         upto = self.stages[: stage + 1]
         needs = frozenset[Feature]().union(*(s.estimator.needs for s in upto))
         return needs if self.sets is None else needs | self.sets.needs
+
+    def observed_by(self, request: Request, stage: int) -> Request:
+        """The request that observes just what the stages up to this one, and the sets, read.
+
+        Of the hidden layers those that the fitted estimators read; a layer's states do not depend
+        on which others are kept.
+        """
+        kept = narrowed(request, self.needs_of(stage))
+        layers = layers_read(each.estimator for each in self.stages[: stage + 1])
+        return kept if layers is None or not kept.layers else replace(kept, layers=layers)
 
     @property
     def thresholds(self) -> dict[str | None, float | None]:

@@ -69,3 +69,21 @@ def choices(n, *, seed=0, level=3.0, counts=(4,)):
         )
     correct = np.array([r.answer.text == r.example.references[0] for r in found], dtype=float)
     return tuple(found), correct
+
+
+def told_by_layer(layer, n, *, width=8):
+    """Answers whose hidden states at one of layers 1 to 3 tell whether they are right."""
+    rng = RNG(0)
+    correct = (rng.random(n) < 0.7).astype(float)
+    hidden = rng.normal(size=(n, 3, 2, width))
+    hidden[:, layer - 1, :, 0] += 4 * correct[:, None] - 2
+    records = [
+        Record(
+            Example(f"h{i}", "Which?", references=("red",)),
+            greedy=Generation("red", logprobs=np.full(2, -0.1)),
+            features={Feature.HIDDEN: states.astype(np.float16)},
+            layers=(1, 2, 3),
+        )
+        for i, states in enumerate(hidden)
+    ]
+    return tuple(records), correct

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from policy_records import answer, answers, choices, labelled, right_at
+from policy_records import answer, answers, choices, labelled, right_at, told_by_layer
 
 from sightline.core.errors import UsageError
 from sightline.core.features import Feature
@@ -168,3 +168,36 @@ def test_only_the_settings_that_its_signals_depend_on_count():
     )
     sampled = narrowed(asked, frozenset({Feature.SAMPLES, Feature.P_TRUE}))
     assert (sampled.n_samples, sampled.temperature, sampled.asks) == (5, 0.7, ("p_true",))
+
+
+@pytest.mark.parametrize(
+    "spec", ["linear_probe", "saplma", "mahalanobis:layer=2", "harmony:inputs=prob+hidden"]
+)
+def test_of_the_hidden_layers_those_are_observed_that_are_read_and_confidences_stay(spec):
+    pytest.importorskip("torch", reason="the models extra is not installed")
+    records, correct = told_by_layer(2, 400)
+    data = labelled(records, correct, fractions=(0.4, 0.3, 0.3))
+    policy = fit_policy([spec], data, Target(None, 0.9))
+    asked = Request(layers=(0.25, 0.5, 0.75), top_k_logprobs=0)
+    assert policy.observed_by(asked, 0) == replace(asked, layers=(2,))
+    narrow = [of_layer(record, 2) for record in records]
+    assert policy.decide(narrow) == policy.decide(records)
+
+
+def of_layer(record, layer):
+    """The record as if this layer alone had been observed."""
+    at = record.layers.index(layer)
+    arrays = {feature: array[at : at + 1] for feature, array in record.features.items()}
+    return replace(record, features=arrays, layers=(layer,))
+
+
+def test_where_a_stage_goes_by_the_layers_that_are_there_all_are_observed(policy):
+    first, asked = policy.stages[0], Request(layers=(0.5, 1.0), n_samples=4, top_k_logprobs=0)
+    estimator = ESTIMATORS["eigenscore"]
+    other = replace(first, name="eigenscore", estimator=estimator)
+    cascade = replace(policy, stages=(replace(first, undecided=(0.2, 0.8)), other))
+    assert cascade.observed_by(asked, 0) == Request(top_k_logprobs=0)
+    assert cascade.observed_by(asked, 1) == replace(asked, sample_hidden=True)
+    named = replace(other, estimator=replace(estimator, layer="7"))
+    cascade = replace(policy, stages=(replace(first, undecided=(0.2, 0.8)), named))
+    assert cascade.observed_by(asked, 1) == replace(asked, sample_hidden=True, layers=(7,))
