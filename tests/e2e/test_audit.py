@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -13,6 +14,9 @@ from io import StringIO
 
 import numpy as np
 import pytest
+import tokenizers
+import torch
+import transformers as tf
 from click.testing import CliRunner
 from PIL import Image
 
@@ -249,3 +253,103 @@ def test_single_answers_are_evaluated_by_what_the_audit_found(run):
     assert set(estimators) <= names
     found = next(e for e in evaluation.estimators if e.name == "flip_rate")
     assert found.forward_passes > 0
+
+
+def nli_model(path, texts, seed):
+    """A random entailment model with a WordPiece tokenizer learned from the texts."""
+    raw = tokenizers.Tokenizer(tokenizers.models.WordPiece(unk_token="[UNK]"))
+    raw.normalizer = tokenizers.normalizers.Lowercase()
+    raw.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    raw.train_from_iterator(
+        texts, tokenizers.trainers.WordPieceTrainer(vocab_size=300, special_tokens=special)
+    )
+    raw.post_processor = tokenizers.processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    names = dict(zip(special, ("pad", "unk", "cls", "sep"), strict=True))
+    tokenizer = tf.PreTrainedTokenizerFast(
+        tokenizer_object=raw, **{f"{role}_token": token for token, role in names.items()}
+    )
+    tokenizer.save_pretrained(path)
+    torch.manual_seed(seed)
+    labels = dict(enumerate(("contradiction", "neutral", "entailment")))
+    config = tf.BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=48,
+        initializer_range=0.6,
+        id2label=labels,
+        label2id={name: i for i, name in labels.items()},
+    )
+    tf.BertForSequenceClassification(config).save_pretrained(path)
+    return path
+
+
+def entails_both_ways(path, pairs):
+    """By the model itself, each pair of texts alone."""
+    model = tf.AutoModelForSequenceClassification.from_pretrained(path).eval()
+    tokenizer = tf.AutoTokenizer.from_pretrained(path)
+
+    def entails(first, second):
+        with torch.inference_mode():
+            logits = model(**tokenizer([first], [second], return_tensors="pt")).logits[0]
+        return model.config.id2label[int(logits.argmax())] == "entailment"
+
+    return [a == b or (entails(a, b) and entails(b, a)) for a, b in pairs]
+
+
+def test_free_answers_are_compared_by_an_entailment_model(run, tmp_path):
+    """The command, with a whole model: each figure is what the model says of the stored answers."""
+    own = tmp_path / "run"
+    shutil.copytree(run[0], own)
+    clean = {r.example.id: r for r in RunStore.open(own).records(condition="clean")}
+    with (own / "audit" / "audit.csv").open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["form"] == "text"]
+    pairs = []
+    for row in rows:
+        before = clean[row["example_id"]]
+        said = (before.answer.text, row["answer"])
+        pairs.append(tuple(f"{before.example.question} {text}" for text in said))
+    assert len({text for pair in pairs for text in pair}) > 5
+    # The first random model that holds some changed answers to say the same, and others not.
+    for seed in range(50):
+        nli = nli_model(tmp_path / f"nli{seed}", [text for pair in pairs for text in pair], seed)
+        same = entails_both_ways(nli, pairs)
+        reworded = [s for s, (a, b) in zip(same, pairs, strict=True) if a != b]
+        if any(reworded) and not all(reworded):
+            break
+    assert any(reworded)
+    assert not all(reworded)
+
+    command = ["audit", str(own), "--resamples", "200", "--spectra", "2", "--entailment", str(nli)]
+    result = CliRunner().invoke(cli, [*command, "--json"])
+    assert result.exit_code == 0, result.output
+    (audit,) = json.loads(result.stdout)["audits"]
+    words, judged = audit["meaning"]
+    assert words["judge"] == "content words"
+    assert judged["judge"] == f"entailment by {nli.name}"
+    with (own / "audit" / "audit.csv").open(encoding="utf-8", newline="") as file:
+        after = [row for row in csv.DictReader(file) if row["form"] == "text"]
+    assert [row["meaning_changed"] for row in after] == [str(not s) for s in same]
+    counted = [i for i, row in enumerate(after) if not row["excluded"] and row["kind"] != "wording"]
+    assert judged["changed"]["n"] == len(counted)
+    assert judged["changed"]["value"] == pytest.approx(np.mean([not same[i] for i in counted]))
+    shown = CliRunner().invoke(cli, command)
+    assert shown.exit_code == 0, shown.output
+    assert f"free answers by entailment by {nli.name}:" in " ".join(shown.stdout.split())
+
+
+def test_a_model_that_judges_no_entailment_is_one_line(run, tmp_path):
+    path = nli_model(tmp_path / "nli", ["yes", "no"], 0)
+    config = json.loads((path / "config.json").read_text())
+    config["id2label"] = {"0": "good", "1": "bad", "2": "ugly"}
+    (path / "config.json").write_text(json.dumps(config))
+    result = CliRunner().invoke(cli, ["audit", str(run[0]), "--entailment", str(path)])
+    assert isinstance(result.exception, UsageError)
+    assert "has the labels good, bad, ugly" in str(result.exception)
+    assert "\n" not in str(result.exception)
