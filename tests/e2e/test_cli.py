@@ -306,7 +306,13 @@ def test_doctor_says_what_a_model_shows():
     missing = {e["name"] for e in document["estimators"] if e["missing"]}
     assert "recorded_confidence" in missing
     assert "sequence_probability" not in missing
+    told = sightline("doctor", "--model", "fake").stdout.splitlines()
+    able = sum(not e["missing"] for e in document["estimators"])
+    assert told[-1].startswith(f"estimators: {able} of {len(document['estimators'])} can run; ")
+    assert told[-2].startswith("signals: ")
+    assert "letter_logprobs" in told[-2]
     text = sightline("doctor").stdout
+    assert len(told) == len(text.splitlines()) + 2
     pyproject = Path(__file__).parents[2] / "pyproject.toml"
     extras = tomllib.loads(pyproject.read_text())["project"]["optional-dependencies"]
     assert re.findall(r"^extra (\S+) ", text, re.MULTILINE) == [

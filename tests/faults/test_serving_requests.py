@@ -5,6 +5,7 @@ The numbers are those of the project's list of hostile inputs.
 
 from __future__ import annotations
 
+import http.client
 import io
 import json
 import socket
@@ -414,3 +415,16 @@ def test_paths_and_methods(server: Running) -> None:
     assert server.call("/v1/feedback")[0] == 404
     status, document, _ = server.call(CHAT, b"a=1", headers={"content-type": "text/plain"})
     assert (status, document["error"]["code"]) == (415, "unsupported_content_type")
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/decisions"])
+def test_a_body_whose_type_is_not_said_is_refused(server: Running, path: str) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    connection.request("POST", path, json.dumps({"messages": TEXT}).encode())
+    answer = connection.getresponse()
+    status, document = answer.status, json.loads(answer.read())
+    connection.close()
+    assert (status, document["error"]["code"]) == (415, "unsupported_content_type")
+    assert document["error"]["message"] == (
+        "The request names no content type; application/json is required. Set it."
+    )

@@ -149,13 +149,11 @@ def doctor_command(ctx: click.Context, /, **flags: Any) -> int:
     )
     for line in diagnosis.endpoint:
         click.echo(f"  {printable(line)}")
-    click.echo("signals observed: " + ", ".join(s.name for s in diagnosis.signals if s.observed))
-    click.echo(
-        "not observed:     " + ", ".join(s.name for s in diagnosis.signals if not s.observed)
-    )
-    for estimator in diagnosis.estimators:
-        if estimator.missing:
-            click.echo(f"  {estimator.name} cannot run: no {', '.join(estimator.missing)}")
+    shown = [signal.name for signal in diagnosis.signals if signal.observed]
+    click.echo(f"signals: {', '.join(shown)}; {len(diagnosis.signals) - len(shown)} others are not")
     ready = sum(not e.missing for e in diagnosis.estimators)
-    click.echo(f"{ready} of {len(diagnosis.estimators)} estimators can run on this model.")
+    click.echo(
+        f"estimators: {ready} of {len(diagnosis.estimators)} can run; --json says what each of the "
+        "others lacks"
+    )
     return 0
