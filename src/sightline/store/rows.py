@@ -231,6 +231,38 @@ class StoredShard:
         except (DataError, ValueError, KeyError, TypeError) as error:
             raise corrupt_file(self._path, f"rows that do not fit ({error})", "rows") from error
 
+    def stacked(self, features: Collection[Feature]) -> dict[Feature, np.ndarray]:
+        """Arrays of all records at once; see `RunStore.stacked`."""
+        table = self._rows(["status", "arrays"])
+        keep = np.isin(table["status"].to_numpy().astype(str), list(OBSERVED))
+        table = table.filter(pa.array(keep)).combine_chunks()
+        if not features or not table.num_rows:
+            return {}
+        places = table["arrays"].chunk(0).flatten()
+        named = places.field("feature").to_numpy(zero_copy_only=False)
+        owner = (self._run_hash, self._index)
+        parts = named_parts(
+            self._path, self.summary.arrays, owner, {(f, 0) for f in features}, None
+        )
+        out = {}
+        for feature in features:
+            mine = named == feature.value
+            starts = places.field("start").to_numpy()[mine]
+            array = parts[feature, 0][0] if (feature, 0) in parts else np.empty(0)
+            one_each = np.array_equal(starts, np.arange(table.num_rows))
+            if (
+                places.field("part").to_numpy()[mine].any()
+                or not one_each
+                or len(array) != len(starts)
+            ):
+                raise DataError(
+                    f"Shard {self._index} of {self._path.parent.parent} has {feature.value} of "
+                    f"{int(mine.sum())} of {table.num_rows} records, or of several shapes; one row "
+                    "of one width for each is required. Read them record by record."
+                )
+            out[feature] = array
+        return out
+
     def _decode(
         self,
         table: pa.Table,
@@ -240,8 +272,12 @@ class StoredShard:
         derived: Mapping[Key, Mapping[Feature, np.ndarray]],
     ) -> Iterator[Record]:
         rows = table.select(["example_id", "condition", "status", "layers", "arrays"]).to_pylist()
-        places = [[decode_place(entry) for entry in row["arrays"]] for row in rows]
-        places = [[place for place in mine if place.feature in wanted] for mine in places]
+        names = {feature.value for feature in wanted}
+        every = names == {feature.value for feature in ARRAY_AXES}
+        places = [
+            [decode_place(entry) for entry in row["arrays"] if every or entry["feature"] in names]
+            for row in rows
+        ]
         parts = named_parts(
             self._path,
             self.summary.arrays,

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+
 from sightline.core.column import Column, ColumnKind
 from sightline.core.errors import DataError, SettingsDifferError, StoreError
 from sightline.core.features import ARRAY_AXES, Feature
@@ -205,6 +207,21 @@ class RunStore:
                 layers=layers,
                 derived=derived_arrays(self.path, index, stored, self._run_hash, wanted),
             )
+
+    def stacked(self, features: Collection[Feature]) -> Iterator[dict[Feature, np.ndarray]]:
+        """Arrays of a shard's records at once, shard by shard, in the order of `records`.
+
+        Memory holds one shard's wanted arrays at a time; every byte behind them has been checked.
+
+        Args:
+            features: Unlayered features of which every record has one row of the same width.
+
+        Raises:
+            DataError: A record lacks a feature, or they differ in shape.
+            CorruptStoreError: Stored bytes are damaged; the message names the file.
+        """
+        for index in sorted(self.committed()):
+            yield self._shard(index).stacked(features)
 
     def quarantined(self, *, shard: int | None = None) -> list[Quarantined]:
         """Examples that could not be observed, in the plan's order; of one shard or of all."""

@@ -82,6 +82,48 @@ def test_only_wanted_array_features_are_read(run: RunStore) -> None:
     assert next(run.records(features=())).features == {}
 
 
+def test_arrays_of_a_shard_can_be_read_at_once(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    tables = {f: rng.normal(size=(N, w)) for f, w in _WIDTHS.items()}
+    store = RunStore.create(tmp_path / "run", make_manifest(), make_examples())
+    with store.writer() as writer:
+        for index in range(4):
+            mine = store.shard_examples(index)
+            rows = range(len(mine)) if index != 1 else range(1, len(mine))
+            at = index * store.manifest.shard_size
+            records = [
+                Record(mine[row], features={f: t[at + row] for f, t in tables.items()})
+                for row in rows
+            ]
+            lost = [Quarantined(Key(mine[0].id, "clean"), "unreadable")] if index == 1 else []
+            writer.commit(index, records, lost)
+    shards = list(store.stacked(list(_WIDTHS)))
+    for feature in _WIDTHS:
+        read = np.concatenate([shard[feature] for shard in shards])
+        one_by_one = [record.array(feature) for record in store.records()]
+        np.testing.assert_array_equal(read, np.stack(one_by_one))
+        assert len(read) == N - 1
+    assert all(set(shard) == {Feature.IMAGE_VECTOR} for shard in store.stacked(list(_WIDTHS)[:1]))
+
+
+@pytest.mark.parametrize("widths", [(3, 4, 3), (3, None, 3)])
+def test_arrays_that_do_not_stack_are_refused(tmp_path: Path, widths: tuple[int | None]) -> None:
+    store = RunStore.create(tmp_path / "run", make_manifest(), make_examples())
+    with store.writer() as writer:
+        writer.commit(
+            0,
+            [
+                Record(e, features={} if w is None else {Feature.IMAGE_VECTOR: np.ones(w)})
+                for e, w in zip(store.shard_examples(0), widths, strict=False)
+            ],
+        )
+    with pytest.raises(DataError, match=r"image_vector of . of . records, or of several shapes"):
+        list(store.stacked([Feature.IMAGE_VECTOR]))
+
+
+_WIDTHS = {Feature.IMAGE_VECTOR: 5, Feature.AUX_VECTORS: 3}
+
+
 def test_only_wanted_layers_are_read(run: RunStore) -> None:
     for record in run.records(layers=[5], features=[Feature.HIDDEN, Feature.TOP_LOGPROBS]):
         whole = make_record(record.example, record.condition)

@@ -1,14 +1,19 @@
-"""Reading a classifier's run: class texts, vectors of the pictures, and the support draws."""
+"""Reading a classifier's run: class texts, vectors of the pictures, and the support draws.
+
+Memory holds the vectors of at most `PART_ROWS` pictures to be scored at a time, and those of all
+support pictures.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from sightline.core.errors import DataError, LeakageError, StoreError, UsageError
 from sightline.core.features import Feature
@@ -16,14 +21,37 @@ from sightline.core.types import Example, Record
 from sightline.store.layout import CLASSES, SUPPORT, is_run
 from sightline.store.run import RunStore
 from sightline.zeroshot import ClassifierOutputs, ClassTexts, Support
+from sightline.zeroshot.blocks import BLOCK_ROWS
 from sightline.zeroshot.outputs import normalised
 
 TASK = "classification"
 
+PART_ROWS = 64 * BLOCK_ROWS
+"""Pictures whose vectors are read at a time; whole blocks, so that parts change no figure."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Vectors:
+    """Vectors of some pictures.
+
+    Attributes:
+        image: Unit vectors.
+        aux: Vectors of each auxiliary encoder.
+        views: Unit vectors of transformed versions, or None.
+    """
+
+    image: Float[np.ndarray, "n d"]
+    aux: tuple[np.ndarray, ...]
+    views: Float[np.ndarray, "v n d"] | None
+
+    def of(self, encoder: int | None) -> np.ndarray | None:
+        """Those of one auxiliary encoder; None for none."""
+        return None if encoder is None else self.aux[encoder]
+
+
+@dataclass(frozen=True, eq=False)
 class Embedded:
-    """The embedded pictures of one run.
+    """The embedded pictures of one run; their vectors are read where they are needed.
 
     Attributes:
         store: The run.
@@ -31,9 +59,8 @@ class Embedded:
         records: The pictures, without their vectors.
         labels: Class of each picture, -1 where its label is none of the classes.
         encoders: Names of the auxiliary encoders.
-        image: Unit vectors.
-        aux: Vectors of each encoder.
-        views: Unit vectors of transformed versions, or None.
+        widths: Width of each encoder's vectors.
+        has_views: Whether transformed versions were embedded, too.
     """
 
     store: RunStore
@@ -41,26 +68,74 @@ class Embedded:
     records: tuple[Record, ...]
     labels: Int[np.ndarray, " n"]
     encoders: tuple[str, ...]
-    image: np.ndarray
-    aux: tuple[np.ndarray, ...]
-    views: np.ndarray | None
+    widths: tuple[int, ...]
+    has_views: bool
 
-    def outputs(self, encoder: int | None) -> ClassifierOutputs:
-        """What scores see, with the vectors of one auxiliary encoder or of none."""
-        return ClassifierOutputs(self.texts, self.image, self._of(encoder), self.views)
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def parts(self, encoder: int | None) -> Iterator[ClassifierOutputs]:
+        """What scores see, with the vectors of one auxiliary encoder or of none.
+
+        At most `PART_ROWS` pictures at a time, in the order of the records.
+        """
+        for part in [self.vectors] if len(self) <= PART_ROWS else self._read():
+            yield ClassifierOutputs(self.texts, part.image, part.of(encoder), part.views)
 
     def support(self, rows: Int[np.ndarray, " k"], encoder: int | None) -> Support:
         """Some of the pictures as a support set."""
-        aux = self._of(encoder)
+        aux, views = self.vectors.of(encoder), self.vectors.views
         return Support(
-            self.image[rows],
+            self.vectors.image[rows],
             self.labels[rows],
             None if aux is None else aux[rows],
-            None if self.views is None else self.views[:, rows],
+            None if views is None else views[:, rows],
         )
 
-    def _of(self, encoder: int | None) -> np.ndarray | None:
-        return None if encoder is None else self.aux[encoder]
+    @cached_property
+    def vectors(self) -> Vectors:
+        """Those of all pictures, kept in memory."""
+        parts = list(self._read())
+        if len(parts) == 1:
+            return parts[0]
+        return Vectors(
+            np.concatenate([part.image for part in parts]),
+            tuple(map(np.concatenate, zip(*(part.aux for part in parts), strict=True))),
+            np.concatenate([part.views for part in parts if part.views is not None], axis=1)
+            if self.has_views
+            else None,
+        )
+
+    def _read(self) -> Iterator[Vectors]:
+        """The vectors of `PART_ROWS` pictures after another; the last part may hold fewer."""
+        wanted = {Feature.IMAGE_VECTOR: True, Feature.AUX_VECTORS: bool(self.encoders)}
+        wanted[Feature.VIEW_VECTORS] = self.has_views
+        features = [feature for feature, there in wanted.items() if there]
+        waiting: dict[Feature, list[np.ndarray]] = {feature: [] for feature in features}
+        count = 0
+        for shard in self.store.stacked(features):
+            for feature, array in shard.items():
+                waiting[feature].append(array)
+            count += len(shard.get(Feature.IMAGE_VECTOR, ()))
+            if count >= PART_ROWS:
+                joined = {f: np.concatenate(arrays) for f, arrays in waiting.items()}
+                whole = count - count % PART_ROWS
+                for at in range(0, whole, PART_ROWS):
+                    yield self._vectors({f: a[at : at + PART_ROWS] for f, a in joined.items()})
+                waiting = {f: [a[whole:]] for f, a in joined.items()}
+                count -= whole
+        if count:
+            yield self._vectors({f: np.concatenate(arrays) for f, arrays in waiting.items()})
+
+    def _vectors(self, arrays: Mapping[Feature, np.ndarray]) -> Vectors:
+        aux: tuple[np.ndarray, ...] = ()
+        if self.encoders:
+            ends = np.cumsum(self.widths)[:-1]
+            aux = tuple(np.split(arrays[Feature.AUX_VECTORS], ends, axis=1))
+        views = None
+        if self.has_views:
+            views = np.ascontiguousarray(arrays[Feature.VIEW_VECTORS].swapaxes(0, 1))
+        return Vectors(arrays[Feature.IMAGE_VECTOR], aux, views)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -146,38 +221,27 @@ def normalised_stack(stack: np.ndarray) -> np.ndarray:
 
 
 def read_embedded(store: RunStore, texts: ClassTexts) -> Embedded:
-    """Reads the vectors of a run's pictures.
+    """Reads a run's pictures; their vectors are read as they are scored.
 
     Raises:
         DataError: No picture was embedded.
     """
     index = {name: i for i, name in enumerate(texts.classes)}
-    wanted = {Feature.IMAGE_VECTOR, Feature.VIEW_VECTORS, Feature.AUX_VECTORS}
-    records: list[Record] = []
-    vectors: dict[Feature, list[np.ndarray]] = {feature: [] for feature in wanted}
-    for record in store.records(features=wanted):
-        for feature, arrays in vectors.items():
-            if record.has(feature):
-                arrays.append(record.array(feature))
-        records.append(replace(record, features={}))
+    records = tuple(store.records(features=()))
     if not records:
         raise DataError(
             f"{store.path} holds no embedded picture; at least one is required. See why "
             "with 'sightline runs show'."
         )
     encoders = store.manifest.model["encoders"]
-    aux = np.stack(vectors[Feature.AUX_VECTORS]) if encoders else np.empty((len(records), 0))
-    ends = np.cumsum([int(entry["width"]) for entry in encoders])[:-1]
-    views = vectors[Feature.VIEW_VECTORS]
     return Embedded(
         store,
         texts,
-        tuple(records),
+        records,
         np.array([_label(r, index) for r in records], dtype=np.int64),
         tuple(entry["encoder"] for entry in encoders),
-        np.stack(vectors[Feature.IMAGE_VECTOR]),
-        tuple(np.split(aux, ends, axis=1)) if encoders else (),
-        np.ascontiguousarray(np.stack(views, axis=1)) if views else None,
+        tuple(int(entry["width"]) for entry in encoders),
+        bool(store.manifest.model["views"]),
     )
 
 

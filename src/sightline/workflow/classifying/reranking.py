@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from sightline.core.column import Column, ColumnKind
 from sightline.core.condition_names import CLEAN
@@ -38,6 +39,7 @@ from sightline.workflow.classifying.reading import (
     read_texts,
 )
 from sightline.workflow.collect import CollectProgress, CollectResult, collect
+from sightline.zeroshot.blocks import BLOCK_ROWS
 from sightline.zeroshot.outputs import normalised
 
 if TYPE_CHECKING:
@@ -185,11 +187,13 @@ def rerank(
             f"No picture of {run} has a label among its classes; labelled ones are required, to "
             "count what changes. Classify labelled pictures."
         )
-    probabilities = _probabilities(seen, np.array(judged))
+    first, probabilities = _likeliest(seen, np.array(judged), top)
     pictures = _pictures_of_classes(run, seen) if shown else {}
     examples = [
-        _example(seen.records[row].example, p, seen, top, question, pictures, run)
-        for row, p in zip(judged, probabilities, strict=True)
+        _example(
+            seen.records[row].example, [texts.classes[i] for i in mine], p, question, pictures, run
+        )
+        for row, mine, p in zip(judged, first, probabilities, strict=True)
     ]
     right = float(np.mean([e.meta[LABEL] == e.references[0] for e in examples]))
     source = {"run": store.manifest.run_hash(), "top": top, "question": question, "shown": shown}
@@ -197,7 +201,7 @@ def rerank(
     collected = collect(
         Reranker(
             model,
-            {e.id: float(p.max()) for e, p in zip(examples, probabilities, strict=True)},
+            {e.id: float(p[0]) for e, p in zip(examples, probabilities, strict=True)},
             source,
         ),
         Dataset(
@@ -268,28 +272,42 @@ def choices(store: RunStore, features: Iterable[Feature] = ()) -> list[Choice]:
     return found
 
 
-def _probabilities(seen: Embedded, rows: np.ndarray) -> np.ndarray:
-    """Probability of each class, float64 (n, c)."""
-    image = normalised(seen.image[rows], np.float64)
-    logits = image @ seen.texts.vectors.T.astype(np.float64) * seen.texts.logit_scale
-    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(odds / odds.sum(axis=1, keepdims=True))
+def _likeliest(
+    seen: Embedded, rows: Int[np.ndarray, " n"], top: int
+) -> tuple[Int[np.ndarray, "n k"], Float[np.ndarray, "n k"]]:
+    """The likeliest classes of some pictures, with their probabilities (float64).
+
+    Args:
+        seen: The pictures.
+        rows: Which of them, ascending.
+        top: Number of classes.
+    """
+    classes = seen.texts.vectors.T.astype(np.float64)
+    first, probabilities = [], []
+    start = 0
+    for part in seen.parts(None):
+        mine = rows[(rows >= start) & (rows < start + len(part))] - start
+        start += len(part)
+        for some in np.split(mine, range(BLOCK_ROWS, len(mine), BLOCK_ROWS)):
+            image = normalised(part.image[some], np.float64)
+            logits = image @ classes * seen.texts.logit_scale
+            odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+            odds /= odds.sum(axis=1, keepdims=True)
+            first.append(np.argsort(-odds, axis=1, kind="stable")[:, :top])
+            probabilities.append(np.take_along_axis(odds, first[-1], axis=1))
+    return np.concatenate(first), np.concatenate(probabilities)
 
 
 def _example(
     example: Example,
-    probabilities: np.ndarray,
-    seen: Embedded,
-    top: int,
+    names: Sequence[str],
+    probabilities: Float[np.ndarray, " k"],
     question: str,
     pictures: Mapping[str, ImageRef],
     run: Path,
 ) -> Example:
-    first = np.argsort(-probabilities, kind="stable")[:top]
-    names = [seen.texts.classes[i] for i in first]
     offered = ", ".join(
-        f"{name} {round(100 * float(probabilities[i]))}%"
-        for name, i in zip(names, first, strict=True)
+        f"{name} {round(100 * float(p))}%" for name, p in zip(names, probabilities, strict=True)
     )
     lines = [question]
     images = [_absolute(example.images[0], run)]

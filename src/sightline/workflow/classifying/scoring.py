@@ -155,14 +155,14 @@ def score_embedded(
         for encoder in sorted({e.encoder for e in wanted}, key=lambda e: -1 if e is None else e):
             mine = [e for e in wanted if e.encoder == encoder]
             fitted, seconds, failed = _fitted(mine, seen.texts, draws, draw, seed)
-            lacking += [NotApplicable(n, (Skipped(w, len(seen.image)),)) for n, w in failed.items()]
+            lacking += [NotApplicable(n, (Skipped(w, len(seen)),)) for n, w in failed.items()]
             wanted = [e for e in wanted if e.name not in failed]
             for name in failed:
                 for table in found:
                     table.pop(name, None)
             for table, pictures in zip(found, tables, strict=True):
                 started = time.perf_counter()
-                scored = score_all(fitted, pictures.outputs(encoder)) if fitted else {}
+                scored = _scored(fitted, pictures, encoder) if fitted else {}
                 share = (time.perf_counter() - started) / max(1, len(scored))
                 for entry in mine:
                     if entry.name in scored:
@@ -187,7 +187,7 @@ def _entries(
     for name, one in chosen.items():
         why = _lacks(one.traits, seen)
         if why is not None:
-            lacking.append(NotApplicable(name, (Skipped(why, len(seen.image)),)))
+            lacking.append(NotApplicable(name, (Skipped(why, len(seen)),)))
         elif not one.traits.uses_aux:
             entries.append(_Entry(name, one, None))
         else:
@@ -201,7 +201,7 @@ def _lacks(traits: Traits, seen: Embedded) -> str | None:
     """What the run does not hold that a score needs, and how to get it."""
     if traits.uses_aux and not seen.encoders:
         return "no auxiliary encoder; classify with --encoder"
-    if traits.uses_views and seen.views is None:
+    if traits.uses_views and not seen.has_views:
         return "no transformed views; classify with --views"
     if traits.uses_templates and seen.texts.templates is None:
         return "a single prompt template; classify with several --templates"
@@ -240,12 +240,25 @@ def _fitted(
     return fitted, seconds, failed
 
 
+def _scored(
+    fitted: Mapping[str, FittedScore], pictures: Embedded, encoder: int | None
+) -> dict[str, Scored]:
+    """All pictures scored, those of one part of the run after another."""
+    parts = [score_all(fitted, outputs) for outputs in pictures.parts(encoder)]
+    return {
+        name: Scored(
+            np.concatenate([part[name].label for part in parts]),
+            np.concatenate([part[name].uncertainty for part in parts]),
+        )
+        for name in fitted
+    }
+
+
 def _drawn(entry: _Entry, seen: Embedded, fitted: FittedScore, seconds: float) -> Drawn:
     spec = spec_of(entry.score, ZERO_SHOT_SCORES, "score")
     aux = None
     if entry.encoder is not None:
         spec["auxiliary_encoder"] = seen.encoders[entry.encoder]
-        widths = [table.shape[1] for table in seen.aux]
-        aux = slice(sum(widths[: entry.encoder]), sum(widths[: entry.encoder + 1]))
+        aux = slice(sum(seen.widths[: entry.encoder]), sum(seen.widths[: entry.encoder + 1]))
     applied = AppliedScore(seen.texts, fitted, entry.score.traits, spec["name"] in SIMPLE, aux)
     return Drawn(entry.name, applied, spec, [], seconds)

@@ -86,8 +86,8 @@ def test_two_encoders_lie_one_after_another(tmp_path, tested):
     store = RunStore.open(tmp_path / "run")
     seen = read_embedded(store, read_texts(RunStore.open(tmp_path / "run" / CLASSES)))
     assert seen.encoders == ("patches", "far")
-    assert [aux.shape[1] for aux in seen.aux] == [3, 5]
-    np.testing.assert_array_equal(seen.aux[1], table)
+    assert [aux.shape[1] for aux in seen.vectors.aux] == [3, 5]
+    np.testing.assert_array_equal(seen.vectors.aux[1], table)
 
 
 class TestResuming:

@@ -54,6 +54,43 @@ def stored(run):
     return read_embedded(RunStore.open(run), read_texts(RunStore.open(run / CLASSES)))
 
 
+class TestReadingInParts:
+    def test_figures_are_the_same_however_much_is_read_at_once(
+        self, tmp_path, tested, pool, monkeypatch
+    ):
+        colour_run(tmp_path / "run", tested, pool, shard_size=50)
+        monkeypatch.setattr("sightline.zeroshot.blocks.BLOCK_ROWS", 32)
+        at_once = stored(tmp_path / "run")
+        draws = read_support(tmp_path / "run", at_once, None)
+        whole, _, _ = score_embedded(at_once, [at_once], draws, SOME)
+        monkeypatch.setattr("sightline.workflow.classifying.reading.PART_ROWS", 64)
+        seen = stored(tmp_path / "run")
+        parts = list(seen.parts(0))
+        assert [len(part) for part in parts] == [64, 64, 52]
+        every = at_once.vectors
+        for name, table in (("image", every.image), ("aux", every.aux[0]), ("views", every.views)):
+            joined = np.concatenate([getattr(part, name) for part in parts], axis=table.ndim - 2)
+            np.testing.assert_array_equal(joined, table)
+        assert "vectors" not in vars(seen)
+        in_parts, again, _ = score_embedded(seen, [seen], draws, SOME)
+        for one, other, third in zip(whole, in_parts, again[0], strict=True):
+            for a, b, c in zip(one.results, other.results, third.results, strict=True):
+                np.testing.assert_array_equal(a.uncertainty, b.uncertainty)
+                np.testing.assert_array_equal(a.label, b.label)
+                np.testing.assert_array_equal(b.uncertainty, c.uncertainty)
+
+    def test_vectors_are_those_of_the_records(self, run):
+        seen = stored(run)
+        records = list(RunStore.open(run).records())
+        assert [r.key for r in seen.records] == [r.key for r in records]
+        found = seen.vectors
+        for at in (0, 70, 179):
+            arrays = records[at].features
+            np.testing.assert_array_equal(found.image[at], arrays[Feature.IMAGE_VECTOR])
+            np.testing.assert_array_equal(found.aux[0][at], arrays[Feature.AUX_VECTORS])
+            np.testing.assert_array_equal(found.views[:, at], arrays[Feature.VIEW_VECTORS])
+
+
 class TestEveryScore:
     def test_all_that_are_not_slow_are_measured_or_named(self, evaluation):
         fast = {n for n, s in ZERO_SHOT_SCORES.items() if not s.traits.slow}
@@ -80,7 +117,8 @@ class TestEveryScore:
             fitted = parse_score("trustvlm_aux_rescored").fit(
                 seen.texts, draws.pictures.support(rows, 0), np.random.default_rng([0, draw])
             )
-            result = score(fitted, seen.outputs(0))
+            (outputs,) = seen.parts(0)
+            result = score(fitted, outputs)
             right = (result.label == seen.labels).astype(float)
             trust = -result.uncertainty
             by_hand.append(
