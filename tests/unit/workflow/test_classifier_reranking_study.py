@@ -10,9 +10,12 @@ from sightline.workflow.studies.classifier_reranking import (
     OWN,
     UNTRAINED,
     Reranked,
+    Unaided,
     accuracies,
     confidences,
     observed,
+    unaided,
+    unaided_table,
 )
 
 
@@ -75,6 +78,15 @@ def test_each_confidence_is_judged_by_the_label_it_stands_for():
     assert change.low <= change.value <= change.high
 
 
+def test_the_model_alone_is_judged_by_its_own_replies():
+    test = reranked().judged(OWN)
+    table = unaided_table(Unaided(reranked(seed=1).judged(OWN), 0), {"digits": Unaided(test, 7)}, 9)
+    (row,) = (dict(zip(table.columns, row, strict=True)) for row in table.rows)
+    assert row["Accuracy"].value == pytest.approx(test.correct.mean())
+    assert row["AUROC"].value > 0.8
+    assert (row["Setting"], row["Named no digit"]) == ("the model alone on digits", 7)
+
+
 @pytest.fixture(scope="module")
 def models():
     pytest.importorskip("torch", reason="the models extra is not installed")
@@ -97,6 +109,16 @@ def test_the_embedded_pair_in_the_form_it_was_trained_on(models, tmp_path, monke
     assert example.question.startswith("What digit is shown?\nA classifier suggests: ")
     offered = example.question.partition("suggests: ")[2].rstrip(".").split(", ")
     assert [len(entry.split()[0]) for entry in offered] == [1, 1, 1]  # bare digits
+
+    alone = unaided(models[1], "test", 6, tmp_path / "alone")
+    asked = RunStore.open(tmp_path / "alone").examples()
+    assert {e.question for e in asked} == {"What digit is shown?"}
+    same_pictures = RunStore.open(tmp_path / "test").examples()
+    assert [e.images[0].sha256 for e in asked] == [e.images[0].sha256 for e in same_pictures]
+    replies = [r.answer.text for r in RunStore.open(tmp_path / "alone").records()]
+    right = [reply == e.references[0] for reply, e in zip(replies, asked, strict=True)]
+    assert alone.judged.correct.tolist() == right
+    assert alone.unnamed == sum(reply not in "0123456789" for reply in replies)
 
     def none(*_):
         return []

@@ -6,7 +6,7 @@ Every figure is that of ``sightline classify`` and ``sightline rerank`` on gener
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,8 @@ from sightline.core.errors import ModelError
 from sightline.core.estimates import Estimate
 from sightline.core.features import Feature
 from sightline.core.protocols import ImageTextModel, Request, VisionLanguageModel
+from sightline.data.collected import digest_json
+from sightline.data.examples import Dataset
 from sightline.data.image_sets import TEMPLATES, load_image_set
 from sightline.data.objects import DIGIT_CLASSES
 from sightline.estimators.likelihood import SequenceProbability
@@ -25,7 +27,8 @@ from sightline.models import load_classifier, load_model
 from sightline.store.images import image_writer
 from sightline.store.run import RunStore
 from sightline.workflow.classifying.collecting import classify
-from sightline.workflow.classifying.reranking import choices, paired_change, rerank
+from sightline.workflow.classifying.reranking import choices, chosen_class, paired_change, rerank
+from sightline.workflow.collect import collect
 from sightline.workflow.studies.classifier_scores import (
     Judgement,
     Result,
@@ -115,6 +118,15 @@ def reranking_tables(
             confidences(found, calibration, resamples),
         ]
 
+    def alone() -> list[StudyTable]:
+        seen = {}
+        for split in ("calibration", *SPLITS.values()):
+            progress(f"asking for the digit alone: {split}")
+            count = calibration if split == "calibration" else pictures
+            seen[split] = unaided(asked, split, count, out / "unaided" / split)
+        known = seen.pop("calibration")
+        return [unaided_table(known, {k: seen[split] for k, split in SPLITS.items()}, resamples)]
+
     settings = {
         "pictures": pictures,
         "calibration": calibration,
@@ -122,7 +134,9 @@ def reranking_tables(
         "models": prints,
         "request": asdict(_REQUEST),
     }
-    return kept_tables(out / "tables", "classifiers-reranking", settings, measured)
+    tables = kept_tables(out / "tables", "classifiers-reranking", settings, measured)
+    settings = {**settings, "models": prints[-1:], "asked": ASKED}
+    return [*tables, *kept_tables(out / "tables", "classifiers-unaided", settings, alone)]
 
 
 _REQUEST = Request(max_new_tokens=8)
@@ -158,6 +172,84 @@ def observed(
         changed=np.array([one.label != one.first for one in made]),
         unnamed=np.array([one.named is None for one in made]),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Unaided:
+    """What the model said of one set of pictures without any suggestion.
+
+    Attributes:
+        judged: One minus the probability of its reply, and whether it names the digit.
+        unnamed: How many replies name no digit, or several; they are wrong.
+    """
+
+    judged: Judgement
+    unnamed: int
+
+
+def unaided(asked: VisionLanguageModel, split: str, pictures: int, run: Path) -> Unaided:
+    """Asks the model which digit is shown, on the pictures that it elsewhere chooses on.
+
+    Raises:
+        ModelError: A picture could not be observed, so that the figures would be of others.
+    """
+    images = load_image_set(
+        f"digits:{split}?n={pictures}", classes=NAMES, store_image=image_writer(run)
+    )
+    examples = tuple(replace(example, question=ASKED) for example in images.examples)
+    digest = digest_json([images.sha256, ASKED])
+    collect(
+        asked,
+        Dataset(images.name, examples, images.rejected, digest),
+        run,
+        request=_REQUEST,
+        batch_size=64,
+        shard_size=256,
+    )
+    records = list(RunStore.open(run).records(features={Feature.LOGPROBS}))
+    if len(records) < pictures:
+        raise ModelError(
+            f"{run} holds {len(records)} of {pictures} answers; all are required. See why with "
+            "'sightline runs show'."
+        )
+    named = [chosen_class(record.answer.text, images.classes) for record in records]
+    right = [n == r.example.references[0] for n, r in zip(named, records, strict=True)]
+    return Unaided(
+        Judgement(SequenceProbability().uncertainty(records), np.array(right, dtype=np.float64)),
+        named.count(None),
+    )
+
+
+def unaided_table(known: Unaided, found: Mapping[str, Unaided], resamples: int) -> StudyTable:
+    """One row per kind of pictures."""
+    rows: list[tuple[Cell, ...]] = []
+    for name, test in found.items():
+        result = measure_judged([(known.judged, test.judged)], resamples=resamples)
+        rows.append(
+            (
+                f"the model alone on {name}",
+                result.figure("aurc", 1000),
+                result.figure("auroc"),
+                result.figure("fpr95"),
+                result.figure("accuracy"),
+                result.figure("ece"),
+                test.unnamed,
+            )
+        )
+    return StudyTable(
+        key="unaided",
+        title="The embedded model without a classifier's suggestions",
+        note=(
+            f"The same pictures of each split. The model is asked “{ASKED}” in the plain form it "
+            "was trained on; a reply that names no digit counts as wrong. Confidence and ECE as "
+            "above. What the combination adds is its accuracy above the better of this and the "
+            "classifier alone; the intervals are not paired."
+        ),
+        columns=(
+            "Setting", "AURC ×1000", "AUROC", "FPR95", "Accuracy", "ECE", "Named no digit",
+        ),
+        rows=tuple(rows),
+    )  # fmt: skip
 
 
 def accuracies(found: Mapping[str, tuple[Reranked, Reranked]], pictures: int) -> StudyTable:
