@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from torch import nn
 
 from sightline.core.errors import DataError, MissingExtraError
 from sightline.estimators.token_sequence import TokenSequence
+from sightline.estimators.token_start import word_rows
 from sightline.estimators.token_text import BUCKETS, HashedText, SubtokenText, TextCode
 from sightline.estimators.token_transformer import (
     Pooled,
@@ -26,7 +28,7 @@ from sightline.estimators.token_transformer import (
     Transformer,
     batch,
     compact_table,
-    start_batch,
+    start_tensors,
 )
 
 
@@ -202,13 +204,31 @@ def log_odds(
         for column, scorer in enumerate(scorers):
             rows = scorer.table.num_embeddings
             placed = scorer if device.type == "cpu" else copy.deepcopy(scorer).to(device)
-            start_alone = placed.is_start_alone()
+            if placed.is_start_alone():  # the same numbers, without the network's work for nothing
+                out[:, column] = _from_start(placed, answers, device)
+                continue
             for row, answer in enumerate(answers):
-                if start_alone:  # the same number, without the network's work for nothing
-                    told = placed.from_start(*start_batch([answer], rows, device))
-                else:
-                    told = placed(batch([answer], rows, device))
-                out[row, column] = told.item()
+                out[row, column] = placed(batch([answer], rows, device)).item()
+    return out
+
+
+def _from_start(
+    scorer: Scorer, answers: Sequence[TokenSequence], device: torch.device
+) -> Float[np.ndarray, " n"]:
+    """Log-odds where the network adds nothing.
+
+    Answers of equally many words go together: a sum over words that were filled up would differ in
+    its last bits.
+    """
+    held = [word_rows(answer, scorer.table.num_embeddings) for answer in answers]
+    alike: dict[int, list[int]] = defaultdict(list)
+    for row, own in enumerate(held):
+        alike[len(own)].append(row)
+    out = np.empty(len(answers))
+    for rows in alike.values():
+        chosen = [answers[row] for row in rows]
+        numbers, words = start_tensors(chosen, [held[row] for row in rows], device)
+        out[rows] = scorer.from_start(numbers, words).cpu().numpy()
     return out
 
 

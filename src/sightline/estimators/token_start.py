@@ -100,10 +100,10 @@ def start_numbers(answer: TokenSequence) -> Float[np.ndarray, " f"]:
     """
     parts = [answer.states.mean(axis=0, dtype=np.float64)] if len(answer.states) else []
     if len(answer.logprobs):
-        total = float(answer.logprobs.sum())
+        total, least = float(answer.logprobs.sum()), float(answer.logprobs.min())
         odds = total - np.log(-np.expm1(total)) if total < 0 else LIMIT
-        mean, least = answer.logprobs.mean(), answer.logprobs.min()
-        told = [np.clip(odds, -LIMIT, LIMIT), -np.log1p(-mean), -np.log1p(-least)]
+        mean = total / len(answer.logprobs)
+        told = [min(max(odds, -LIMIT), LIMIT), -np.log1p(-mean), -np.log1p(-least)]
         parts.insert(0, np.array(told))
     return np.concatenate([*parts, answer.image])
 
@@ -113,10 +113,10 @@ def word_rows(answer: TokenSequence, table_rows: int) -> Int[np.ndarray, " w"]:
 
     Words of the answer are numbered after all those of the question.
     """
-    whole = answer.text[:, 0]
-    asked = np.unique(whole[(answer.kind == QUESTION) & (whole > 0)])
-    told = np.unique(whole[(answer.kind == ANSWER) & (whole > 0)])
-    return np.concatenate([asked - 1, told - 1 + table_rows])
+    held = set(zip(answer.kind.tolist(), answer.text[:, 0].tolist(), strict=True))
+    asked = sorted(row - 1 for kind, row in held if kind == QUESTION and row)
+    told = sorted(row - 1 + table_rows for kind, row in held if kind == ANSWER and row)
+    return np.array(asked + told, dtype=np.int64)
 
 
 def soft_auroc(score: Float[np.ndarray, " n"], correct: Float[np.ndarray, " n"]) -> float:

@@ -81,7 +81,8 @@ def batch(answers: Sequence[TokenSequence], table_rows: int, device: torch.devic
     def padded(arrays: Sequence[np.ndarray]) -> torch.Tensor:
         return _padded(arrays, device)
 
-    numbers, words = start_batch(answers, table_rows, device)
+    held = [word_rows(answer, table_rows) for answer in answers]
+    numbers, words = start_tensors(answers, held, device)
     return Batch(
         text=padded([a.text for a in answers]),
         probability=padded([a.probability for a in answers]),
@@ -98,18 +99,18 @@ def batch(answers: Sequence[TokenSequence], table_rows: int, device: torch.devic
     )
 
 
-def start_batch(
-    answers: Sequence[TokenSequence], table_rows: int, device: torch.device
+def start_tensors(
+    answers: Sequence[TokenSequence], words: Sequence[np.ndarray], device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What the start reads of each answer, as `Batch.numbers` and `Batch.words`.
 
     Args:
         answers: The answers.
-        table_rows: Rows of the text table.
+        words: What `word_rows` gives of each.
         device: Where to put them.
     """
     numbers = _float(np.stack([start_numbers(answer) for answer in answers])).to(device)
-    return numbers, _padded([1 + word_rows(answer, table_rows) for answer in answers], device)
+    return numbers, _padded([1 + own for own in words], device)
 
 
 class Projection(nn.Module):

@@ -176,6 +176,13 @@ def test_a_start_alone_scores_what_its_whole_network_does(brief, monkeypatch):
 
     whole = [scorer(batch([one], 4096, torch.device("cpu"))).item() for one in laid]
     assert log_odds((scorer,), laid, torch.device("cpu"))[:, 0].tolist() == whole
+    asked = ["Which is it?", "Is it red or two?", "Which?", "Which is it?"]
+    wordy = [
+        replace(record, example=replace(record.example, question=question))
+        for question, record in zip(asked, answers(4, rng, "prob")[0], strict=True)
+    ]
+    alone = [fitted.uncertainty([record]) for record in wordy]
+    np.testing.assert_array_equal(fitted.uncertainty(wordy), np.concatenate(alone))
     with torch.no_grad():
         scorer.head.weight[0, 0] = 1.0
     changed = scorer(batch(laid[:1], 4096, torch.device("cpu"))).item()
