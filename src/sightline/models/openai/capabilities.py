@@ -1,6 +1,6 @@
 """What an endpoint really does, measured by its effects: a field it accepts may still be ignored.
 
-The probe is fewer than twenty short requests. An answer to the same request twice, or to two
+The probe is some twenty short requests. An answer to the same request twice, or to two
 seeds, or to two pictures, shows whether a setting has an effect; the spread of the first token's
 probabilities at several temperatures shows whether they are those before the temperature.
 """
@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from sightline.core.errors import ModelError, UsageError
+from sightline.core.errors import ModelError, SightlineError, UsageError
 from sightline.models.openai.reading import answer_start, shows_end
 from sightline.models.openai.scoring import continuation
+from sightline.models.openai.token_scores import listed, naming, token_ids
 from sightline.models.openai.transport import Transport
 from sightline.models.openai.wire import Choice, Reply, Step, data_url, user_turn
 
@@ -29,6 +30,8 @@ _SHORT = "Is water wet? Reply with the single word yes."
 _PICTURE = "What is the main colour of this picture?"
 _TOP = (20, 10, 5, 1)
 _TRIES = 2
+_UNLIKELY = ("Q", "Z")
+_SAME = 0.05  # rounding of half precision, in nats and as a probability
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,7 @@ class Capabilities:
         n: Whether one request gives several samples that differ.
         images: Whether pictures change its answers.
         prompt_logprobs: Whether it scores a given answer behind a prompt, its end included.
+        named_tokens: Whether it shows tokens that a request names by id, and gives such ids.
     """
 
     answers_as: str | None
@@ -62,6 +66,7 @@ class Capabilities:
     n: bool
     images: Sight
     prompt_logprobs: bool
+    named_tokens: bool
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-serialisable form, as the fingerprint keeps it."""
@@ -81,6 +86,7 @@ class Capabilities:
             f"several samples in one request (n): {_yes(self.n)}",
             f"seeds: {'one seed, one text' if self.seed else 'no effect, or texts differ'}",
             f"options scored exactly (prompt_logprobs): {_yes(self.prompt_logprobs)}",
+            f"letters scored exactly (logprob_token_ids): {_yes(self.named_tokens)}",
             f"pictures: {self.images}",
             f"token ids: {_yes(self.token_ids)}",
             f"neutral decoding fields taken: {_yes(self.neutral)}",
@@ -117,6 +123,7 @@ async def probe(transport: Transport, name: str) -> Capabilities:
         n=await _n(asking),
         images=await _images(asking),
         prompt_logprobs=await _prompt_logprobs(asking),
+        named_tokens=usable and await _named_tokens(asking, top),
     )
 
 
@@ -124,8 +131,8 @@ class _Asking:
     """Short requests in the form that the server takes."""
 
     def __init__(self, transport: Transport, name: str) -> None:
-        self._transport = transport
-        self._name = name
+        self.transport = transport
+        self.name = name
         self.limit_field = "max_completion_tokens"
         self.fixed: dict[str, Any] = {}
 
@@ -139,7 +146,7 @@ class _Asking:
     ) -> Reply | None:
         """The reply, or None where the server refuses the fields."""
         payload = {
-            "model": self._name,
+            "model": self.name,
             "messages": [user_turn(text, ())] if turns is None else turns,
             "temperature": 0,
             self.limit_field: tokens,
@@ -147,7 +154,7 @@ class _Asking:
             **fields,
         }
         try:
-            return await self._transport.complete(payload, repeatable=True, attempts=_TRIES)
+            return await self.transport.complete(payload, repeatable=True, attempts=_TRIES)
         except ModelError as error:
             self.refusal = str(error)
             return None
@@ -161,7 +168,7 @@ class _Asking:
                 return reply
         if reply is None:
             raise UsageError(
-                f"openai:{self._name} gives no greedy answer ({self.refusal}); a model that takes "
+                f"openai:{self.name} gives no greedy answer ({self.refusal}); a model that takes "
                 "temperature 0 and a length limit is required. Choose another."
             )
         return reply
@@ -280,6 +287,30 @@ async def _prompt_logprobs(asking: _Asking) -> bool:
         return False
     found = continuation(reply.prompt_pieces[plain.prompt_tokens :], "yes")
     return found is not None and found.end is not None
+
+
+async def _named_tokens(asking: _Asking, top: int) -> bool:
+    """Whether tokens that no list of the likeliest would hold are shown where they are named."""
+    known: dict[str, int | None] = {}
+    try:
+        own = [
+            await token_ids(asking.transport, asking.name, (text,), known, attempts=_TRIES)
+            for text in _UNLIKELY
+        ]
+    except SightlineError:
+        return False
+    if not all(own):
+        return False
+    ids = [one for part in own for one in part]
+    plain = await asking.ask(_SHORT, tokens=1, logprobs=True, top_logprobs=top)
+    named = await asking.ask(_SHORT, tokens=1, **naming(ids, top))
+    before, after = (None if one is None else one.choices[0].steps for one in (plain, named))
+    if not before or not after or before[0].chosen.raw != after[0].chosen.raw:
+        return False
+    values = [listed(after[0], (t,), len(part)) for t, part in zip(_UNLIKELY, own, strict=True)]
+    same = abs((before[0].chosen.logprob or 0.0) - (after[0].chosen.logprob or 0.0)) < _SAME
+    chances = [math.exp(value) for value in (*values, after[0].chosen.logprob) if value is not None]
+    return None not in values and same and math.fsum(chances) <= 1 + _SAME
 
 
 SCORED: Mapping[str, Any] = {

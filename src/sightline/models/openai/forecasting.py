@@ -12,6 +12,7 @@ from sightline.data.prompt_forms import FOLLOW_UP_FORMS, follow_up_of
 from sightline.data.prompts import PromptStyle
 from sightline.models.openai.capabilities import Capabilities
 from sightline.models.openai.scoring import cases
+from sightline.models.openai.token_scores import groups
 
 SAMPLES_PER_REQUEST = 8
 
@@ -78,13 +79,23 @@ def _once(
             question, _ = follow_up_of(name)
             spelled = sum(len(cases(reply)) for reply in FIXED_REPLIES.get(question, ()))
             extra = spelled if found.prompt_logprobs else 0
+            extra += _named([len(cases(r)) for r in FIXED_REPLIES.get(question, ())], found)
             requests += 1 + extra
             tokens += FOLLOW_UP_FORMS[question].max_new_tokens + extra
     return requests, tokens
 
 
 def _options(example: Example, request: Request, found: Capabilities, style: PromptStyle) -> int:
-    """Requests that score options, and letters that are not among the likeliest tokens."""
-    if not request.options or example.choices is None or not found.prompt_logprobs:
+    """Requests that score options and letters."""
+    if not request.options or example.choices is None:
         return 0
-    return len(example.choices) * (1 + style.asks_for_letters)
+    count = len(example.choices)
+    letters = _named([1] * count, found) if style.asks_for_letters else 0
+    return letters + (count * (1 + style.asks_for_letters) if found.prompt_logprobs else 0)
+
+
+def _named(spellings: Sequence[int], found: Capabilities) -> int:
+    """Requests that name the tokens of texts with so many spellings each."""
+    if not found.named_tokens:
+        return 0
+    return len(list(groups([2 * count for count in spellings], found.top_logprobs)))

@@ -29,6 +29,7 @@ from sightline.models.openai.scoring import (
     logprob_of_spellings,
 )
 from sightline.models.openai.settings import EndpointSettings
+from sightline.models.openai.token_scores import groups, listed, naming, token_ids
 from sightline.models.openai.transport import Transport
 from sightline.models.openai.wire import Choice, Reply, data_url, user_turn
 
@@ -73,6 +74,7 @@ class EndpointModel:
     _kept: dict[Any, list[Record] | ModelError] = field(
         default_factory=dict, repr=False, compare=False
     )
+    _token_ids: dict[str, int | None] = field(default_factory=dict, repr=False, compare=False)
 
     def fingerprint(self) -> Mapping[str, Any]:
         """What identifies model and server, and all that affects results; no address, no key."""
@@ -321,9 +323,12 @@ class EndpointModel:
         steps, answer = asked.choice.steps, asked.answer
         readable = self.capabilities.logprobs and answer.tokens is not None
         first = answer.answer_start
-        found: list[float | None] = [None] * len(wanted)
+        found = await self._named(asked, wanted)
         if steps and readable and first < len(steps):
-            found = [logprob_of_spellings(steps[first], spellings) for spellings in wanted]
+            found = [
+                logprob_of_spellings(steps[first], spellings) if value is None else value
+                for value, spellings in zip(found, wanted, strict=True)
+            ]
         if first == 0 and self.capabilities.prompt_logprobs:
             for at, spellings in enumerate(wanted):
                 if found[at] is None:
@@ -333,6 +338,28 @@ class EndpointModel:
                         found[at] = min(0.0, float(np.logaddexp.reduce(sums)))
         values = [value for value in found if value is not None]
         return np.array(values) if len(values) == len(wanted) else None
+
+    async def _named(self, asked: _Asked, wanted: Sequence[Sequence[str]]) -> list[float | None]:
+        """As `_beginnings`, of those whose tokens the server shows where they are named by id."""
+        found: list[float | None] = [None] * len(wanted)
+        choice, most = asked.choice, self.capabilities.top_logprobs
+        begins = choice.reasoning is None and not asked.answer.answer_start
+        if not self.capabilities.named_tokens or not begins or not choice.steps:
+            return found
+        ids = [
+            await token_ids(self.transport, self.name, spellings, self._token_ids)
+            for spellings in wanted
+        ]
+        for group in groups([len(own) for own in ids], most):
+            named = [one for at in group for one in ids[at]]
+            if not named:
+                continue
+            reply = await self._complete([asked.turn], tokens=1, **naming(named, most))
+            steps = reply.choices[0].steps
+            if steps and steps[0].chosen.raw == choice.steps[0].chosen.raw:
+                for at in group:
+                    found[at] = listed(steps[0], wanted[at], len(ids[at]))
+        return found
 
     async def _scored(self, asked: _Asked, texts: Sequence[str]) -> list[Continuation | None]:
         """Each text as an answer behind the prompt; None where it could not be read off."""

@@ -120,6 +120,36 @@ class Transport:
         except MalformedReplyError as error:
             raise FailedTryError(str(error), server, begun=True) from None
 
+    async def post(
+        self, path: str, payload: Mapping[str, Any], *, attempts: int | None = None
+    ) -> dict[str, Any]:
+        """Sends a request that changes nothing until it is answered with a JSON object.
+
+        Args:
+            path: Behind the base URL; one with a leading slash replaces the base URL's path.
+            payload: The request.
+            attempts: Tries; None = those of the settings.
+
+        Raises:
+            ModelError: The server refuses this request, or fails on it while it answers others.
+            EndpointError: No server answers, or it has no such path.
+        """
+        body = json.dumps(payload, allow_nan=False).encode()
+        limit = self._settings.attempts if attempts is None else attempts
+        failed: list[FailedTryError] = []
+        while len(failed) < limit:
+            server = self.pool.choose({f.server for f in failed}) or self.pool.servers[0]
+            try:
+                async with self._slots:
+                    raw, _ = await self._exchange(server, "POST", path, body)
+                return read_object(raw)
+            except MalformedReplyError as error:
+                failed.append(FailedTryError(str(error), server, begun=True))
+            except FailedTryError as failure:
+                failed.append(failure)
+            await asyncio.sleep(backoff(len(failed), self._settings.backoff_s))
+        raise await self._given_up(failed)
+
     async def close(self) -> None:
         """Closes the connections."""
         if self._client is not None:

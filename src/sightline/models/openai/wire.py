@@ -181,6 +181,17 @@ def reply_of(value: Mapping[str, Any]) -> Reply:
     )
 
 
+def single_token(value: Mapping[str, Any]) -> int | None:
+    """The id of the one token that a text is, from the document that says how it is tokenised.
+
+    Example:
+        >>> single_token({"tokens": [362]}), single_token({"tokens": [1, 2]}), single_token({})
+        (362, None, None)
+    """
+    ids = _ids(value.get("tokens"))
+    return ids[0] if ids is not None and len(ids) == 1 else None
+
+
 def observed_logprob(value: Any) -> float | None:
     """A log-probability, or None where the value says nothing.
 

@@ -24,6 +24,7 @@ FULL = Capabilities(
     n=True,
     images="seen",
     prompt_logprobs=True,
+    named_tokens=False,
 )
 
 
@@ -35,6 +36,7 @@ def found(answer):
 
 def test_everything_is_found():
     assert found(FakeChat()) == FULL
+    assert found(FakeChat(names_tokens=True)) == replace(FULL, named_tokens=True)
 
 
 NO_LOGPROBS = {"logprobs": False, "top_logprobs": 0, "end_token": False, "logprob_space": "unknown"}
