@@ -16,12 +16,19 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from sightline.core.errors import MissingFeatureError
-from sightline.zeroshot.outputs import ClassifierOutputs, ClassTexts, normalised, require_aux
+from sightline.zeroshot.outputs import (
+    ClassifierOutputs,
+    ClassTexts,
+    as_rows,
+    normalised,
+    require_aux,
+)
 from sightline.zeroshot.protocols import FittedScore, Scored
 
-BLOCK_ROWS = 256
+BLOCK_ROWS = 512
 
-_MOST_THREADS = 8  # each holds a block, whose logits are 10 MB at 10,000 classes
+_MOST_THREADS = 8
+_MOST_LOGITS = 1 << 25  # of the blocks that are scored at once; each holds several such arrays
 
 
 class Block:
@@ -128,7 +135,7 @@ class Block:
         return kept[1]
 
     def _rows(self, array: Float[np.ndarray, "n w"]) -> Float[np.ndarray, "b w"]:
-        return np.ascontiguousarray(array[self._span], dtype=self._dtype)
+        return as_rows(array[self._span], self._dtype)
 
     @property
     def _span(self) -> slice:
@@ -179,7 +186,8 @@ def score_all(fitted: Mapping[str, FittedScore], outputs: ClassifierOutputs) -> 
             results[name].uncertainty[rows] = part.uncertainty
 
     # What lies between the matrix products runs on one processor; another block fills the others.
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_THREADS)) as threads:
+    most = max(1, _MOST_LOGITS // (BLOCK_ROWS * len(outputs.texts.classes)))
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_THREADS, most)) as threads:
         for _ in threads.map(fill, range(0, n, BLOCK_ROWS)):
             pass
     return results

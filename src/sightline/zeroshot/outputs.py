@@ -24,6 +24,7 @@ from sightline.core.errors import DataError, MissingFeatureError
 Encoder = Literal["own", "aux"]
 """Whose image vectors are compared: the classifier's own, or the auxiliary encoder's."""
 
+_HALVES = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
 _SLICE = 16_384  # rows checked at a time, so that a memory map is never held whole
 _UNIT_SLACK = 5e-3  # float16 rounds a unit vector's length by less
 
@@ -235,9 +236,21 @@ def normalised(
     vectors: Float[np.ndarray, "n w"], dtype: type[np.floating] = np.float32
 ) -> Float[np.ndarray, "n w"]:
     """Rows of length one."""
-    rows = np.array(vectors, dtype=dtype, order="C")
+    rows = as_rows(vectors, dtype, copy=True)
     rows /= np.sqrt(np.einsum("nw,nw->n", rows, rows))[:, None]
     return rows
+
+
+def as_rows(
+    vectors: Float[np.ndarray, "n w"], dtype: type[np.floating], *, copy: bool = False
+) -> Float[np.ndarray, "n w"]:
+    """The same numbers in a type as wide or wider, rows one after another.
+
+    Float16 is looked up in a table of all its values, in half the time of NumPy's conversion.
+    """
+    if vectors.dtype == np.float16 and dtype is np.float32:
+        return np.take(_HALVES, vectors.view(np.uint16), mode="clip")
+    return np.array(vectors, dtype=dtype, order="C", copy=True if copy else None)
 
 
 def check_vectors(what: str, vectors: Float[np.ndarray, "n w"], *, unit: bool) -> None:
@@ -247,7 +260,7 @@ def check_vectors(what: str, vectors: Float[np.ndarray, "n w"], *, unit: bool) -
         DataError: A row is zero, not finite or, with ``unit``, not of length one.
     """
     for start in range(0, len(vectors), _SLICE):
-        part = np.asarray(vectors[start : start + _SLICE], dtype=np.float32)
+        part = as_rows(vectors[start : start + _SLICE], np.float32)
         length = np.sqrt(np.einsum("nw,nw->n", part, part, dtype=np.float64))
         for bad, found, needed in (
             (~np.isfinite(length), "is not finite", "finite numbers"),

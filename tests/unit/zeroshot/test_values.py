@@ -12,6 +12,7 @@ from sightline.core.errors import DataError, UsageError
 from sightline.metrics.discrimination import auroc, fpr_at_tpr_nearest
 from sightline.metrics.selective import aurc
 from sightline.zeroshot import (
+    BLOCK_ROWS,
     ZERO_SHOT_SCORES,
     ClassifierOutputs,
     ClassTexts,
@@ -21,6 +22,7 @@ from sightline.zeroshot import (
     score,
 )
 from sightline.zeroshot.density import shrunk_covariance
+from sightline.zeroshot.outputs import as_rows
 from sightline.zeroshot.prototypes import class_prototypes, deal_folds
 from sightline.zeroshot.trustvlm import TrustVLM
 
@@ -115,9 +117,33 @@ class TestByHand:
         assert u[0] > u[1] > u[2] > 0
 
 
+class TestFloat16:
+    def test_every_value_is_widened_to_the_bit(self):
+        halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16).reshape(-1, 64)
+        for rows in (halves, halves[::2], halves[:, 3:40]):
+            wide = as_rows(rows, np.float32)
+            np.testing.assert_array_equal(wide, rows.astype(np.float32))
+            assert wide.dtype == np.float32
+            assert wide.flags.c_contiguous
+
+    def test_stored_as_float16_a_score_is_that_of_the_rounded_vectors(self):
+        world = World(seed=3)
+        seen, _ = world.outputs(40)
+        small = ClassifierOutputs(
+            world.texts, seen.image.astype(np.float16), seen.aux.astype(np.float16)
+        )
+        rounded = ClassifierOutputs(
+            world.texts, small.image.astype(np.float32), small.aux.astype(np.float32)
+        )
+        support = world.support(5)
+        for name in ("msp", "trustvlm_aux", "knn_labels_aux"):
+            pair = [of(name, o, support, world.texts) for o in (small, rounded)]
+            np.testing.assert_array_equal(pair[0].uncertainty, pair[1].uncertainty)
+
+
 class TestLimits:
     world = World(seed=11)
-    outputs, labels = world.outputs(300)
+    outputs, labels = world.outputs(BLOCK_ROWS + 44)
     support = world.support(5)
 
     def of(self, entry):

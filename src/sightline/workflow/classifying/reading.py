@@ -26,7 +26,7 @@ from sightline.zeroshot.outputs import normalised
 
 TASK = "classification"
 
-PART_ROWS = 64 * BLOCK_ROWS
+PART_ROWS = 32 * BLOCK_ROWS
 """Pictures whose vectors are read at a time; whole blocks, so that parts change no figure."""
 
 
