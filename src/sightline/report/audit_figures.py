@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from sightline.core.audit_results import Audit, Density
 from sightline.core.estimates import Estimate
 from sightline.core.probe_results import BudgetedAudit, Probes
+from sightline.report.audit_terminal import control_name
 from sightline.report.numbers import DASH, MINUS, count, inert
 from sightline.report.view import (
     Cell,
@@ -23,6 +24,7 @@ from sightline.report.view import (
 )
 
 STAYS, FLIPS, CONTROL = 0, 1, 6
+_FEW_CONTROLS = 20  # a line through fewer values says nothing, as no flag is set against them
 _SHORT = 40
 
 
@@ -33,7 +35,7 @@ def density_figures(audit: Audit, key: str) -> FigureGroup:
         (
             LegendEntry("the answer stays", STAYS),
             LegendEntry("the answer flips", FLIPS),
-            LegendEntry("control: unrelated picture", CONTROL),
+            LegendEntry("control, as named below each drawing", CONTROL),
         ),
     )
 
@@ -62,7 +64,7 @@ def profile_figures(audit: Audit, key: str) -> FigureGroup:
         key=f"{key}-profile",
         title="Drift by layer, where the answer stays",
         description="Drift as per cent of the control at every kept layer, a line per channel. "
-        "100 is as far as an unrelated picture.",
+        "100 is as far as the control.",
         caption=f"Layers {', '.join(map(str, layers))}; the last one behind the final norm.",
         chart=LineChart(
             "layer",
@@ -194,23 +196,25 @@ def budget_figures(budgets: Sequence[BudgetedAudit], key: str) -> FigureGroup:
 
 def _density(found: Density, key: str) -> Figure:
     kinds = {"unchanged": STAYS, "flipped": FLIPS, "control": CONTROL}
-    names = {"unchanged": "stays", "flipped": "flips", "control": found.control_name}
+    names = {"unchanged": "stays", "flipped": "flips", "control": control_name(found.control_name)}
     middles = tuple((a + b) / 2 for a, b in zip(found.edges[:-1], found.edges[1:], strict=True))
     lines = []
     for kind, style in kinds.items():
         counts = getattr(found, kind)
         total = sum(counts)
-        if total:
+        if total and (kind != "control" or total >= _FEW_CONTROLS):
             shares = tuple(n / total for n in counts)
             lines.append(Line(names[kind], style, middles, shares))
     layer = "" if found.layer is None else f", layer {found.layer}"
-    sizes = ", ".join(f"{names[kind]} {count(sum(getattr(found, kind)))}" for kind in kinds)
+    stays, flips, control = (count(sum(getattr(found, kind))) for kind in kinds)
+    few = " (too few to draw)" if sum(found.control) < _FEW_CONTROLS else ""
     return Figure(
         key=key,
         title=f"{found.channel}{layer}",
         description=f"Shares of drift values in bins of 1 {MINUS} cosine, of answers that stay and "
-        f"that flip, beside the control {found.control_name}.",
-        caption=f"n: {sizes}.",
+        f"that flip, beside the control: {names['control']}.",
+        caption=f"n: stays {stays}, flips {flips}. Control: {names['control']}, n = "
+        f"{control}{few}.",
         chart=LineChart(
             f"drift, 1 {MINUS} cosine",
             "share of values in the bin",

@@ -22,7 +22,7 @@ from sightline.report.audit_tables import (
     probe_tables,
     rate_tables,
 )
-from sightline.report.audit_terminal import verdict_line
+from sightline.report.audit_terminal import control_name, verdict_line
 from sightline.report.audit_view import (
     AuditPage,
     AuditView,
@@ -134,14 +134,18 @@ def _summary(audit: Audit) -> tuple[str, ...]:
     if audit.moved_far.value is not None:
         lines.append(
             f"Of the answers that stay, {_figure(audit.moved_far)} moved as far as an unrelated "
-            f"picture ({inert(audit.protocol.flag_rule)}; control: {audit.protocol.flag_control})."
+            f"picture ({inert(audit.protocol.flag_rule)}; control: "
+            f"{control_name(audit.protocol.flag_control)})."
         )
     if audit.prior is not None:
         lines.append(
             f"{_figure(audit.prior.unchanged)} of the answers are the same without a picture."
         )
     lines += [f"Not counted: {count(s.n)} pairs; {inert(s.reason)}." for s in rates.excluded]
-    lines += [f"No such condition: {count(s.n)} times {inert(s.reason)}." for s in audit.refused]
+    lines += [
+        f"Not asked under a condition: {count(s.n)} times, since {inert(s.reason)}."
+        for s in audit.refused
+    ]
     return tuple(lines)
 
 
@@ -218,7 +222,7 @@ def _budgets(audit: Audit, key: str) -> Section | None:
     if not audit.budgets:
         return None
     lines = tuple(
-        f"{inert(budget.target, 80)}: nothing could be chosen. {inert(budget.reason)}"
+        f"Target: {inert(budget.target, 80)}. Nothing could be chosen. {inert(budget.reason)}"
         for budget in audit.budgets
         if budget.reason is not None
     )

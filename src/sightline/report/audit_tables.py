@@ -8,11 +8,10 @@ from dataclasses import replace
 from sightline.core.audit_results import Audit, Rates
 from sightline.core.estimates import Estimate
 from sightline.core.probe_results import BudgetedAudit, Probes
-from sightline.report.audit_terminal import by_kind, flagged_drift
+from sightline.report.audit_terminal import CONTROL_NAMES, by_kind, control_name, flagged_drift
 from sightline.report.audit_view import Grid, GridRow, Shaded
 from sightline.report.numbers import DASH, MINUS, count, inert
 
-CONTROLS = ("other_images", "other_items", "paraphrases")
 _NO_SEVERITY = ("text", "answer_", "wording")
 
 
@@ -277,7 +276,7 @@ def _spectra(audit: Audit) -> tuple[Grid, ...]:
 
 def drift_tables(audit: Audit) -> tuple[Grid, ...]:
     """Drift by layer: a row per channel, a column per layer; and the controls at the last layer."""
-    control = audit.protocol.flag_control
+    control = control_name(audit.protocol.flag_control)
     own = [d for d in audit.drift if d.name == "all"]
     channels = list(dict.fromkeys(d.channel for d in own))
     layers = sorted({d.layer for d in own if d.layer is not None})
@@ -298,7 +297,7 @@ def drift_tables(audit: Audit) -> tuple[Grid, ...]:
         rows = [d for d in own if d.channel == channel and not d.unchanged]
         last = rows[0].layer
         cells = [cell_of(rows[0].drift, None)]
-        for name in CONTROLS:
+        for name in CONTROL_NAMES:
             found = next((d for d in rows if d.control == name and d.layer == last), None)
             cells.append(cell_of(None if found is None else found.percent, None, places=1))
             cells.append(cell_of(None if found is None else found.cohens_d, None, places=2))
@@ -312,7 +311,10 @@ def drift_tables(audit: Audit) -> tuple[Grid, ...]:
         ),
         Grid(
             "Drift at the last layer beside every control: per cent of it, and Cohen's d.",
-            ("1 − cosine", *(part for name in CONTROLS for part in (f"% of {name}", "d"))),
+            (
+                "1 − cosine",
+                *(part for name in CONTROL_NAMES.values() for part in (f"% of {name}", "d")),
+            ),
             tuple(by_control),
         ),
     )

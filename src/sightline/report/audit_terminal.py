@@ -15,6 +15,12 @@ from sightline.report.numbers import count, inert
 from sightline.report.terminal import terminal_console
 
 LINE = 1000
+CONTROL_NAMES = {
+    "other_images": "another picture, same question",
+    "other_items": "another question",
+    "paraphrases": "same picture, other words",
+}
+"""What drift is held against, in words."""
 
 
 def print_audit(audit: Audit, *, file: TextIO | None = None) -> None:
@@ -120,11 +126,17 @@ def _row(audit: Audit, rates: Rates) -> tuple[str, ...]:
     )
 
 
+def control_name(control: str) -> str:
+    """A control in words."""
+    return CONTROL_NAMES.get(control, control or "none")
+
+
 def _remarks(audit: Audit) -> list[str]:
     everything = audit.rates[0]
     lines = [
-        f"drift %: {audit.protocol.channel} as per cent of {audit.protocol.flag_control}; stays %: "
-        "the same where the label stayed; R→W of answers that were right, W→R of wrong ones"
+        f"drift %: {audit.protocol.channel} as per cent of the control ("
+        f"{control_name(audit.protocol.flag_control)}); stays %: the same where the label stayed; "
+        "R→W of answers that were right, W→R of wrong ones"
     ]
     lines += [f"not counted: {s.n} pairs, {s.reason}" for s in everything.excluded]
     if audit.moved_far.value is not None:
