@@ -20,6 +20,7 @@ Run: python benchmarks/classify.py [--small 8000] [--large 384] [--repeats 5]
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import statistics
@@ -105,6 +106,7 @@ def write(folder: Path, count: int, size: tuple[int, int], suffix: str) -> None:
 
 def measured(spec: str, folder: Path, repeats: int) -> dict[str, Any]:
     model = load_classifier(spec)
+    gc.freeze()  # as the command does
     listed = load_image_set(folder)
     count = len(listed.examples)
     wall: dict[str, list[float]] = {way: [] for way in WAYS}

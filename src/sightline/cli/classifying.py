@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -105,6 +106,10 @@ def classify_command(ctx: click.Context, /, **flags: Any) -> int:
     with ProgressLine("classifying", flags["display"]) as line, stop_on_signal() as stop:
 
         def show(part: str, progress: CollectProgress) -> None:
+            if not progress.observed:
+                # Models and pictures listed stay until the end: to look through them for garbage,
+                # again and again as records grow, costs as much as embedding hundreds of pictures.
+                gc.freeze()
             left = progress.remaining_s
             note = "" if not left else f"about {duration(left)} left"
             if progress.quarantined:
