@@ -60,7 +60,7 @@ FORM_SHARES = {
     "top_guesses": 0.02,
     "rerank": 0.02,
 }
-SETTLING = {**ALL_TYPES, "count": 2.0, "letter": 1.0}
+SETTLING = {**ALL_TYPES, "count": 5.0, "letter": 1.0}
 LOOK_UP_PHASE, RAMP, FORMS_FROM, SETTLING_FROM = 0.12, 0.3, 0.3, 0.6
 TEXT_SHARE, SETTLING_TEXT_SHARE = 0.15, 0.7
 """How often options are answered by their text, which is how the shipped models are asked."""
