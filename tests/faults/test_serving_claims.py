@@ -112,7 +112,10 @@ def test_18_a_client_that_leaves_an_upstream_that_thinks_frees_its_place(
     body = json.dumps({"messages": [{"role": "user", "content": "slow"}]})
     before = len(behind.bodies)
     with socket.create_connection(("127.0.0.1", proxy.port)) as connection:
-        head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+        head = (
+            f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(body)}\r\n\r\n"
+        )
         connection.sendall((head + body).encode())
         deadline = time.monotonic() + 10
         while len(behind.bodies) == before and time.monotonic() < deadline:

@@ -101,7 +101,8 @@ def received(line: socket.socket, enough: Callable[[bytes], bool]) -> bytes:
 
 def request(body: Any) -> bytes:
     data = json.dumps(body).encode()
-    return f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(data)}\r\n\r\n".encode() + data
+    head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    return head.encode() + f"content-length: {len(data)}\r\n\r\n".encode() + data
 
 
 @pytest.mark.parametrize("mode", ["flag", "refuse"])
