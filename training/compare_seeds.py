@@ -62,12 +62,13 @@ def main() -> None:
     parser.add_argument("second")
     parser.add_argument("--split", default="test")
     parser.add_argument("--n", type=int, default=1000)
+    parser.add_argument("--types", nargs="+", default=BENCHMARK_TYPES, choices=BENCHMARK_TYPES)
     args = parser.parse_args()
     models = [load_model(path) for path in (args.first, args.second)]
     rng = np.random.default_rng(0)
     print("| type | n | first | second | difference | 95 % interval | beyond 4 points |")
     print("|---|---|---|---|---|---|---|")
-    for kind in BENCHMARK_TYPES:
+    for kind in args.types:
         examples, images = drawn(args.split, args.n, kind)
         first, second = (correctness(model, examples, images) for model in models)
         gap = second - first

@@ -4,11 +4,20 @@ python training/export.py training/runs/seed0 src/sightline/models/embedded_weig
 """
 
 import argparse
+import json
 from pathlib import Path
 
 import torch
 from architecture import ARCHITECTURES
 from vocabulary import TEMPLATE, build_processor, load_tokenizer
+
+from sightline.models.soundness import STYLE_FILE
+
+STYLE = {
+    "choice_instruction": "Answer with the option's text.",
+    "asks": ["p_true", "self_check", "confidence_word", "top_guesses"],
+}
+"""How the exported model is asked: options by text, and the follow-up questions it learned."""
 
 
 def main() -> None:
@@ -34,6 +43,7 @@ def main() -> None:
     processor = build_processor(kind)
     processor.tokenizer.chat_template = TEMPLATE
     processor.save_pretrained(args.target)
+    (args.target / STYLE_FILE).write_text(json.dumps(STYLE) + "\n", encoding="utf-8")
     size = sum(file.stat().st_size for file in args.target.iterdir())
     print(f"step {state['step']}: {size / 1e6:.2f} MB in {args.target}")
 

@@ -1,8 +1,7 @@
 """Which questions the model is asked while it learns, in which prompt forms, in which order.
 
 Progress runs from 0 to 1 over the schedule. First look-ups in plain wording on easy pictures, with
-letter look-ups from the start; then all types; then full difficulty; then all wordings and forms;
-at last more of what settles late: counting, and options answered by their text.
+letter look-ups from the start; then all types; then full difficulty; then all wordings and forms.
 """
 
 from functools import lru_cache
@@ -60,9 +59,8 @@ FORM_SHARES = {
     "top_guesses": 0.02,
     "rerank": 0.02,
 }
-SETTLING = {**ALL_TYPES, "count": 5.0, "letter": 1.0}
-LOOK_UP_PHASE, RAMP, FORMS_FROM, SETTLING_FROM = 0.12, 0.3, 0.3, 0.6
-TEXT_SHARE, SETTLING_TEXT_SHARE = 0.15, 0.7
+LOOK_UP_PHASE, RAMP, FORMS_FROM = 0.12, 0.3, 0.3
+TEXT_SHARE = 0.15
 """How often options are answered by their text, which is how the shipped models are asked."""
 
 
@@ -110,12 +108,11 @@ class QuestionMixture:
         self, picture: Picture, n: int, progress: float, random: Random
     ) -> list[tuple[str, str]]:
         """Returns ``n`` prompts with their answers."""
-        settling = progress >= SETTLING_FROM
-        law = LOOK_UPS if progress < LOOK_UP_PHASE else SETTLING if settling else ALL_TYPES
+        law = LOOK_UPS if progress < LOOK_UP_PHASE else ALL_TYPES
         names, weights = list(law), list(law.values())
         pairs: list[tuple[str, str]] = []
         forms = progress >= FORMS_FROM
-        text_share = (SETTLING_TEXT_SHARE if settling else TEXT_SHARE) if forms else 0.0
+        text_share = TEXT_SHARE if forms else 0.0
         while len(pairs) < n:
             name = random.choices(names, weights)[0]
             if name == "letter":
@@ -171,7 +168,7 @@ class QuestionMixture:
     ) -> tuple[str, str]:
         """Puts an item into one of the prompt forms it allows."""
         if item.choices is not None:
-            return self.choice(item, random, text=random.random() < text_share)
+            return self.choice(item, random, text=text_share > 0 and random.random() < text_share)
         question = item.question
         if forms:
             if item.question_type == "existence" and random.random() < 0.2:
