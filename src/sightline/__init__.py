@@ -1,7 +1,8 @@
 """Know when a vision-language model can be trusted.
 
 The verbs of the command line as functions: `collect`, `classify`, `import_file`, `evaluate`, `fit`,
-`calibrate`, `ask`, `audit`, `write_report` and others.
+`calibrate`, `ask`, `write_report` and others; `sightline.api` has `audit` too, whose name here is a
+package's.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ __version__ = "0.1.0"
 _EXPORTS = {
     **dict.fromkeys(
         (
-            *("collect", "classify", "rerank", "derive", "audit", "evaluate", "fit"),
+            *("collect", "classify", "rerank", "derive", "evaluate", "fit"),
             *("calibrate", "load_policy", "apply_policy", "ask", "write_report"),
             *("import_file", "import_labels"),
         ),
@@ -38,7 +39,6 @@ __all__ = [
     "__version__",
     "apply_policy",
     "ask",
-    "audit",
     "calibrate",
     "classify",
     "collect",
@@ -56,7 +56,6 @@ if TYPE_CHECKING:
     from sightline.api import (
         apply_policy,
         ask,
-        audit,
         calibrate,
         classify,
         collect,

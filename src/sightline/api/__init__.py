@@ -1,7 +1,7 @@
 """The verbs as Python functions: what the command line calls, and what scripts call.
 
-The README shows them at work; `tests/e2e/test_readme.py` runs what it shows. All of them stand in
-`sightline` too.
+The README shows them at work; `tests/e2e/test_readme.py` runs what it shows. All but `audit`,
+whose name is that of a package there, stand in `sightline` too.
 """
 
 from sightline.api.auditing import audit
