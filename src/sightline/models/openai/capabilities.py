@@ -7,16 +7,17 @@ probabilities at several temperatures shows whether they are those before the te
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from sightline.core.errors import ModelError, SightlineError, UsageError
+from sightline.core.errors import EndpointError, ModelError, UsageError
 from sightline.models.openai.reading import answer_start, shows_end
 from sightline.models.openai.scoring import continuation
 from sightline.models.openai.token_scores import listed, naming, token_ids
-from sightline.models.openai.transport import Transport
+from sightline.models.openai.transport import NotServedError, Transport
 from sightline.models.openai.wire import Choice, Reply, Step, data_url, user_turn
 
 LogprobSpace = Literal["raw", "after temperature", "unknown"]
@@ -291,14 +292,16 @@ async def _prompt_logprobs(asking: _Asking) -> bool:
 
 async def _named_tokens(asking: _Asking, top: int) -> bool:
     """Whether tokens that no list of the likeliest would hold are shown where they are named."""
-    known: dict[str, int | None] = {}
+    known: dict[str, asyncio.Task[int | None]] = {}
     try:
         own = [
             await token_ids(asking.transport, asking.name, (text,), known, attempts=_TRIES)
             for text in _UNLIKELY
         ]
-    except SightlineError:
+    except NotServedError:
         return False
+    except ModelError as error:  # a failure that may pass is no finding
+        raise EndpointError(str(error)) from None
     if not all(own):
         return False
     ids = [one for part in own for one in part]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from sightline.core.features import FIXED_REPLIES
@@ -12,7 +12,7 @@ from sightline.data.prompt_forms import FOLLOW_UP_FORMS, follow_up_of
 from sightline.data.prompts import PromptStyle
 from sightline.models.openai.capabilities import Capabilities
 from sightline.models.openai.scoring import cases
-from sightline.models.openai.token_scores import groups
+from sightline.models.openai.token_scores import forms, groups
 
 SAMPLES_PER_REQUEST = 8
 
@@ -22,7 +22,7 @@ class Forecast:
     """Upper bounds on what observing takes; what is sent again after a failure comes on top.
 
     Attributes:
-        requests: Requests.
+        requests: Requests, those that ask for token ids included.
         pictures: Pictures sent, once a request.
         tokens: Tokens generated; those of prompts and pictures come on top.
     """
@@ -60,7 +60,20 @@ def forecast(
             requests += times * count
             pictures += times * count * len(example.images)
             tokens += times * generated
+    requests += len(forms(_beginnings(examples, request, style))) if found.named_tokens else 0
     return Forecast(requests, pictures, tokens)
+
+
+def _beginnings(examples: Sequence[Example], request: Request, style: PromptStyle) -> Iterator[str]:
+    """Texts whose tokens may be named, repeats included; each is asked for once a run."""
+    if request.options and style.asks_for_letters:
+        for example in examples:
+            yield from example.letters
+    for name in request.asks if examples else ():
+        if style.can_ask(name):
+            question, _ = follow_up_of(name)
+            for reply in FIXED_REPLIES.get(question, ()):
+                yield from cases(reply)
 
 
 def _once(

@@ -74,7 +74,9 @@ class EndpointModel:
     _kept: dict[Any, list[Record] | ModelError] = field(
         default_factory=dict, repr=False, compare=False
     )
-    _token_ids: dict[str, int | None] = field(default_factory=dict, repr=False, compare=False)
+    _token_ids: dict[str, asyncio.Task[int | None]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     def fingerprint(self) -> Mapping[str, Any]:
         """What identifies model and server, and all that affects results; no address, no key."""

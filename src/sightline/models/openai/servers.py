@@ -46,13 +46,14 @@ class Server:
         latency = unknown if self.latency_s is None else self.latency_s
         return (len(self.started) + 1) * max(latency, oldest, 1e-6)
 
-    def finish(self, start: float, now: float, *, answered: bool) -> None:
-        """Books the end of a request."""
+    def finish(self, start: float, now: float, *, answered: bool, timed: bool = True) -> None:
+        """Books the end of a request; how long it took counts where it is ``timed``."""
         self.started.remove(start)
-        if answered:
+        if answered and timed:
             took = now - start
             before = took if self.latency_s is None else self.latency_s
             self.latency_s = (1 - _WEIGHT) * before + _WEIGHT * took
+        if answered:
             self.strikes = 0
             self.answered += 1
 

@@ -6,7 +6,9 @@ token are shown, in one request. A reply that lacks one of them says nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from sightline.models.openai.scoring import logprob_of_spellings
@@ -17,11 +19,21 @@ AT_ONCE = 16
 """Tokens named in one request."""
 
 
+def forms(texts: Iterable[str]) -> tuple[str, ...]:
+    """The texts by themselves and after a space, each once: what `token_ids` asks for.
+
+    Example:
+        >>> forms(["A", "B", "A"])
+        ('A', ' A', 'B', ' B')
+    """
+    return tuple(dict.fromkeys(form for text in texts for form in (text, f" {text}")))
+
+
 async def token_ids(
     transport: Transport,
     name: str,
     texts: Sequence[str],
-    known: dict[str, int | None],
+    known: dict[str, asyncio.Task[int | None]],
     *,
     attempts: int | None = None,
 ) -> tuple[int, ...]:
@@ -31,21 +43,35 @@ async def token_ids(
         transport: Asks the servers.
         name: What they call the model.
         texts: The texts.
-        known: Ids that were found before, by spelling; receives new ones.
+        known: Requests made or under way, by form; receives new ones, and loses those that fail.
         attempts: Tries of each request; None = those of the settings.
 
     Raises:
-        ModelError: The server does not say.
-        EndpointError: No server answers, or it has no tokeniser.
+        NotServedError: The servers have no tokeniser.
+        ModelError: It fails while they answer other requests.
+        EndpointError: No server answers.
     """
+
+    async def ask(form: str) -> int | None:
+        payload = {"model": name, "prompt": form, "add_special_tokens": False}
+        return await transport.post("/tokenize", payload, single_token, attempts=attempts)
+
     found = []
-    for spelling in (form for text in texts for form in (text, f" {text}")):
-        if spelling not in known:
-            payload = {"model": name, "prompt": spelling, "add_special_tokens": False}
-            answer = await transport.post("/tokenize", payload, attempts=attempts)
-            known[spelling] = single_token(answer)
-        found.append(known[spelling])
+    for form in forms(texts):
+        if form not in known:
+            known[form] = asyncio.ensure_future(ask(form))
+            known[form].add_done_callback(partial(_forget, known, form))
+        # Others may wait for the same request: it goes on where this caller is cancelled.
+        found.append(await asyncio.shield(known[form]))
     return tuple(dict.fromkeys(one for one in found if one is not None))
+
+
+def _forget(
+    known: dict[str, asyncio.Task[int | None]], form: str, task: asyncio.Task[int | None]
+) -> None:
+    """Drops a request that gave no answer."""
+    if task.cancelled() or task.exception() is not None:
+        del known[form]
 
 
 def groups(sizes: Sequence[int], most: int) -> Iterator[list[int]]:

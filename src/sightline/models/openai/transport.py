@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sightline.core.errors import EndpointError, MissingExtraError, ModelError, SightlineError
 from sightline.core.printing import printable
@@ -27,11 +28,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_CHAT = "chat/completions"
 _AGAIN = frozenset({408, 429, 500, 502, 503, 504})
 _DOWN = frozenset({429, 502, 503, 504})
 _BUSY = frozenset({429, 503})
 _LONGEST_WAIT_S = 60.0
 _SHOWN = 160
+
+
+class NotServedError(EndpointError):
+    """A request beside chat completions that a server refuses, or answers with something else."""
 
 
 class FailedTryError(Exception):
@@ -41,6 +47,7 @@ class FailedTryError(Exception):
         reason: In words.
         server: Who was asked.
         begun: Whether bytes of an answer had come.
+        malformed: Whether a whole answer came that is not of the form asked for.
         down: Whether it says something of the server rather than of the request.
         busy: Whether the server said that it has no room now.
         wait_s: How long it asked to be left alone, or None.
@@ -52,6 +59,7 @@ class FailedTryError(Exception):
         server: Server,
         *,
         begun: bool = False,
+        malformed: bool = False,
         down: bool = False,
         busy: bool = False,
         wait_s: float | None = None,
@@ -60,13 +68,28 @@ class FailedTryError(Exception):
         self.reason = reason
         self.server = server
         self.begun = begun
+        self.malformed = malformed
         self.down = down
         self.busy = busy
         self.wait_s = wait_s
 
 
+@dataclass(frozen=True, slots=True)
+class _Message(Generic[T]):
+    """A request, and how a reply to it is read; sent twice, a repeatable one changes nothing."""
+
+    path: str
+    body: bytes
+    read: Callable[[bytes], T]
+    repeatable: bool
+
+    @property
+    def named(self) -> str:
+        return "this request" if self.path == _CHAT else self.path
+
+
 class Transport:
-    """Sends chat completions to the servers of one model."""
+    """Sends chat completions, and what is asked beside them, to the servers of one model."""
 
     def __init__(self, settings: EndpointSettings) -> None:
         import_client()
@@ -91,18 +114,7 @@ class Transport:
             EndpointError: No server answers, or none may be asked.
         """
         body = json.dumps(payload, allow_nan=False).encode()
-        limit = self._settings.attempts if attempts is None else attempts
-        failed: list[FailedTryError] = []
-        while len(failed) < limit:
-            try:
-                return await self._answered(body, repeatable, {f.server for f in failed})
-            except FailedTryError as failure:
-                failed.append(failure)
-                if failure.begun and not repeatable:
-                    break
-                if not failure.down and len(failed) < limit:  # else the server is paused
-                    await asyncio.sleep(backoff(len(failed), self._settings.backoff_s))
-        raise await self._given_up(failed)
+        return await self._send(_Message(_CHAT, body, read_reply, repeatable), attempts)
 
     async def get(self, server: Server, path: str) -> tuple[dict[str, Any], Mapping[str, str]]:
         """Reads a JSON object from one server, once; its headers beside it.
@@ -118,79 +130,87 @@ class Transport:
         try:
             return read_object(body), headers
         except MalformedReplyError as error:
-            raise FailedTryError(str(error), server, begun=True) from None
+            raise FailedTryError(str(error), server, begun=True, malformed=True) from None
 
     async def post(
-        self, path: str, payload: Mapping[str, Any], *, attempts: int | None = None
-    ) -> dict[str, Any]:
-        """Sends a request that changes nothing until it is answered with a JSON object.
+        self,
+        path: str,
+        payload: Mapping[str, Any],
+        read: Callable[[bytes], T],
+        *,
+        attempts: int | None = None,
+    ) -> T:
+        """Sends a request that changes nothing until it is answered.
+
+        Failures, waits and pauses are those of chat completions.
 
         Args:
             path: Behind the base URL; one with a leading slash replaces the base URL's path.
             payload: The request.
+            read: Gives what a reply says; raises MalformedReplyError where it says something else.
             attempts: Tries; None = those of the settings.
 
         Raises:
-            ModelError: The server refuses this request, or fails on it while it answers others.
-            EndpointError: No server answers, or it has no such path.
+            NotServedError: The server refuses it, or every reply is something else.
+            ModelError: The server fails on it while it answers others.
+            EndpointError: No server answers.
         """
         body = json.dumps(payload, allow_nan=False).encode()
-        limit = self._settings.attempts if attempts is None else attempts
-        failed: list[FailedTryError] = []
-        while len(failed) < limit:
-            server = self.pool.choose({f.server for f in failed}) or self.pool.servers[0]
-            try:
-                async with self._slots:
-                    raw, _ = await self._exchange(server, "POST", path, body)
-                return read_object(raw)
-            except MalformedReplyError as error:
-                failed.append(FailedTryError(str(error), server, begun=True))
-            except FailedTryError as failure:
-                failed.append(failure)
-            await asyncio.sleep(backoff(len(failed), self._settings.backoff_s))
-        raise await self._given_up(failed)
+        return await self._send(_Message(path, body, read, True), attempts)
 
     async def close(self) -> None:
         """Closes the connections."""
         if self._client is not None:
             await self._client.aclose()
 
-    async def _answered(self, body: bytes, repeatable: bool, avoid: set[Server]) -> Reply:
+    async def _send(self, message: _Message[T], attempts: int | None) -> T:
+        limit = self._settings.attempts if attempts is None else attempts
+        failed: list[FailedTryError] = []
+        while len(failed) < limit:
+            try:
+                return await self._answered(message, {f.server for f in failed})
+            except FailedTryError as failure:
+                failed.append(failure)
+                if failure.begun and not message.repeatable:
+                    break
+                if not failure.down and len(failed) < limit:  # else the server is paused
+                    await asyncio.sleep(backoff(len(failed), self._settings.backoff_s))
+        raise await self._given_up(failed, message)
+
+    async def _answered(self, message: _Message[T], avoid: set[Server]) -> T:
         async with self._slots:
             while (server := self.pool.choose(avoid)) is None:
                 await asyncio.sleep(min(self.pool.pause_s(), _LONGEST_WAIT_S))
-            tries = {asyncio.create_task(self._try(server, body))}
+            tries = {asyncio.create_task(self._try(server, message))}
             try:
-                return await self._first(tries, server, body, repeatable)
+                return await self._first(tries, server, message)
             finally:
                 for task in tries:
                     task.cancel()
                 await asyncio.gather(*tries, return_exceptions=True)
 
-    async def _first(
-        self, tries: set[asyncio.Task[Reply]], server: Server, body: bytes, repeatable: bool
-    ) -> Reply:
+    async def _first(self, tries: set[asyncio.Task[T]], server: Server, message: _Message[T]) -> T:
         """The first reply to come; after a while an idle server is asked, too."""
-        patience = self.pool.patience_s(server) if repeatable else None
+        patience = self.pool.patience_s(server) if message.repeatable else None
         done, _ = await asyncio.wait(tries, timeout=patience)
         if not done and not self._slots.locked():
             other = self.pool.choose({server})
             if other is not None and other is not server:
                 async with self._slots:
-                    tries.add(asyncio.create_task(self._try(other, body)))
+                    tries.add(asyncio.create_task(self._try(other, message)))
                     return await _first_of(tries)
         return await _first_of(tries)
 
-    async def _try(self, server: Server, body: bytes) -> Reply:
+    async def _try(self, server: Server, message: _Message[T]) -> T:
         start = time.monotonic()
         server.started.append(start)
         answered = False
         try:
-            raw, _ = await self._exchange(server, "POST", "chat/completions", body)
+            raw, _ = await self._exchange(server, "POST", message.path, message.body)
             try:
-                reply = read_reply(raw)
+                reply = message.read(raw)
             except MalformedReplyError as error:
-                raise FailedTryError(str(error), server, begun=True) from None
+                raise FailedTryError(str(error), server, begun=True, malformed=True) from None
             answered = True
             return reply
         except FailedTryError as failure:
@@ -198,7 +218,8 @@ class Transport:
                 server.strike(time.monotonic(), self._settings.backoff_s, failure.wait_s)
             raise
         finally:
-            server.finish(start, time.monotonic(), answered=answered)
+            timed = message.path == _CHAT
+            server.finish(start, time.monotonic(), answered=answered, timed=timed)
 
     async def _exchange(
         self, server: Server, method: str, path: str, body: bytes | None
@@ -221,7 +242,7 @@ class Transport:
             raise FailedTryError(limit, server, begun=begun, down=not begun) from None
         except httpx2.RequestError as error:
             raise FailedTryError(_broken(error), server, begun=begun, down=not begun) from None
-        raise self._refusal(response, raw, server)
+        raise self._refusal(response, raw, server, path)
 
     async def _read(self, response: httpx2.Response, server: Server) -> bytes:
         limit = self._settings.max_reply_bytes
@@ -236,7 +257,9 @@ class Transport:
                 )
         return b"".join(parts)
 
-    def _refusal(self, response: httpx2.Response, raw: bytes, server: Server) -> Exception:
+    def _refusal(
+        self, response: httpx2.Response, raw: bytes, server: Server, path: str
+    ) -> Exception:
         """What a reply without an answer means for the request."""
         status = response.status_code
         said = self._said(raw)
@@ -248,6 +271,8 @@ class Transport:
                 busy=status in _BUSY,
                 wait_s=_retry_after(response.headers.get("retry-after")),
             )
+        if path != _CHAT:
+            return _not_served(server, path, f"status {status}{said}")
         if status in (401, 403):
             return EndpointError(
                 f"{server.url} refuses the key (status {status}){said}; a key that may use this "
@@ -277,9 +302,11 @@ class Transport:
             message = message.replace(self._key, "***")
         return f": {printable(' '.join(message.split()))[:_SHOWN]}"
 
-    async def _given_up(self, failed: list[FailedTryError]) -> SightlineError:
+    async def _given_up(self, failed: list[FailedTryError], message: _Message[T]) -> SightlineError:
         """Whose fault it was, told by whether a server still answers anything."""
         last = failed[-1]
+        if message.path != _CHAT and all(failure.malformed for failure in failed):
+            return _not_served(last.server, message.path, last.reason)
         tries = f"{len(failed)} {'try' if len(failed) == 1 else 'tries'}"
         if not last.busy:
             for server in dict.fromkeys([last.server, *self.pool.servers]):
@@ -288,8 +315,8 @@ class Transport:
                 except (FailedTryError, SightlineError):
                     continue
                 return ModelError(
-                    f"{last.server.url} gave no answer to this request ({last.reason}) in {tries}; "
-                    "one whole reply is required. Look at the server's log."
+                    f"{last.server.url} gave no answer to {message.named} ({last.reason}) in "
+                    f"{tries}; one whole reply is required. Look at the server's log."
                 )
         return EndpointError(
             f"{', '.join(server.url for server in self.pool.servers)} gave no answer "
@@ -336,6 +363,13 @@ async def _first_of(tries: set[asyncio.Task[T]]) -> T:
         for task in done:
             if task.exception() is None or not pending:
                 return task.result()
+
+
+def _not_served(server: Server, path: str, reason: str) -> NotServedError:
+    return NotServedError(
+        f"{server.url} does not serve {path} ({reason}); what it served when it was first asked "
+        "is required. Look at the server, then run the same command to go on."
+    )
 
 
 def _url(base: str, path: str) -> str:

@@ -181,15 +181,23 @@ def reply_of(value: Mapping[str, Any]) -> Reply:
     )
 
 
-def single_token(value: Mapping[str, Any]) -> int | None:
-    """The id of the one token that a text is, from the document that says how it is tokenised.
+def single_token(body: bytes) -> int | None:
+    """The id of the one token that a text is, from the reply that says how it is tokenised.
+
+    Returns:
+        None where the text is several tokens.
+
+    Raises:
+        MalformedReplyError: It lists no ids of tokens.
 
     Example:
-        >>> single_token({"tokens": [362]}), single_token({"tokens": [1, 2]}), single_token({})
-        (362, None, None)
+        >>> single_token(b'{"tokens": [362]}'), single_token(b'{"tokens": [1, 2]}')
+        (362, None)
     """
-    ids = _ids(value.get("tokens"))
-    return ids[0] if ids is not None and len(ids) == 1 else None
+    ids = _ids(read_object(body).get("tokens"))
+    if ids is None:
+        raise MalformedReplyError("the reply lists no ids of tokens")
+    return ids[0] if len(ids) == 1 else None
 
 
 def observed_logprob(value: Any) -> float | None:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
+import time
+from collections import deque
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from chat_servers import PLAIN, ChatServer, FakeChat, said, token
 
-from sightline.core.errors import ModelError
+from sightline.core.errors import EndpointError, ModelError
 from sightline.core.features import Feature
 from sightline.core.protocols import Request
 from sightline.core.types import Example
 from sightline.models.fake import FakeModel
 from sightline.models.openai import EndpointSettings, load_endpoint
+from sightline.models.openai.background import wait_for
 from sightline.models.openai.forecasting import forecast
-from sightline.models.openai.token_scores import groups, listed, naming
+from sightline.models.openai.token_scores import forms, groups, listed, naming, token_ids
 from sightline.models.openai.wire import Piece, Step
 
 EXAMPLES = [
@@ -23,11 +28,12 @@ EXAMPLES = [
     Example("twelve", "Which of these?", choices=tuple(f"number {i}" for i in range(12))),
 ]
 REQUEST = Request(max_new_tokens=6, options=True, top_k_logprobs=0)
+TWELVE = "ABCDEFGHIJKL"
 UNSCORED = frozenset({"prompt_logprobs"})
 
 
-def endpoint(server):
-    settings = EndpointSettings((server.url,), attempts=2, backoff_s=0.01)
+def endpoint(server, **settings):
+    settings = EndpointSettings((server.url,), attempts=2, backoff_s=0.01, **settings)
     return load_endpoint("m", settings, style=PLAIN)
 
 
@@ -45,7 +51,7 @@ def test_letters_outside_the_likeliest_tokens_are_exact():
     with ChatServer(chat(refused=UNSCORED)) as server:
         model = endpoint(server)
         assert model.capabilities.named_tokens
-        server.requests.clear()
+        server.requests.clear(), server.tokenized.clear()
         records = observed(model)
         sent, spelled = list(server.bodies), list(server.tokenized)
     here = FakeModel(PLAIN).observe(EXAMPLES, [(), ()], REQUEST)
@@ -59,10 +65,11 @@ def test_letters_outside_the_likeliest_tokens_are_exact():
         *[room // 2 * 2] * (24 // (room // 2 * 2)),
         *([24 % (room // 2 * 2)] if 24 % (room // 2 * 2) else []),
     ]
-    assert {body["prompt"] for body in spelled} >= {"A", " A", "L", " L"}
+    assert [body["prompt"] for body in spelled].count(" L") == 1
+    assert {body["prompt"] for body in spelled} == {f"{s}{c}" for s in ("", " ") for c in TWELVE}
     assert all(body["add_special_tokens"] is False for body in spelled)
     found = forecast(EXAMPLES, REQUEST, model.capabilities, PLAIN)
-    assert len(sent) == found.requests
+    assert len(sent) + len(spelled) == found.requests
 
 
 def test_without_it_they_are_missing():
@@ -97,6 +104,178 @@ def test_a_tokeniser_that_gives_no_ids_is_not_used(name):
     with ChatServer(chat()) as server:
         server.tokenize = lambda _: (TOKENISERS[name], 200)
         assert not endpoint(server).capabilities.named_tokens
+
+
+def first(server, *replies):
+    """Lets the tokeniser of a server give these replies before its own."""
+    left, faithful = deque(replies), server.tokenize
+    server.tokenize = lambda body: left.popleft() if left else faithful(body)
+
+
+def hang_up(handler):
+    handler.close_connection = True
+    handler.connection.shutdown(socket.SHUT_RDWR)
+
+
+HTML = (lambda handler: handler.send_whole(b"<html>starting</html>"), 200)
+TRANSIENT = {
+    **{
+        str(code): ({"error": {"message": "busy"}}, code) for code in (408, 429, 500, 502, 503, 504)
+    },
+    "no connection": (hang_up, 200),
+}
+
+
+@pytest.mark.parametrize("reply", [*TRANSIENT.values(), HTML], ids=[*TRANSIENT, "html"])
+def test_a_failure_that_passes_changes_no_finding(reply):
+    with ChatServer(chat()) as server:
+        untroubled = endpoint(server)
+        first(server, reply)
+        assert endpoint(server).fingerprint() == untroubled.fingerprint()
+    assert untroubled.capabilities.named_tokens
+
+
+@pytest.mark.parametrize("reply", TRANSIENT.values(), ids=TRANSIENT)
+def test_a_failure_that_stays_is_an_error_and_no_finding(reply):
+    with ChatServer(chat()) as server:
+        first(server, reply, reply)
+        with pytest.raises(EndpointError, match=r"gave no answer .* in 2 tries"):
+            endpoint(server)
+        assert len(server.tokenized) == 2
+        assert endpoint(server).capabilities.named_tokens
+
+
+def test_a_page_after_a_busy_server_is_no_finding_either():
+    with ChatServer(chat()) as server:
+        first(server, TRANSIENT["503"], HTML)
+        with pytest.raises(EndpointError, match="an HTML page"):
+            endpoint(server)
+
+
+@pytest.mark.parametrize("code", [301, 400, 401, 403, 404, 405, 410, 422, 501])
+def test_a_tokeniser_that_is_refused_is_not_there_and_not_asked_again(code):
+    with ChatServer(chat()) as server:
+        server.tokenize = lambda _: ({"detail": "no"}, code)
+        assert not endpoint(server).capabilities.named_tokens
+        assert len(server.tokenized) == 1
+
+
+def test_retry_after_is_kept_to_by_all_that_is_sent():
+    times = []
+
+    def busy(handler):
+        times.append(time.monotonic())
+        handler.send_whole(b"{}", 429, retry_after="0.6")
+
+    with ChatServer(chat()) as server:
+        first(server, (busy, 429))
+        assert endpoint(server).capabilities.named_tokens
+        after = min(at for _, _, at in server.requests if at > times[0])
+    assert after - times[0] > 0.55
+
+
+def test_what_a_tokeniser_takes_is_no_latency_of_answers():
+    with ChatServer(chat(refused=UNSCORED)) as server:
+        model = endpoint(server)
+        ids = token_ids(model.transport, "m", ("A",), {})
+        assert len(wait_for(ids)) == 2
+    (known,) = model.transport.pool.servers
+    assert known.answered == 2
+    assert known.latency_s is None
+
+
+MANY = [Example(f"q{i}", f"Which one, {i}?", choices=("a", "b", "c", "d")) for i in range(16)]
+ASKED = replace(REQUEST, asks=("p_true", "self_check"))
+
+
+@pytest.mark.parametrize("request_", [REQUEST, ASKED])
+def test_questions_at_once_ask_for_every_token_once_and_within_the_forecast(request_):
+    faithful = chat(refused=UNSCORED)
+    faithful.learn(MANY)
+
+    def slow(body):
+        time.sleep(0.02)
+        return faithful.tokenize(body)
+
+    with ChatServer(faithful) as server:
+        model = endpoint(server, concurrency=64)
+        server.tokenize = slow
+        server.requests.clear(), server.tokenized.clear()
+        records = model.observe(MANY, [()] * len(MANY), request_)
+        sent, spelled = len(server.requests), [body["prompt"] for body in server.tokenized]
+        model.observe(MANY, [()] * len(MANY), request_)
+        assert len(server.tokenized) == len(spelled)
+    assert sum(record.has(Feature.LETTER_LOGPROBS) for record in records) == len(MANY)
+    assert len(spelled) == len(set(spelled))
+    assert set(spelled) >= set(forms("ABCD"))
+    found = forecast(MANY, request_, model.capabilities, PLAIN)
+    assert sent + len(spelled) <= found.requests
+    if request_ is REQUEST:
+        assert (sent, len(spelled), found.requests) == (32, 8, 40)
+
+
+def test_the_forecast_counts_every_spelling_once():
+    with ChatServer(chat(refused=UNSCORED)) as server:
+        found = endpoint(server).capabilities
+    without = replace(found, named_tokens=False)
+
+    def more(examples, request):
+        with_ids = forecast(examples, request, found, PLAIN)
+        many = forecast([*examples, *examples], request, found, PLAIN)
+        return 2 * with_ids.requests - many.requests  # what does not grow with the questions
+
+    plainly = replace(REQUEST, options=False)
+    assert more(MANY, plainly) == 0
+    assert more(MANY, REQUEST) == 8  # four letters, by themselves and after a space
+    assert more(EXAMPLES, REQUEST) == 24
+    assert more(MANY, replace(plainly, asks=("p_true",))) == 12  # true and false in three cases
+    assert more(MANY, ASKED) == 8 + 12 + 12
+    assert more(MANY, replace(ASKED, conditions=("jpeg:3",))) == 8 + 12 + 12
+    assert forecast([], ASKED, found, PLAIN).requests == 0
+    assert forecast(MANY, REQUEST, without, PLAIN).requests == len(MANY)
+
+
+def test_a_question_that_is_given_up_leaves_others_their_token():
+    faithful = chat()
+
+    def slow(body):
+        time.sleep(0.1)
+        return faithful.tokenize(body)
+
+    async def both(transport):
+        known = {}
+        one, other = (
+            asyncio.ensure_future(token_ids(transport, "m", ("A",), known)) for _ in range(2)
+        )
+        await asyncio.sleep(0.02)
+        one.cancel()
+        return await other, one.cancelled()
+
+    with ChatServer(faithful) as server:
+        model = endpoint(server)
+        server.tokenize = slow
+        server.tokenized.clear()
+        found, cancelled = wait_for(both(model.transport))
+        assert [body["prompt"] for body in server.tokenized] == ["A", " A"]
+    assert cancelled
+    assert len(found) == 2
+
+
+def test_questions_that_wait_for_one_token_share_its_failure():
+    async def both(transport, known):
+        asked = (token_ids(transport, "m", ("A",), known) for _ in range(8))
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    known = {}
+    with ChatServer(chat()) as server:
+        model = endpoint(server)
+        server.tokenized.clear()
+        first(server, *[TRANSIENT["500"]] * 2)
+        failed = wait_for(both(model.transport, known))
+        assert len(server.tokenized) == 2
+        assert not known
+        assert all(len(ids) == 2 for ids in wait_for(both(model.transport, known)))
+    assert [type(one) for one in failed] == [ModelError] * 8
 
 
 def dropped(top):
@@ -161,12 +340,24 @@ def test_another_first_token_says_nothing():
         assert not observed(model)[0].has(Feature.LETTER_LOGPROBS)
 
 
-def test_a_tokeniser_that_fails_later_is_the_examples_error():
+def test_a_tokeniser_that_fails_later_is_the_examples_error_and_is_asked_again():
     with ChatServer(chat(refused=UNSCORED)) as server:
         model = endpoint(server)
-        server.tokenize = lambda _: ({"error": {"message": "no room"}}, 500)
-        with pytest.raises(ModelError, match="gave no answer to this request"):
+        first(server, *[({"error": {"message": "no room"}}, 500)] * 2)
+        with pytest.raises(
+            ModelError, match=r"'two': .* to /tokenize \(status 500: no room\) in 2"
+        ):
             model.observe(EXAMPLES[:1], [()], REQUEST)
+        (record,) = model.observe(EXAMPLES[:1], [()], REQUEST)
+    assert record.has(Feature.LETTER_LOGPROBS)
+
+
+def test_a_tokeniser_that_is_gone_later_stops_the_run():
+    with ChatServer(chat(refused=UNSCORED)) as server:
+        model = endpoint(server)
+        server.tokenize = lambda _: ({"detail": "Not Found"}, 404)
+        with pytest.raises(EndpointError, match=r"does not serve /tokenize \(status 404\)"):
+            observed(model)
 
 
 def test_spellings_are_summed_and_all_must_be_there():
