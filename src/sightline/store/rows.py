@@ -238,29 +238,56 @@ class StoredShard:
         table = table.filter(pa.array(keep)).combine_chunks()
         if not features or not table.num_rows:
             return {}
-        places = table["arrays"].chunk(0).flatten()
+        nested = table["arrays"].chunk(0)
+        places = nested.flatten()
         named = places.field("feature").to_numpy(zero_copy_only=False)
+        numbers = np.repeat(np.arange(table.num_rows), nested.value_lengths().to_numpy())
+        return {
+            feature: self._stack(
+                feature,
+                places.filter(pa.array(named == feature.value)),
+                numbers[named == feature.value],
+                table.num_rows,
+            )
+            for feature in features
+        }
+
+    def _stack(
+        self, feature: Feature, places: pa.StructArray, numbers: np.ndarray, count: int
+    ) -> np.ndarray:
+        """One feature of all records, from its places and the numbers of the records they are of.
+
+        Raises:
+            DataError: A record lacks the feature, or they differ in shape.
+            DamagedFileError: The places are not those of the tensors.
+        """
+        shapes = sorted({tuple(shape) for shape in places.field("shape").to_pylist()})
+        if not np.array_equal(numbers, np.arange(count)) or len(shapes) != 1:
+            raise DataError(
+                f"{self._path} has {feature.value} for {len(set(numbers.tolist()))} of {count} "
+                f"records, of shapes such as {shapes[:3]}; one for every record, all of the "
+                "same shape, is required. Remove the file and resume the run to collect this shard "
+                "again."
+            )
+        part_of = places.field("part").to_numpy()
+        wanted = {(feature, int(part)) for part in part_of}
         owner = (self._run_hash, self._index)
-        parts = named_parts(
-            self._path, self.summary.arrays, owner, {(f, 0) for f in features}, None
-        )
-        out = {}
-        for feature in features:
-            mine = named == feature.value
-            starts = places.field("start").to_numpy()[mine]
-            array = parts[feature, 0][0] if (feature, 0) in parts else np.empty(0)
-            one_each = np.array_equal(starts, np.arange(table.num_rows))
-            if (
-                places.field("part").to_numpy()[mine].any()
-                or not one_each
-                or len(array) != len(starts)
-            ):
-                raise DataError(
-                    f"Shard {self._index} of {self._path.parent.parent} has {feature.value} of "
-                    f"{int(mine.sum())} of {table.num_rows} records, or of several shapes; one row "
-                    "of one width for each is required. Read them record by record."
-                )
-            out[feature] = array
+        parts = named_parts(self._path, self.summary.arrays, owner, wanted, None)
+        stacks = []
+        for _, part in sorted(wanted):
+            rows = np.flatnonzero(part_of == part)
+            try:
+                first = decode_place(places[int(rows[0])].as_py())
+                array = stacked_array(first, places.field("start").to_numpy()[rows], parts)
+            except (ValueError, KeyError, TypeError) as error:
+                raise corrupt_file(self._path, f"rows that do not fit ({error})", "rows") from error
+            stacks.append((rows, array))
+        if len(stacks) == 1:
+            return stacks[0][1]
+        dtype = np.result_type(*(array for _, array in stacks))
+        out = np.empty((count, *shapes[0]), dtype=dtype)
+        for rows, array in stacks:
+            out[rows] = array
         return out
 
     def _decode(
@@ -365,6 +392,27 @@ def placed_array(place: Place, parts: Parts, layers: tuple[int, ...]) -> np.ndar
     ):
         raise ValueError(f"{place.feature.value} of dtype {array.dtype}, layers {stored}")
     return slice_of(place, array)
+
+
+def stacked_array(place: Place, starts: np.ndarray, parts: Parts) -> np.ndarray:
+    """All arrays of one unlayered tensor out of what `named_parts` read, along a first axis.
+
+    Args:
+        place: The first of them; all are of its shape.
+        starts: Where each begins.
+        parts: What was read.
+
+    Raises:
+        KeyError: The tensor was not read.
+        ValueError: It is of another dtype, shape or length.
+    """
+    placed_array(place, parts, ())
+    array, _ = parts[place.feature, place.part]
+    rows = len(array) // len(starts)
+    shape = (len(starts), *place.shape)
+    if math.prod(shape) != array.size or not np.array_equal(starts, np.arange(len(starts)) * rows):
+        raise ValueError(f"{len(starts)} of {place.feature.value} in a tensor of {len(array)} rows")
+    return array.reshape(shape)
 
 
 def encode_place(place: Place) -> dict[str, Any]:

@@ -208,19 +208,23 @@ class RunStore:
                 derived=derived_arrays(self.path, index, stored, self._run_hash, wanted),
             )
 
-    def stacked(self, features: Collection[Feature]) -> Iterator[dict[Feature, np.ndarray]]:
+    def stacked(
+        self, features: Collection[Feature], *, shards: Collection[int] | None = None
+    ) -> Iterator[dict[Feature, np.ndarray]]:
         """Arrays of a shard's records at once, shard by shard, in the order of `records`.
 
         Memory holds one shard's wanted arrays at a time; every byte behind them has been checked.
 
         Args:
-            features: Unlayered features of which every record has one row of the same width.
+            features: Unlayered features of which every record has an array of the same shape; of
+                several dtypes they become the one that holds them all.
+            shards: Only these shards of the plan, in this order; None reads all that are committed.
 
         Raises:
             DataError: A record lacks a feature, or they differ in shape.
             CorruptStoreError: Stored bytes are damaged; the message names the file.
         """
-        for index in sorted(self.committed()):
+        for index in sorted(self.committed()) if shards is None else shards:
             yield self._shard(index).stacked(features)
 
     def quarantined(self, *, shard: int | None = None) -> list[Quarantined]:

@@ -270,7 +270,11 @@ def encode_example(example: Example) -> dict[str, Any]:
 
 
 def decode_examples(table: pa.Table) -> list[Example]:
-    """Rows of examples.parquet as examples."""
+    """Rows of examples.parquet as examples.
+
+    Raises:
+        CorruptStoreError: An image, its path or its sha256 is null.
+    """
     # By column: as rows of nested objects the same takes three times as long.
     table = table.combine_chunks()
     columns = [
@@ -298,7 +302,14 @@ def _image_refs(column: pa.ChunkedArray) -> Iterator[tuple[ImageRef, ...]]:
     for nested in column.chunks:
         # Flattening keeps to the slice that the chunk is; the values behind it need not.
         flat = nested.flatten()
-        refs = list(map(ImageRef, flat.field("path").to_pylist(), flat.field("sha256").to_pylist()))
+        paths, hashes = flat.field("path"), flat.field("sha256")
+        # A null image has fields all the same, which hold anything.
+        if nested.null_count or flat.null_count or paths.null_count or hashes.null_count:
+            raise CorruptStoreError(
+                "examples.parquet has a null among its images; a path and a sha256 of each are "
+                "required. Restore it from a copy."
+            )
+        refs = list(map(ImageRef, paths.to_pylist(), hashes.to_pylist()))
         counts = nested.value_lengths().to_pylist()
         ends = list(accumulate(counts))
         for count, end in zip(counts, ends, strict=True):

@@ -131,6 +131,24 @@ def test_sealed_rows_that_do_not_fit_are_refused(tmp_path: Path, name: str) -> N
     assert [p.file for p in store.verify()] == ["shards/000000.parquet"]
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"part": 99}, {"start": 10**6}, {"shape": [5]}, {"dtype": "float64"}, {"dtype": "nonsense"}],
+)
+def test_sealed_places_that_do_not_fit_are_not_stacked(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    examples = make_examples(1)
+    store = RunStore.create(tmp_path / "r", make_manifest(), examples)
+    with store.writer() as writer:
+        vector = np.ones(4, dtype=np.float32)
+        writer.commit(0, [Record(examples[0], features={Feature.IMAGE_VECTOR: vector})])
+    forge(store.path / "shards" / "000000.parquet", set_place(**changes))
+    for read in (store.records(), store.stacked([Feature.IMAGE_VECTOR])):
+        with pytest.raises(CorruptStoreError, match=r"000000\.parquet has rows that do not fit"):
+            list(read)
+
+
 def test_an_array_file_that_is_gone_is_named(tmp_path: Path) -> None:
     store = write_run(tmp_path / "r", 3)
     (arrays,) = store.path.glob("shards/*.safetensors")

@@ -117,8 +117,37 @@ def test_arrays_that_do_not_stack_are_refused(tmp_path: Path, widths: tuple[int 
                 for e, w in zip(store.shard_examples(0), widths, strict=False)
             ],
         )
-    with pytest.raises(DataError, match=r"image_vector of . of . records, or of several shapes"):
+    found = r"image_vector for 3 of 3 records, of shapes such as \[\(3,\), \(4,\)\]"
+    if None in widths:
+        found = r"image_vector for 2 of 3 records, of shapes such as \[\(3,\)\]"
+    with pytest.raises(DataError, match=rf"000000\.parquet has {found}.*resume the run"):
         list(store.stacked([Feature.IMAGE_VECTOR]))
+
+
+def test_arrays_of_several_dtypes_and_conditions_are_widened_in_order(tmp_path: Path) -> None:
+    store = RunStore.create(tmp_path / "run", make_manifest(), make_examples())
+    rng = np.random.default_rng(0)
+    dtypes = ("float16", "float32", "float16")
+    with store.writer() as writer:
+        records = [
+            Record(e, condition, features={Feature.IMAGE_VECTOR: rng.normal(size=4).astype(dtype)})
+            for e, dtype in zip(store.shard_examples(0), dtypes, strict=True)
+            for condition in ("clean", "blank")
+        ]
+        writer.commit(0, records)
+    (shard,) = store.stacked([Feature.IMAGE_VECTOR])
+    one_by_one = np.stack([r.array(Feature.IMAGE_VECTOR) for r in store.records()])
+    assert shard[Feature.IMAGE_VECTOR].dtype == one_by_one.dtype == np.float32
+    np.testing.assert_array_equal(shard[Feature.IMAGE_VECTOR], one_by_one)
+
+
+def test_only_the_shards_asked_for_are_stacked_in_that_order(run: RunStore) -> None:
+    vectors = [Feature.IMAGE_VECTOR]
+    shards = list(run.stacked(vectors, shards=[2, 0]))
+    assert len(shards) == 2
+    for index, shard in zip([2, 0], shards, strict=True):
+        own = [r.array(Feature.IMAGE_VECTOR) for r in run.records(features=vectors, shard=index)]
+        np.testing.assert_array_equal(shard[Feature.IMAGE_VECTOR], np.stack(own))
 
 
 _WIDTHS = {Feature.IMAGE_VECTOR: 5, Feature.AUX_VECTORS: 3}

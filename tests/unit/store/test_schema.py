@@ -8,13 +8,21 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
-from run_plans import make_manifest, write_run
+from run_plans import make_examples, make_manifest, write_run
 
 from sightline.core.errors import CorruptStoreError, DataError, StoreError
 from sightline.store import schema
 from sightline.store.run import RunStore
-from sightline.store.schema import canonical_json, manifest_from_dict, storable
+from sightline.store.schema import (
+    EXAMPLES,
+    canonical_json,
+    decode_examples,
+    encode_example,
+    manifest_from_dict,
+    storable,
+)
 from sightline.store.sealed import dump_document, load_document
 
 
@@ -55,6 +63,26 @@ def test_another_version_is_a_usage_error(tmp_path: Path, version: object) -> No
 def test_a_wrong_entry_is_named(changes: dict[str, Any], where: str) -> None:
     with pytest.raises(CorruptStoreError, match=where):
         manifest_from_dict({**make_manifest().to_dict(), **changes}, "m")
+
+
+@pytest.mark.parametrize(
+    "images",
+    [None, [None], [{"path": None, "sha256": "0"}], [{"path": "a", "sha256": None}]],
+)
+def test_a_null_among_the_images_is_refused(images: Any) -> None:
+    examples = make_examples()
+    rows = [encode_example(example) for example in examples]
+    fields = pa.schema([field.with_nullable(True) for field in EXAMPLES])
+    fields = fields.set(2, pa.field("images", pa.list_(IMAGE_OR_NULL)))
+    assert decode_examples(pa.Table.from_pylist(rows, schema=fields)) == examples
+    rows[4]["images"] = images
+    table = pa.Table.from_pylist(rows, schema=fields)
+    with pytest.raises(CorruptStoreError, match="a null among its images"):
+        decode_examples(table)
+    assert decode_examples(table.slice(5)) == examples[5:]
+
+
+IMAGE_OR_NULL = pa.struct([("path", pa.string()), ("sha256", pa.string())])
 
 
 def test_migrations_run_one_version_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
