@@ -61,6 +61,7 @@ class Embedded:
         encoders: Names of the auxiliary encoders.
         widths: Width of each encoder's vectors.
         has_views: Whether transformed versions were embedded, too.
+        shards: Number of the records in each shard, by its index.
     """
 
     store: RunStore
@@ -70,6 +71,7 @@ class Embedded:
     encoders: tuple[str, ...]
     widths: tuple[int, ...]
     has_views: bool
+    shards: Mapping[int, int]
 
     def __len__(self) -> int:
         return len(self.records)
@@ -107,16 +109,30 @@ class Embedded:
         )
 
     def _read(self) -> Iterator[Vectors]:
-        """The vectors of `PART_ROWS` pictures after another; the last part may hold fewer."""
+        """The vectors of `PART_ROWS` pictures after another; the last part may hold fewer.
+
+        Shards that were committed since the records were read are left out.
+
+        Raises:
+            DataError: A shard holds another number of records than it did then.
+        """
         wanted = {Feature.IMAGE_VECTOR: True, Feature.AUX_VECTORS: bool(self.encoders)}
         wanted[Feature.VIEW_VECTORS] = self.has_views
         features = [feature for feature, there in wanted.items() if there]
         waiting: dict[Feature, list[np.ndarray]] = {feature: [] for feature in features}
         count = 0
-        for shard in self.store.stacked(features):
+        stacked = self.store.stacked(features, shards=self.shards)
+        for index, shard in zip(self.shards, stacked, strict=True):
             for feature, array in shard.items():
                 waiting[feature].append(array)
-            count += len(shard.get(Feature.IMAGE_VECTOR, ()))
+            read = len(shard.get(Feature.IMAGE_VECTOR, ()))
+            if read != self.shards[index]:
+                raise DataError(
+                    f"Shard {index} of {self.store.path} holds {read} records now and held "
+                    f"{self.shards[index]} when they were read; a run that does not change "
+                    "meanwhile is required. Run the same command again."
+                )
+            count += read
             if count >= PART_ROWS:
                 joined = {f: np.concatenate(arrays) for f, arrays in waiting.items()}
                 whole = count - count % PART_ROWS
@@ -227,7 +243,8 @@ def read_embedded(store: RunStore, texts: ClassTexts) -> Embedded:
         DataError: No picture was embedded.
     """
     index = {name: i for i, name in enumerate(texts.classes)}
-    records = tuple(store.records(features=()))
+    of_shard = {i: list(store.records(features=(), shard=i)) for i in sorted(store.committed())}
+    records = tuple(record for mine in of_shard.values() for record in mine)
     if not records:
         raise DataError(
             f"{store.path} holds no embedded picture; at least one is required. See why "
@@ -242,6 +259,7 @@ def read_embedded(store: RunStore, texts: ClassTexts) -> Embedded:
         tuple(entry["encoder"] for entry in encoders),
         tuple(int(entry["width"]) for entry in encoders),
         bool(store.manifest.model["views"]),
+        {index: len(mine) for index, mine in of_shard.items()},
     )
 
 

@@ -1,7 +1,8 @@
 """Evaluating a classifier's run: the same protocol, over support draws, from the store alone."""
 
 import json
-from dataclasses import asdict
+import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,30 @@ class TestReadingInParts:
                 np.testing.assert_array_equal(a.uncertainty, b.uncertainty)
                 np.testing.assert_array_equal(a.label, b.label)
                 np.testing.assert_array_equal(b.uncertainty, c.uncertainty)
+
+    def test_shards_committed_since_the_records_were_read_are_left_out(self, run, tmp_path):
+        shutil.copytree(run, tmp_path / "run")
+        held = [tmp_path / name for name in ("rows", "arrays")]
+        (first,) = (tmp_path / "run" / "shards").glob("000000.parquet")
+        (arrays,) = (tmp_path / "run" / "shards").glob("000000.*.safetensors")
+        places = [first, arrays]
+        for place, away in zip(places, held, strict=True):
+            place.rename(away)
+        seen = stored(tmp_path / "run")
+        for place, away in zip(places, held, strict=True):
+            away.rename(place)
+        whole = stored(run)
+        assert len(seen) == len(seen.vectors.image) == len(whole) - 32
+        np.testing.assert_array_equal(seen.vectors.image, whole.vectors.image[32:])
+        np.testing.assert_array_equal(
+            seen.support(np.array([0]), None).image, whole.support(np.array([32]), None).image
+        )
+
+    def test_a_shard_of_another_number_of_records_is_refused(self, run):
+        seen = stored(run)
+        before = replace(seen, shards={**seen.shards, 1: 31})
+        with pytest.raises(DataError, match=r"Shard 1 of .* holds 32 records now and held 31"):
+            before.vectors  # noqa: B018
 
     def test_vectors_are_those_of_the_records(self, run):
         seen = stored(run)
