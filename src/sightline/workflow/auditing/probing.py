@@ -101,7 +101,7 @@ def probe_run(
 
     Raises:
         UsageError: The model does not show gradients, is not that of the run, or reads pixels that
-            no known way from the picture leads to; or no question of the run can be probed.
+            no known way from the first picture leads to; or no question of the run can be probed.
         DiskError: The results cannot be written.
     """
     from sightline.models.pixels import require_white_box
@@ -120,7 +120,7 @@ def probe_run(
     kept = earlier.questions if earlier is not None and earlier.source == source else ()
     done = {row.example_id: row for row in kept}
     left = [record for record in chosen if record.example.id not in done]
-    probing = _Probing(store, model, settings)
+    probing = _Probing(store, model, settings, any(row.reason is None for row in kept))
     if left:
         announce(probing.forecast(left))
     for record in left:
@@ -137,6 +137,7 @@ class _Probing:
     store: RunStore
     model: Any
     settings: ProbeSettings
+    known: bool  # whether a question was probed before, so that a way to the pixels is known
 
     def forecast(self, left: list[Record]) -> str:
         """One line on what the probes cost, the time measured on one question."""
@@ -163,18 +164,35 @@ class _Probing:
         return f"{line}; about {max(1, round(seconds / 60))} min, measured on one"
 
     def probed(self, record: Record) -> ProbedQuestion:
-        """One question, probed; with its reason where its picture or prompt cannot be read."""
+        """One question, probed; with its reason where its picture or prompt cannot be read.
+
+        Whether a way leads to a model's tiles depends on the picture's size: `forecast` found one
+        for another picture, so this question alone is left out.
+        """
         try:
-            return self._probed(record, self._scorer(record))
+            scorer = self._scorer(record)
+        except (UsageError, ModelError) as error:
+            return _left_out(record, error)
+        try:
+            return self._probed(record, scorer)
         except (ImageError, ModelError) as error:
-            return ProbedQuestion(record.example.id, reason=" ".join(str(error).split())[:300])
+            return _left_out(record, error)
 
     def _first(self, left: list[Record]) -> Scorer | None:
+        """What reads the first question that can be read; None where none can.
+
+        Raises:
+            UsageError: No way to the model's pixels is known for the first picture, nor was one for
+                a picture before.
+        """
         for record in left:
             try:
                 return self._scorer(record)
             except (ImageError, ModelError):
                 continue
+            except UsageError:
+                if not self.known:
+                    raise
         return None
 
     def _scorer(self, record: Record) -> Scorer:
@@ -247,6 +265,10 @@ class _Probing:
             largest=float(found.largest[0]),
             coherence=tuple(float(value) for value in agreement),
         )
+
+
+def _left_out(record: Record, error: Exception) -> ProbedQuestion:
+    return ProbedQuestion(record.example.id, reason=" ".join(str(error).split())[:300])
 
 
 @dataclass(slots=True)
