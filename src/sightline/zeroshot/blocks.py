@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -31,6 +31,28 @@ _MOST_THREADS = 8
 _MOST_LOGITS = 1 << 25  # of the blocks that are scored at once; each holds several such arrays
 
 
+T = TypeVar("T")
+
+
+class _kept(Generic[T]):  # noqa: N801 (a decorator)
+    """A value that a block computes once.
+
+    `functools.cached_property` without its lock: on Python 3.11 one lock is shared by all blocks,
+    so that threads would wait for each other's products.
+    """
+
+    def __init__(self, make: Callable[[Any], T]) -> None:
+        self._make = make
+        self.__doc__ = make.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, block: object, owner: type | None = None) -> T:
+        value = block.__dict__[self._name] = self._make(block)
+        return value
+
+
 class Block:
     """At most `BLOCK_ROWS` rows of outputs.
 
@@ -47,7 +69,7 @@ class Block:
         self._start = start
         self._products: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
-    @cached_property
+    @_kept
     def image(self) -> Float[np.ndarray, "b d"]:
         """Unit vectors in the classifier's space."""
         return self._rows(self._outputs.image)
@@ -61,36 +83,36 @@ class Block:
         require_aux(self._outputs.aux, "images", who)
         return self._aux
 
-    @cached_property
+    @_kept
     def _aux(self) -> Float[np.ndarray, "b e"]:
         return normalised(require_aux(self._outputs.aux, "images", self)[self._span], self._dtype)
 
-    @cached_property
+    @_kept
     def logits(self) -> Float[np.ndarray, "b c"]:
         """Logit of each class; not to be written to."""
         return self.logits_of(self.image, self.texts.vectors)
 
-    @cached_property
+    @_kept
     def label(self) -> Int[np.ndarray, " b"]:
         """Class with the largest logit; the first of equals."""
         return np.asarray(self.logits.argmax(axis=1))
 
-    @cached_property
+    @_kept
     def top(self) -> Float[np.ndarray, " b"]:
         """The largest logit."""
         return self.logits[self.each, self.label]
 
-    @cached_property
+    @_kept
     def rest(self) -> Float[np.ndarray, "b c"]:
         """exp(logit − the largest), with 0 at the predicted class; not to be written to."""
         return rest_of(self.logits, self.label, self.top)
 
-    @cached_property
+    @_kept
     def tail(self) -> Float[np.ndarray, " b"]:
         """Sum of `rest`: the odds against the predicted class, exact however small."""
         return self.rest.sum(axis=1).astype(np.float64)
 
-    @cached_property
+    @_kept
     def view_logits(self) -> tuple[Float[np.ndarray, "b c"], ...]:
         """Logits of each transformed view.
 
@@ -105,12 +127,12 @@ class Block:
             )
         return tuple(self.logits_of(self._rows(view), self.texts.vectors) for view in views)
 
-    @cached_property
+    @_kept
     def exact(self) -> Block:
         """The same rows in double precision, at half the speed."""
         return Block(self._outputs, self._start, np.float64)
 
-    @cached_property
+    @_kept
     def each(self) -> Int[np.ndarray, " b"]:
         """The block's row numbers."""
         return np.arange(len(self.image))
