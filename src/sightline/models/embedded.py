@@ -69,7 +69,7 @@ EMBEDDED: Mapping[str, EmbeddedModel] = MappingProxyType(
             architecture="LlavaForConditionalGeneration",
             description="grounded model of pictures with shapes, digits and words",
             checkpoint="seed 0, step 4100, balanced mixture without a language prior",
-            gates="passed with one training seed; not for option letters; the card has the numbers",
+            gates="passed, by two more seeds too; not for option letters; the card has the numbers",
         ),
         "vlm-prior": EmbeddedModel(
             name="vlm-prior",
