@@ -196,19 +196,19 @@ def _folds(rows: Labelled, folds: int, seed: int) -> Int[np.ndarray, " n"]:
     groups, place = np.unique(rows.groups, return_inverse=True)
     if len(groups) < folds:
         raise DataError(
-            f"{len(groups)} groups for {folds} folds; at least as many groups are required. Label "
-            "more answers."
+            f"{len(groups)} groups for {folds} parts of a cross-validation; at least as many "
+            "groups are required. Label more answers."
         )
     part = np.random.default_rng(seed).permutation(len(groups)) % folds
     for out in range(folds):
-        _require_both(rows.target[part[place] != out], f"the rows outside fold {out + 1}")
+        _require_both(rows.target[part[place] != out], f" outside part {out + 1} of {folds}")
     return np.asarray(part[place])
 
 
 def _require_both(target: Bool[np.ndarray, " n"], where: str) -> None:
     if target.all() or not target.any():
         raise DataError(
-            f"Among {where} ({len(target)}) the target is always the same; both outcomes are "
+            f"The {len(target)} answers{where} all have the same outcome; both outcomes are "
             "required to predict it. Label more answers."
         )
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sightline.cli.display import ProgressLine, duration, stop_on_signal
+from sightline.cli.collect_options import announce, progress_note
+from sightline.cli.display import ProgressLine, stop_on_signal
 from sightline.cli.options import (
     loading_options,
     loading_settings,
@@ -110,11 +111,7 @@ def classify_command(ctx: click.Context, /, **flags: Any) -> int:
                 # Models and pictures listed stay until the end: to look through them for garbage,
                 # again and again as records grow, costs as much as embedding hundreds of pictures.
                 gc.freeze()
-            left = progress.remaining_s
-            note = "" if not left else f"about {duration(left)} left"
-            if progress.quarantined:
-                note += f" · {progress.quarantined} quarantined"
-            line.update(progress.done, progress.total, note, label=part)
+            line.update(progress.done, progress.total, progress_note(progress), label=part)
 
         result = classify(
             flags["model"],
@@ -134,7 +131,7 @@ def classify_command(ctx: click.Context, /, **flags: Any) -> int:
             shard_size=flags["shard_size"],
             overwrite=flags["overwrite"],
             model_options=loading_settings(flags),
-            announce=lambda text: click.echo(text, err=True),
+            announce=announce,
             progress=show,
             should_stop=stop,
         )
@@ -194,7 +191,7 @@ def rerank_command(ctx: click.Context, /, **flags: Any) -> int:
             shard_size=flags["shard_size"],
             overwrite=flags["overwrite"],
             model_options=loading_settings(flags),
-            announce=lambda text: click.echo(text, err=True),
+            announce=announce,
             progress=lambda state: line.update(state.done, state.total),
             should_stop=stop,
         )

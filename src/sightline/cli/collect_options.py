@@ -101,11 +101,7 @@ def collect_settings(flags: dict[str, Any], line: ProgressLine, stop: Stop) -> d
     """
 
     def show(progress: CollectProgress) -> None:
-        left = progress.remaining_s
-        note = "" if not left else f"about {duration(left)} left"
-        if progress.quarantined:
-            note += f" · {progress.quarantined} quarantined"
-        line.update(progress.done, progress.total, note)
+        line.update(progress.done, progress.total, progress_note(progress))
 
     return {
         "images": flags["images"],
@@ -120,6 +116,15 @@ def collect_settings(flags: dict[str, Any], line: ProgressLine, stop: Stop) -> d
         "progress": show,
         "should_stop": stop,
     }
+
+
+def progress_note(progress: CollectProgress) -> str:
+    """What is left of a collect, and what it set aside."""
+    left = progress.remaining_s
+    note = "" if not left else f"about {duration(left)} left"
+    if progress.quarantined:
+        note += f" · {progress.quarantined} quarantined"
+    return note
 
 
 def announce(text: str) -> None:

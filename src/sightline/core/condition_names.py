@@ -33,3 +33,16 @@ def question_of(condition: str) -> str | None:
     """The follow-up question whose reply a condition holds, whatever its wording; else None."""
     family, _, name = condition.rsplit("+", maxsplit=1)[-1].partition(":")
     return name.partition(".")[0] if family == ASKED else None
+
+
+def by_level(condition: str) -> tuple[tuple[str, float, str], ...]:
+    """Sorts conditions by family and, within it, by level: as a number where it is one."""
+    key = []
+    for part in condition.split("+"):
+        family, _, level = part.partition(":")
+        try:
+            value = float(level)
+        except ValueError:
+            value = 0.0
+        key.append((family, value, level))
+    return tuple(key)

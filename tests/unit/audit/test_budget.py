@@ -101,9 +101,9 @@ def test_the_model_equals_scikit_learns():
 def test_rows_that_teach_nothing_are_refused():
     rows = labelled(n=40)
     one_class = Labelled(rows.shown, np.ones(40, dtype=bool), rows.groups, rows.known)
-    with pytest.raises(DataError, match="always the same"):
+    with pytest.raises(DataError, match="all have the same outcome"):
         choose_perturbations(one_class, k=1)
-    with pytest.raises(DataError, match="20 groups for 30 folds"):
+    with pytest.raises(DataError, match="20 groups for 30 parts"):
         choose_perturbations(rows, k=1, folds=30)
     with pytest.raises(UsageError, match="at least 1"):
         choose_perturbations(rows, k=0)
@@ -136,5 +136,5 @@ def test_noise_is_worth_nothing_elsewhere():
     noise = Labelled(rows.shown[:, [0, 2, 3]], rows.target, rows.groups, rows.known)
     found = cross_fitted(noise, k=3)
     assert found.gains.mean(axis=1).max() < 0.005
-    with pytest.raises(DataError, match="folds"):
+    with pytest.raises(DataError, match="groups for 5 parts"):
         cross_fitted(labelled(n=8), k=1)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from sightline.core.audit_results import AuditedPair, ShownExample, ShownMap
-from sightline.core.condition_names import CLEAN
+from sightline.core.condition_names import CLEAN, by_level
 from sightline.core.features import Feature
 from sightline.store.run import RunStore
 from sightline.workflow.auditing.pairs import WORDING, AuditRows
@@ -149,6 +149,7 @@ def _examples(
     wanted: Sequence[int],
     keep: Callable[[AuditedPair], bool],
 ) -> tuple[ShownExample, ...]:
+    """Questions with their kept pairs, by family and level."""
     of_item: dict[int, list[AuditedPair]] = defaultdict(list)
     for pair, shown in zip(rows.pairs, pairs, strict=True):
         if keep(shown):
@@ -165,7 +166,7 @@ def _examples(
                 image="" if image is None else image.path,
                 image_sha256="" if image is None else image.sha256,
                 clean_answer=rows.items[number].record.answer.text,
-                pairs=tuple(of_item[number]),
+                pairs=tuple(sorted(of_item[number], key=lambda pair: by_level(pair.condition))),
             )
         )
     return tuple(found)
