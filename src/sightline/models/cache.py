@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,6 +14,35 @@ _CHUNK = 64
 """Tokens that room is made for at a time."""
 
 
+@dataclass(frozen=True, slots=True)
+class JoinedLayer:
+    """One layer of rows that were read in parts; they are put together when they are copied.
+
+    Attributes:
+        parts: The layer as each part left it.
+        place: Part and row within it, by row.
+    """
+
+    parts: Sequence[DynamicLayer]
+    place: Sequence[tuple[int, int]]
+
+    def stores(self, rows: torch.Tensor, room: int) -> tuple[list[torch.Tensor], int]:
+        """Keys and values of rows, left-padded with zeros, with room behind; and their length."""
+        length = max(layer.keys.shape[-2] for layer in self.parts)
+        places = [self.place[row] for row in rows.tolist()]
+        stores = []
+        for name in ("keys", "values"):
+            states = [getattr(layer, name) for layer in self.parts]
+            _, heads, _, width = states[0].shape
+            store = states[0].new_empty(len(places), heads, length + room, width)
+            for row, (part, own) in zip(store, places, strict=True):
+                first = length - states[part].shape[-2]
+                row[:, :first] = 0
+                row[:, first:length] = states[part][own]
+            stores.append(store)
+        return stores, length
+
+
 class RoomyLayer(DynamicLayer):  # type: ignore[misc]
     """Rows of a layer with room for further tokens.
 
@@ -19,14 +50,18 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
     than the attention itself where many short answers share a long prompt.
     """
 
-    def __init__(self, layer: DynamicLayer, rows: torch.Tensor, room: int) -> None:
+    def __init__(self, layer: DynamicLayer | JoinedLayer, rows: torch.Tensor, room: int) -> None:
         super().__init__()
-        self.lazy_initialization(layer.keys, layer.values)
-        self._length = layer.get_seq_length()
-        self._stores = [
-            _with_room(states.index_select(0, rows.to(states.device)), min(room, _CHUNK))
-            for states in (layer.keys, layer.values)
-        ]
+        room = min(room, _CHUNK)
+        if isinstance(layer, JoinedLayer):
+            self._stores, self._length = layer.stores(rows, room)
+        else:
+            self._length = layer.get_seq_length()
+            self._stores = [
+                _with_room(states.index_select(0, rows.to(states.device)), room)
+                for states in (layer.keys, layer.values)
+            ]
+        self.lazy_initialization(*self._stores)
         self._show()
 
     def update(
@@ -66,7 +101,9 @@ def copied_rows(cache: Any, rows: torch.Tensor, room: int) -> Any:
 
 
 def _copied_layer(layer: Any, rows: torch.Tensor, room: int) -> Any:
-    if type(layer) is DynamicLayer and layer.get_seq_length() > 0:
+    if isinstance(layer, JoinedLayer) or (
+        type(layer) is DynamicLayer and layer.get_seq_length() > 0
+    ):
         return RoomyLayer(layer, rows, room)
     # Sliding and linear-attention layers keep their own bookkeeping; their tensors are replaced,
     # not written to, once the rows have been selected.

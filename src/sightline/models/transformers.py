@@ -14,6 +14,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -41,6 +42,7 @@ from sightline.models.options import (
 )
 from sightline.models.pictures import PictureMemo
 from sightline.models.prefill import Prefill, is_separate, prefill
+from sightline.models.reading_apart import can_join, joined, parts_of, rows_of
 from sightline.models.request_settings import layer_indices, require_settings
 from sightline.models.shared_prefix import PrefixSharing, by_images, which
 from sightline.models.token_ids import eos_ids, first_set
@@ -101,11 +103,13 @@ class TransformersModel:
         self._reader = AnswerReader(self._inputs.tokenizer)
         self._decoding = decoding or decoding_of(model, self._inputs, self._image_token_id)
         self._sharing = PrefixSharing()
+        self._apart = self._decoding is Decoding.SHARED and can_join(model)
+        self._parameters = sum(weights.numel() for weights in model.parameters())
         self._asker = Asker(
             self._inputs, self._form, style, self._reader, self._eos_ids, self._prefill
         )
         self._channels = ChannelReader(
-            self._inputs, self._form, style, self._eos_ids, self._prefill
+            self._inputs, self._form, style, self._eos_ids, partial(self._prefill, whole=True)
         )
 
     @property
@@ -203,7 +207,7 @@ class TransformersModel:
         tap, states = VisionTap(self._model), AnswerStates()
         opened: list[dict[Feature, torch.Tensor]] = []
         with tap if request.channels else contextlib.nullcontext():
-            clean = self._prefill(batch.prompts, batch.images, layers)
+            clean = self._prefill(batch.prompts, batch.images, layers, whole=request.channels)
             if request.channels and batch.examples[0].choices is not None:
                 opened = self._channels.opened(batch.examples, batch.images, layers)
         uniforms = np.stack(
@@ -343,14 +347,13 @@ class TransformersModel:
         prompts: Sequence[str],
         images: Sequence[tuple[Image, ...]],
         layers: tuple[int, ...] = (),
+        *,
+        whole: bool = False,
     ) -> Prefill:
+        """Reads prompts and images once; ``whole``: in one pass, as an open `VisionTap` needs."""
         device, dtype = self._model.device, self._model.dtype
 
-        def plain() -> Prefill:
-            inputs = {
-                name: value.to(device, dtype) if value.is_floating_point() else value.to(device)
-                for name, value in self._inputs.tensors(prompts, images).items()
-            }
+        def read(inputs: dict[str, torch.Tensor]) -> Prefill:
             return prefill(
                 self._model,
                 inputs,
@@ -358,6 +361,19 @@ class TransformersModel:
                 layers=layers,
                 recompute=self._decoding is Decoding.RECOMPUTED,
             )
+
+        def plain() -> Prefill:
+            inputs = {
+                name: value.to(device, dtype) if value.is_floating_point() else value.to(device)
+                for name, value in self._inputs.tensors(prompts, images).items()
+            }
+            if whole or not self._apart:
+                return read(inputs)
+            rows = parts_of(inputs["attention_mask"].sum(1).tolist(), self._parameters)
+            parts = [rows_of(inputs, own, len(images[0])) for own in rows]
+            if len(rows) == 1 or None in parts:
+                return read(inputs)
+            return joined([read(part) for part in parts if part is not None], rows)
 
         try:
             if self._decoding is not Decoding.SHARED or is_separate(self._model):

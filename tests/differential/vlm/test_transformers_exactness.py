@@ -20,7 +20,8 @@ from sightline.core.features import Feature
 from sightline.core.protocols import Request
 from sightline.core.types import Example, Record
 from sightline.data.prompts import PromptStyle, user_text
-from sightline.models import verification
+from sightline.models import reading_apart, verification
+from sightline.models import transformers as transformers_model
 from sightline.models.prefill import Continuation, Prefill
 from sightline.models.transformers import TransformersModel
 from sightline.models.verification import Decoding
@@ -197,22 +198,66 @@ def test_one_by_one_equals_batched(tiny: Tiny, batched: dict) -> None:
     observer = tiny.observer()
     for asked, images in zip(EXAMPLES, IMAGES, strict=True):
         for record in observer.observe([asked], [images], REQUEST):
-            other = batched[tuple(record.key)]
-            pairs = zip(
-                (record.answer, *record.samples), (other.answer, *other.samples), strict=True
-            )
-            for one, many in pairs:
-                assert one.text == many.text
-                np.testing.assert_array_equal(one.token_ids, many.token_ids)
-                np.testing.assert_allclose(one.logprobs, many.logprobs, atol=TOLERANCE)
-            assert record.features.keys() == other.features.keys()
-            for feature, array in record.features.items():
-                np.testing.assert_allclose(
-                    array.astype(np.float64),
-                    other.features[feature].astype(np.float64),
-                    atol=2e-2 if "hidden" in feature else 2e-4,
-                    err_msg=feature,
-                )
+            assert_equal_observations(record, batched[tuple(record.key)])
+
+
+def assert_equal_observations(record: Record, other: Record) -> None:
+    pairs = zip((record.answer, *record.samples), (other.answer, *other.samples), strict=True)
+    for one, many in pairs:
+        assert one.text == many.text
+        np.testing.assert_array_equal(one.token_ids, many.token_ids)
+        np.testing.assert_allclose(one.logprobs, many.logprobs, atol=TOLERANCE)
+    assert record.features.keys() == other.features.keys()
+    for feature, array in record.features.items():
+        np.testing.assert_allclose(
+            array.astype(np.float64),
+            other.features[feature].astype(np.float64),
+            atol=2e-2 if "hidden" in feature else 2e-4,
+            err_msg=feature,
+        )
+
+
+def test_reading_in_parts_equals_one_by_one(
+    tiny: Tiny, batched: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading_apart, "_LEAST_POSITIONS", 1)
+    monkeypatch.setattr(reading_apart, "_LEAST_FLOPS", 1.0)
+    parts = []
+
+    def counted(own: list[Prefill], rows: list[list[int]]) -> Prefill:
+        parts.append(rows)
+        return reading_apart.joined(own, rows)
+
+    monkeypatch.setattr(transformers_model, "joined", counted)
+    observer = tiny.observer()
+    twin = example("twin", EXAMPLES[0].question)
+    images = [IMAGES[0], *IMAGES[1:], (picture(9, (40, 30)),)]
+    found = observer.observe([*EXAMPLES, twin], images, REQUEST)
+    # Questions of equal length about pictures of equal size are read together.
+    assert any([0, 4] in rows for rows in parts)
+    assert sum(map(len, parts[0])) == 5
+    # So are they whatever number of pictures each has.
+    pairs = [(*IMAGES[i], picture(30 + i, (25 + 8 * i, 31))) for i in (0, 1)]
+    if tiny.name != "instructblip":  # which reads exactly one
+        found += observer.observe(
+            [pair("two-a"), pair("two-b", "Which is larger now?")], pairs, REQUEST
+        )
+        assert sum(map(len, parts[-1])) == 2
+    observer = tiny.observer()
+    monkeypatch.setattr(observer, "_apart", False)
+    for record in found:
+        if record.example.id.startswith("two"):
+            row = 0 if record.example.id == "two-a" else 1
+            alone = observer.observe([record.example], [pairs[row]], REQUEST)
+        elif record.example.id == "twin":
+            alone = observer.observe([twin], [images[4]], REQUEST)
+        else:
+            alone = [batched[tuple(record.key)]]
+        assert_equal_observations(record, next(a for a in alone if a.key == record.key))
+
+
+def pair(name: str, question: str = "What differs?") -> Example:
+    return example(name, question, images=2)
 
 
 def test_reading_everything_again_equals_the_shared_prefill(tiny: Tiny, batched: dict) -> None:
