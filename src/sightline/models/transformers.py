@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from sightline.core.condition_names import BLANK, CLEAN
-from sightline.core.errors import ModelError, UsageError
+from sightline.core.errors import UsageError
 from sightline.core.features import Feature
 from sightline.core.protocols import Request
 from sightline.core.types import Example, Record
@@ -30,7 +30,7 @@ from sightline.models.answers import AnswerReader
 from sightline.models.asking import Asker
 from sightline.models.channels import AnswerStates, ChannelReader, require_layers
 from sightline.models.decoding import Decoded, Sampling, decode, sample_uniforms, score
-from sightline.models.failures import model_errors, one_line
+from sightline.models.failures import model_errors
 from sightline.models.inputs import AnswerForm, InputBuilder, blank_images
 from sightline.models.kept import compacted, detail_features, sample_features
 from sightline.models.options import (
@@ -41,10 +41,10 @@ from sightline.models.options import (
     option_texts,
 )
 from sightline.models.pictures import PictureMemo
-from sightline.models.prefill import Prefill, is_separate, prefill
-from sightline.models.reading_apart import can_join, joined, parts_of, rows_of
+from sightline.models.prefill import Prefill
+from sightline.models.reading import PromptReader
 from sightline.models.request_settings import layer_indices, require_settings
-from sightline.models.shared_prefix import PrefixSharing, by_images, which
+from sightline.models.shared_prefix import by_images, which
 from sightline.models.token_ids import eos_ids, first_set
 from sightline.models.verification import Decoding, decoding_of
 from sightline.models.vision import VisionTap
@@ -102,14 +102,12 @@ class TransformersModel:
         self._depth = int(config.get_text_config().num_hidden_layers)
         self._reader = AnswerReader(self._inputs.tokenizer)
         self._decoding = decoding or decoding_of(model, self._inputs, self._image_token_id)
-        self._sharing = PrefixSharing()
-        self._apart = self._decoding is Decoding.SHARED and can_join(model)
-        self._parameters = sum(weights.numel() for weights in model.parameters())
+        self._prompts = PromptReader(model, self._inputs, self._image_token_id, self._decoding)
         self._asker = Asker(
-            self._inputs, self._form, style, self._reader, self._eos_ids, self._prefill
+            self._inputs, self._form, style, self._reader, self._eos_ids, self._prompts.read
         )
         self._channels = ChannelReader(
-            self._inputs, self._form, style, self._eos_ids, partial(self._prefill, whole=True)
+            self._inputs, self._form, style, self._eos_ids, partial(self._prompts.read, whole=True)
         )
 
     @property
@@ -207,7 +205,7 @@ class TransformersModel:
         tap, states = VisionTap(self._model), AnswerStates()
         opened: list[dict[Feature, torch.Tensor]] = []
         with tap if request.channels else contextlib.nullcontext():
-            clean = self._prefill(batch.prompts, batch.images, layers, whole=request.channels)
+            clean = self._prompts.read(batch.prompts, batch.images, layers, whole=request.channels)
             if request.channels and batch.examples[0].choices is not None:
                 opened = self._channels.opened(batch.examples, batch.images, layers)
         uniforms = np.stack(
@@ -308,7 +306,7 @@ class TransformersModel:
         """Adds the blank features to the clean ones; returns the blank answers and their own."""
         blank = {which(own): blank_images(own, self._blank_colour) for own in batch.images}
         images = [blank[which(own)] for own in batch.images]
-        start = self._prefill(batch.prompts, images)
+        start = self._prompts.read(batch.prompts, images)
         greedy, _, _ = decode(
             start,
             uniforms=np.empty((len(images), 0, 0)),
@@ -341,47 +339,6 @@ class TransformersModel:
         said = self._channels.yes_no(start, batch.examples, batch.prompts)
         for row, channels in enumerate(states):
             features[row] |= compacted(channels) | seen[row] | said[row]
-
-    def _prefill(
-        self,
-        prompts: Sequence[str],
-        images: Sequence[tuple[Image, ...]],
-        layers: tuple[int, ...] = (),
-        *,
-        whole: bool = False,
-    ) -> Prefill:
-        """Reads prompts and images once; ``whole``: in one pass, as an open `VisionTap` needs."""
-        device, dtype = self._model.device, self._model.dtype
-
-        def read(inputs: dict[str, torch.Tensor]) -> Prefill:
-            return prefill(
-                self._model,
-                inputs,
-                image_token_id=self._image_token_id,
-                layers=layers,
-                recompute=self._decoding is Decoding.RECOMPUTED,
-            )
-
-        def plain() -> Prefill:
-            inputs = {
-                name: value.to(device, dtype) if value.is_floating_point() else value.to(device)
-                for name, value in self._inputs.tensors(prompts, images).items()
-            }
-            if whole or not self._apart:
-                return read(inputs)
-            rows = parts_of(inputs["attention_mask"].sum(1).tolist(), self._parameters)
-            parts = [rows_of(inputs, own, len(images[0])) for own in rows]
-            if len(rows) == 1 or None in parts:
-                return read(inputs)
-            return joined([read(part) for part in parts if part is not None], rows)
-
-        try:
-            if self._decoding is not Decoding.SHARED or is_separate(self._model):
-                return plain()
-            return self._sharing.prefill(self._model, self._inputs, prompts, images, layers, plain)
-        except (ValueError, IndexError, TypeError) as error:
-            # How processors and models refuse an image or a text.
-            raise ModelError(one_line(error, "the model refused its inputs")) from error
 
     def token_texts(self, ids: Sequence[int]) -> list[str]:
         """The text of each token by itself."""

@@ -20,8 +20,7 @@ from sightline.core.features import Feature
 from sightline.core.protocols import Request
 from sightline.core.types import Example, Record
 from sightline.data.prompts import PromptStyle, user_text
-from sightline.models import reading_apart, verification
-from sightline.models import transformers as transformers_model
+from sightline.models import reading, reading_apart, verification
 from sightline.models.prefill import Continuation, Prefill
 from sightline.models.transformers import TransformersModel
 from sightline.models.verification import Decoding
@@ -228,7 +227,7 @@ def test_reading_in_parts_equals_one_by_one(
         parts.append(rows)
         return reading_apart.joined(own, rows)
 
-    monkeypatch.setattr(transformers_model, "joined", counted)
+    monkeypatch.setattr(reading, "joined", counted)
     observer = tiny.observer()
     twin = example("twin", EXAMPLES[0].question)
     images = [IMAGES[0], *IMAGES[1:], (picture(9, (40, 30)),)]
@@ -244,7 +243,7 @@ def test_reading_in_parts_equals_one_by_one(
         )
         assert sum(map(len, parts[-1])) == 2
     observer = tiny.observer()
-    monkeypatch.setattr(observer, "_apart", False)
+    monkeypatch.setattr(observer._prompts, "_in_parts", False)
     for record in found:
         if record.example.id.startswith("two"):
             row = 0 if record.example.id == "two-a" else 1

@@ -28,10 +28,10 @@ def test_the_numbers_are_those_of_reading_each_by_itself(model):
     examples = [Example(str(i), question) for i, question in enumerate(QUESTIONS)]
     request = Request(max_new_tokens=8, n_samples=2, layers=(0.5, 1.0), blank=True)
     plain = model.observe(examples, [(image.copy(),) for _ in examples], request)
-    assert model._sharing._exact is None, "different objects are never shared"
+    assert model._prompts.sharing._exact is None, "different objects are never shared"
     same = [(image,) for _ in examples]
     model.observe(examples, same, request)
-    assert model._sharing._exact is True
+    assert model._prompts.sharing._exact is True
     shared = model.observe(examples, same, request)
     for one, other in zip(plain, shared, strict=True):
         assert one.key == other.key
