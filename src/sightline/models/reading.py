@@ -41,6 +41,8 @@ class PromptReader:
         self._shares = decoding is Decoding.SHARED and not is_separate(model)
         self._in_parts = decoding is Decoding.SHARED and can_join(model)
         self._parameters = sum(weights.numel() for weights in model.parameters())
+        text = model.config.get_text_config()
+        self._positions: int | None = getattr(text, "max_position_embeddings", None)
         self.sharing = PrefixSharing()
 
     def read(
@@ -60,7 +62,8 @@ class PromptReader:
             whole: Read all rows in one pass, as an open `VisionTap` needs.
 
         Raises:
-            ModelError: The processor or the model refuses an image or a text.
+            ModelError: A prompt is longer than the model was made for, or the processor or the
+                model refuses an image or a text.
         """
 
         def plain() -> Prefill:
@@ -69,7 +72,9 @@ class PromptReader:
         try:
             if not self._shares:
                 return plain()
-            return self.sharing.prefill(self._model, self._inputs, prompts, images, layers, plain)
+            return self.sharing.prefill(
+                self._model, self._inputs, prompts, images, layers, plain, self._require_room
+            )
         except (ValueError, IndexError, TypeError) as error:
             # How processors and models refuse an image or a text.
             raise ModelError(one_line(error, "the model refused its inputs")) from error
@@ -86,6 +91,7 @@ class PromptReader:
             name: value.to(device, dtype) if value.is_floating_point() else value.to(device)
             for name, value in self._inputs.tensors(prompts, images).items()
         }
+        self._require_room(inputs["input_ids"].shape[1])
         if whole or not self._in_parts:
             return self._pass(inputs, layers)
         rows = parts_of(inputs["attention_mask"].sum(1).tolist(), self._parameters)
@@ -93,6 +99,14 @@ class PromptReader:
         if len(rows) == 1 or None in parts:
             return self._pass(inputs, layers)
         return joined([self._pass(part, layers) for part in parts if part is not None], rows)
+
+    def _require_room(self, length: int) -> None:
+        """Raises unless prompts of up to ``length`` tokens, images included, can be read."""
+        if self._positions is not None and length >= self._positions:
+            raise ModelError(
+                f"The prompt takes {length} tokens, images included; the model reads fewer than "
+                f"{self._positions}. Shorten the question, or send fewer or smaller images."
+            )
 
     def _pass(self, inputs: dict[str, torch.Tensor], layers: tuple[int, ...]) -> Prefill:
         return prefill(

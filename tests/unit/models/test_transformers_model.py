@@ -137,6 +137,15 @@ def test_a_question_with_an_image_marker_fails_by_its_id(tiny_llava: Tiny) -> No
         tiny_llava.observer().observe(asked, [*IMAGES, *IMAGES], Request(max_new_tokens=2))
 
 
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_prompt_longer_than_the_model_reads_is_refused(tiny_llava: Tiny, rows: int) -> None:
+    model = tiny_llava.observer()
+    limit = tiny_llava.model.config.get_text_config().max_position_embeddings
+    long = [example(f"long-{row}", "What is it? " * limit) for row in range(rows)]
+    with pytest.raises(ModelError, match=rf"takes \d+ tokens.* fewer than {limit}. Shorten"):
+        model.observe(long, IMAGES * rows, Request())
+
+
 def test_states_are_half_precision_unless_they_do_not_fit() -> None:
     assert compact(torch.tensor([[1.0, -2.5]])).dtype == np.float16
     large = compact(torch.tensor([[1.0, -7e4]]))
