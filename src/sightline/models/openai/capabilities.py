@@ -247,7 +247,7 @@ async def _token_ids(asking: _Asking) -> bool:
 async def _seed(asking: _Asking) -> bool:
     texts = []
     for seed in (11, 11, 12, 13):
-        reply = await asking.ask(_WORDS, temperature=1, seed=seed)
+        reply = await _drawn(asking, seed=seed)
         if reply is None:
             return False
         texts.append(reply.choices[0].text)
@@ -255,12 +255,18 @@ async def _seed(asking: _Asking) -> bool:
 
 
 async def _n(asking: _Asking) -> bool:
-    reply = await asking.ask(_WORDS, temperature=1, n=4)
+    reply = await _drawn(asking, n=4)
     return (
         reply is not None
         and len(reply.choices) == 4
         and len({choice.text for choice in reply.choices}) > 1
     )
+
+
+async def _drawn(asking: _Asking, **fields: int) -> Reply | None:
+    """A reply drawn as freely as the server allows; a sure model repeats itself otherwise."""
+    warm = await asking.ask(_WORDS, temperature=2, **fields)
+    return warm or await asking.ask(_WORDS, temperature=1, **fields)
 
 
 async def _images(asking: _Asking) -> Sight:
