@@ -125,15 +125,18 @@ def decode(
             ) from None
 
 
-def check_header(data: bytes, limits: ImageLimits, *, name: str) -> None:
+def check_header(data: bytes, limits: ImageLimits, *, name: str) -> tuple[int, int]:
     """Requires what `decode` requires, as far as the header tells; no pixel is decoded.
+
+    Returns:
+        Width and height.
 
     Raises:
         ImageError: Not one of `FORMATS`, or beyond the limits.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        _opened(data, limits, name)
+        return _opened(data, limits, name).size
 
 
 def _opened(data: bytes, limits: ImageLimits, name: str) -> Image.Image:

@@ -83,16 +83,35 @@ def as_data_url(data: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def require_image(data: bytes, limits: Limits, param: str) -> None:
+def require_image(data: bytes, limits: Limits, param: str) -> int:
     """Requires an image within the limits, by its header alone; no pixel is decoded.
+
+    Returns:
+        Its pixels.
 
     Raises:
         RequestError: It is none that is read, or breaks a limit.
     """
     try:
-        check_header(data, limits.images, name="The image")
+        width, height = check_header(data, limits.images, name="The image")
     except ImageError as error:
         raise RequestError(str(error), param=param, code="invalid_image") from None
+    return width * height
+
+
+def require_pixels(total: int, limits: Limits, param: str) -> None:
+    """Requires that the pixels of a request's images together are within the limit.
+
+    Raises:
+        RequestError: They are not.
+    """
+    if total > limits.max_request_pixels:
+        raise RequestError(
+            f"The images have {total} pixels together; at most {limits.max_request_pixels} are "
+            "read. Scale them down.",
+            param=param,
+            code="image_too_large",
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,13 +153,7 @@ class Decoders:
         for data in files:
             found.append(await self._image(data, param))
             total = sum(image.width * image.height for image in found)
-            if total > self._limits.max_request_pixels:
-                raise RequestError(
-                    f"The images have {total} pixels together; at most "
-                    f"{self._limits.max_request_pixels} are read. Scale them down.",
-                    param=param,
-                    code="image_too_large",
-                )
+            require_pixels(total, self._limits, param)
         return tuple(found)
 
     async def start(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -75,8 +76,43 @@ def load_endpoint(
     )
 
 
-async def _examine(name: str, settings: EndpointSettings) -> _Found:
-    transport = Transport(settings)
+async def current_fingerprint(
+    name: str,
+    settings: EndpointSettings,
+    *,
+    style: PromptStyle,
+    blank_colour: str,
+    key: str | None = None,
+) -> Mapping[str, Any]:
+    """The fingerprint that a run collected from one server now would record.
+
+    Args:
+        name: What the server calls the model.
+        settings: Where it is.
+        style: How examples become text.
+        blank_colour: Colour of the image that stands for "no image".
+        key: The server's key, in place of the one that the settings name.
+
+    Raises:
+        EndpointError: The server cannot be asked.
+        UsageError: It does not have the model, or gives no greedy answer.
+        MissingExtraError: The HTTP client is not installed.
+    """
+    found = await _examine(name, settings, key)
+    model = EndpointModel(
+        name,
+        settings,
+        found.capabilities,
+        found.identity,
+        transport=Transport(settings, key),
+        style=style,
+        blank_colour=blank_colour,
+    )
+    return model.fingerprint()
+
+
+async def _examine(name: str, settings: EndpointSettings, key: str | None = None) -> _Found:
+    transport = Transport(settings, key)
     try:
         identity = await _identity(transport, name)
         return _Found(identity, await probe(transport, name))

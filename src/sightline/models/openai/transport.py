@@ -89,12 +89,17 @@ class _Message(Generic[T]):
 
 
 class Transport:
-    """Sends chat completions, and what is asked beside them, to the servers of one model."""
+    """Sends chat completions, and what is asked beside them, to the servers of one model.
 
-    def __init__(self, settings: EndpointSettings) -> None:
+    Args:
+        settings: Where they are, and how hard they may be asked.
+        key: Their key, in place of the one that the settings name.
+    """
+
+    def __init__(self, settings: EndpointSettings, key: str | None = None) -> None:
         import_client()
         self._settings = settings
-        self._key = settings.api_key()
+        self._key = settings.api_key() if key is None else key
         self.pool = Pool(settings.base_urls, time.monotonic)
         self._slots = asyncio.Semaphore(settings.concurrency)
         self._client: httpx2.AsyncClient | None = None
