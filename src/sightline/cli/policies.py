@@ -281,7 +281,10 @@ def _policy_lines(path: str, policy: TrustPolicy) -> Iterator[str]:
         yield from _routing_lines(evidence.routing, policy)
     if policy.sets is not None:
         sets = policy.sets.conformal
-        yield f"  sets       {sets.score}, hold the right option in {sets.level:.0%} of answers"
+        yield (
+            f"  sets       {sets.score}, hold the right option in {sets.level:.0%} of answers with "
+            f"options; fitted on {sets.n:,}, one a group"
+        )
     if evidence.tested is not None:
         yield from _achieved_lines("held out", evidence.tested)
     for skipped in evidence.skipped:

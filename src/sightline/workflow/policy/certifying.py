@@ -216,7 +216,7 @@ def _shown(test: ThresholdTest, target: Target) -> str:
     return text
 
 
-def _fit_sets(sets: SetsTarget, data: Labelled, rng: np.random.Generator) -> OptionSets | None:
+def _fit_sets(sets: SetsTarget, data: Labelled, rng: np.random.Generator) -> OptionSets:
     """Sets fitted on a random row of each group of the third part."""
     rows = rng.permutation(data.parts.test)
     _, first = np.unique(data.groups[rows], return_index=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from sightline.calibration.conformal import ConformalSets, Score, fit_conformal_sets
+from sightline.core.errors import DataError
 from sightline.core.features import Feature
 from sightline.core.types import Record
 from sightline.estimators.choice import ChoiceMaxProbability, Scores, choice_logprobs
@@ -57,17 +59,23 @@ def option_needs(scores: Scores) -> frozenset[Feature]:
 
 def fit_option_sets(
     records: Sequence[Record], *, scores: Scores, level: float, score: Score
-) -> OptionSets | None:
+) -> OptionSets:
     """Fits sets on independent records, those that show no options or no one answer left out.
 
-    Returns:
-        The sets; None where no record can be used.
+    Raises:
+        DataError: So few records can be used that every set would hold all options.
     """
     right = np.array([right_option(record) for record in records], dtype=np.int64)
     needs = option_needs(scores)
     rows = [i for i, r in enumerate(records) if right[i] >= 0 and not r.missing(needs)]
-    if not rows:
-        return None
+    least = math.ceil(level / (1 - level) - 1e-9)
+    if len(rows) < least:
+        raise DataError(
+            f"{len(rows)} of {len(records)} groups on which prediction sets are fitted have a row "
+            f"with scored options and one right answer; {least} are required, so that sets that "
+            f"hold the right option in {level:.0%} need not hold all options. Collect multiple "
+            "choice with --options, label more, lower --sets-level, or leave --sets out."
+        )
     probabilities = _probabilities([records[row] for row in rows], scores)
     return OptionSets(
         scores, fit_conformal_sets(probabilities, right[rows], level=level, score=score)

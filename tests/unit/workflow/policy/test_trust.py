@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from policy_records import answer, answers, choices, labelled, right_at, told_by_layer
 
-from sightline.core.errors import UsageError
+from sightline.core.errors import DataError, UsageError
 from sightline.core.features import Feature
 from sightline.core.protocols import Request
 from sightline.core.types import Example, Generation, Record
@@ -114,6 +114,19 @@ def test_categories_may_come_from_meta_data():
             labelled(records, right_at(records)),
             replace(target, per_group="colour"),
         )
+
+
+def test_sets_that_could_only_hold_all_options_are_refused():
+    records, correct = choices(60, counts=(3,))
+    data = labelled(records, correct)
+    with pytest.raises(DataError, match=r"groups on which .* 99 are required.*--sets-level"):
+        fit_policy(["sequence_probability"], data, Target(None, 0.9), sets=SetsTarget(level=0.99))
+    free = [replace(r, example=replace(r.example, references=())) for r in records]
+    with pytest.raises(DataError, match=r"^0 of \d+ groups .* 4 are required.*--options"):
+        fit_policy(
+            ["sequence_probability"], labelled(free, correct), Target(None, 0.9),
+            sets=SetsTarget(level=0.8),
+        )  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", ["lac", "aps", "raps"])
