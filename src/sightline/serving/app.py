@@ -21,10 +21,11 @@ from sightline.serving.multipart import read_multipart
 from sightline.serving.openapi import description
 from sightline.serving.page import page
 from sightline.serving.shared import Server
+from sightline.serving.trust import category_warnings
 from sightline.serving.wire import (
     ChatBody,
     DecisionsBody,
-    TrustOptions,
+    dropped_fields,
     read_chat,
     read_decisions,
     read_feedback,
@@ -102,9 +103,7 @@ async def _chat(exchange: Exchange) -> None:
         raw = await exchange.document(data)
         body = read_chat(raw, server.limits, strict=server.strict)
         backend = server.backend
-        call = _call(
-            server, "chatcmpl", raw, backend.fields(), body.trust, explains=backend.explains
-        )
+        call = _call(server, "chatcmpl", raw, backend.fields(), body, explains=backend.explains)
         await exchange.while_connected(_completed(exchange, body, raw, call))
 
 
@@ -154,7 +153,7 @@ async def _decisions(exchange: Exchange) -> None:
             raw = await exchange.document(data)
         body = read_decisions(raw, server.limits, strict=server.strict)
         known = frozenset(DecisionsBody.model_fields)
-        call = _call(server, "dec", raw, known, body.trust)
+        call = _call(server, "dec", raw, known, body)
 
         async def decided() -> dict[str, Any]:
             async with _place(server):
@@ -226,10 +225,11 @@ def _call(
     prefix: str,
     raw: Mapping[str, Any],
     known: frozenset[str],
-    trust: TrustOptions | None,
+    body: ChatBody | DecisionsBody,
     *,
     explains: bool = False,
 ) -> Call:
+    trust = body.trust
     wanted = trust is not None and trust.abstain_mode == "refuse"
     if wanted and not server.has_policy:
         raise RequestError(
@@ -244,13 +244,17 @@ def _call(
             param="trust.explain",
             code="unsupported_parameter",
         )
-    dropped = [printable(name[:40]) for name in raw if name not in known][:20]
+    category = None if trust is None else trust.category
+    warnings = () if trust is None else category_warnings(server.backend.trusting.judge, category)
+    unused = (printable(name[:40]) for name in raw if name not in known)
+    dropped = list(dict.fromkeys([*dropped_fields(raw, type(body)), *unused]))[:20]
     return Call(
         request_id=f"{prefix}-{secrets.token_hex(12)}",
         created=int(time.time()),
         deadline=time.monotonic() + server.limits.request_s,
         refuse=wanted or server.mode == "refuse",
-        warnings=(f"not used, dropped: {', '.join(dropped)}",) if dropped else (),
+        warnings=(*warnings, *((f"not used, dropped: {', '.join(dropped)}",) if dropped else ())),
+        category=category,
     )
 
 

@@ -15,6 +15,7 @@ class Call:
         deadline: Of `time.monotonic`.
         refuse: Whether answers that are abstained from are withheld.
         warnings: What was dropped from the request, in words.
+        category: Kind of question, for a policy whose thresholds go by it, or None.
     """
 
     request_id: str
@@ -22,3 +23,4 @@ class Call:
     deadline: float
     refuse: bool
     warnings: tuple[str, ...] = ()
+    category: str | None = None

@@ -73,10 +73,9 @@ def refused(chosen: Mapping[str, Any], judgement: Judgement) -> dict[str, Any]:
 def refusal(judgement: Judgement) -> str:
     """Why an answer is withheld, in one line."""
     if judgement.confidence is None:
-        reason = judgement.warnings[-1] if judgement.warnings else "nothing could be scored"
-        return f"Abstained: no confidence ({reason})."
+        return f"Abstained: no confidence ({judgement.reason or 'nothing could be scored'})."
     if judgement.threshold is None:
-        return "Abstained: the policy certified no threshold, so it accepts no answer."
+        return f"Abstained: {judgement.reason or 'no threshold is certified'}."
     return (
         f"Abstained: confidence {judgement.confidence:.3f} is below the threshold "
         f"{judgement.threshold:.3f}."

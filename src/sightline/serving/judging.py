@@ -63,10 +63,15 @@ class PolicyJudge:
         names = "+".join(stage.name for stage in self.policy.stages)
         return f"{names}@sha256:{self.digest}"
 
+    @property
+    def per_group(self) -> str | None:
+        """Field of the example that the policy's thresholds go by, or None."""
+        return self.policy.evidence.target.per_group
+
     def judge(self, records: Sequence[Record]) -> list[Judgement]:
         """The policy's decision on each record."""
         whole = records if self.deriver is None else self.deriver(records)
-        return [_judgement(decision) for decision in self.policy.decide(whole)]
+        return [_judgement(decision, self.per_group) for decision in self.policy.decide(whole)]
 
     def describe(self) -> dict[str, Any]:
         """Target, guarantee and reliability diagram of the policy, JSON-serialisable."""
@@ -80,6 +85,10 @@ class PolicyJudge:
             "thresholds": {name or "all": t for name, t in self.policy.thresholds.items()},
             "certified": evidence.met,
             "labelled": evidence.certified_on.rows,
+            "unit": evidence.target.unit,
+            "units": sum(promise.units for promise in evidence.promises),
+            "per_group": evidence.target.per_group,
+            "sets_level": None if self.policy.sets is None else self.policy.sets.conformal.level,
             "auroc": evidence.auroc.value,
             "ece": evidence.ece,
             "reliability": [
@@ -203,14 +212,19 @@ def _recorded(path: Path) -> UsageError:
     )
 
 
-def _judgement(decision: Decision) -> Judgement:
-    scored = decision.confidence is not None
+def _judgement(decision: Decision, per_group: str | None) -> Judgement:
+    scored, reason = decision.confidence is not None, decision.reason
+    if scored and per_group is not None and decision.category is None:
+        reason += "; name it in trust.category"
     return Judgement(
         confidence=decision.confidence,
         raw_score=decision.uncertainty,
         abstain=not decision.accepted,
         threshold=decision.threshold,
         signals=dict(decision.signals),
-        warnings=() if scored else (decision.reason,),
+        warnings=() if scored else (reason,),
+        reason=reason,
+        prediction_set=decision.prediction_set,
+        category=decision.category,
         undecided=bool(decision.pending),
     )

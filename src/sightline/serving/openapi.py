@@ -30,7 +30,17 @@ _ERROR = {
 _TRUST = {
     "type": "object",
     "description": "How far an answer can be trusted.",
-    "required": ["confidence", "raw_score", "abstain", "threshold", "signals", "warnings"],
+    "required": [
+        "confidence",
+        "raw_score",
+        "abstain",
+        "reason",
+        "threshold",
+        "category",
+        "prediction_set",
+        "signals",
+        "warnings",
+    ],
     "properties": {
         "confidence": {
             "type": ["number", "null"],
@@ -40,7 +50,20 @@ _TRUST = {
         },
         "raw_score": {"type": ["number", "null"], "description": "Uncertainty, higher is worse."},
         "abstain": {"type": ["boolean", "null"], "description": "null without a policy."},
+        "reason": {
+            "type": ["string", "null"],
+            "description": "Why the answer is accepted or not; null without a policy.",
+        },
         "threshold": {"type": ["number", "null"], "description": "Least accepted confidence."},
+        "category": {
+            "type": ["string", "null"],
+            "description": "Whose threshold it is, where the policy has one for every category.",
+        },
+        "prediction_set": {
+            "type": ["array", "null"],
+            "items": {"type": "string"},
+            "description": "Letters of the options that hold the right one at the policy's rate.",
+        },
         "signals": {"type": "object", "additionalProperties": {"type": "number"}},
         "calibrator": {"type": ["string", "null"]},
         "backend_level": {"type": "string", "enum": ["L0", "L1", "L2", "L3", "L4"]},

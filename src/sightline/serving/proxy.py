@@ -30,7 +30,13 @@ from sightline.serving.forwarding import SENT, Forwarding, Served
 from sightline.serving.limits import Limits
 from sightline.serving.questions import Asked
 from sightline.serving.replies import Heard, chained, ordered, parts_of, read_answer
-from sightline.serving.trust import Judgement, Trusting, held_to_limit, without_confidence
+from sightline.serving.trust import (
+    Judgement,
+    Trusting,
+    held_to_limit,
+    of_category,
+    without_confidence,
+)
 from sightline.serving.upstream import Connection, garbled
 from sightline.serving.wire import ChatBody, DecisionsBody, TextPart
 
@@ -85,7 +91,7 @@ class Proxy:
             RequestError: The request cannot be passed on, or the upstream failed.
         """
         document, reply, samples = await self._answered(await self._forwarding.chat(body))
-        example = _example(body)
+        example = self._example(body, call)
         shown_choices = ordered(document["choices"])
         for index, (choice, shown) in enumerate(zip(reply.choices, shown_choices, strict=True)):
             record = self._record(example, choice, samples)
@@ -130,7 +136,7 @@ class Proxy:
         call: Call,
     ) -> AsyncGenerator[dict[str, Any], None]:
         samples = asyncio.ensure_future(self._samples(sent))
-        example, heard = _example(body), dict[int, Heard]()
+        example, heard = self._example(body, call), dict[int, Heard]()
         try:
             async with aclosing(chained(first, events)) as all_events:
                 async for event in all_events:
@@ -171,6 +177,7 @@ class Proxy:
     ) -> Seen:
         """Asks one question as the policy's questions were asked."""
         example, sent = await self._forwarding.question(asked, options)
+        example = of_category(example, self.trusting.judge, call.category)
         _, reply, samples = await self._answered(sent)
         record = self._record(example, reply.choices[0], samples)
         return Seen(record, await self._judged(record, reply))
@@ -205,6 +212,10 @@ class Proxy:
     async def stop(self) -> None:
         """Closes the connections."""
         await self._connection.close()
+
+    def _example(self, body: ChatBody, call: Call) -> Example:
+        """What the judge knows of the question."""
+        return of_category(_example(body), self.trusting.judge, call.category)
 
     async def _answered(
         self, sent: Mapping[str, Any]

@@ -12,6 +12,7 @@ from sightline.serving.calls import Call
 from sightline.serving.counters import Counters
 from sightline.serving.feedback import FeedbackStore
 from sightline.serving.limits import Limits
+from sightline.serving.trust import Trusting
 from sightline.serving.wire import ChatBody, DecisionsBody
 
 Mode = Literal["flag", "refuse"]
@@ -23,6 +24,8 @@ class Backend(Protocol):
     name: str
     explains: bool
     """Whether it shows what moves an answer."""
+    trusting: Trusting
+    """Writes the trust of its answers."""
 
     async def complete(self, body: ChatBody, raw: Mapping[str, Any], call: Call) -> dict[str, Any]:
         """Answers a chat request with trust."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from sightline.core.errors import UnscorableError
 from sightline.core.features import Feature
 from sightline.core.protocols import Estimator, Request
-from sightline.core.types import Generation, Record
+from sightline.core.types import Example, Generation, Record
 from sightline.estimators import parse_estimator
 from sightline.workflow.requests import request_for
 
@@ -34,6 +34,10 @@ class Judgement:
         threshold: Least confidence that is accepted, or None.
         signals: Raw uncertainties by estimator.
         warnings: What the client must know to read the others.
+        reason: Why the policy accepts the answer or abstains, in one line; None without one.
+        prediction_set: Letters of the options that hold the right one at the policy's stated rate;
+            None for a free answer, or where there are no sets.
+        category: Whose threshold was held against it; None where one is for all.
         undecided: Whether a costlier observation would settle it.
     """
 
@@ -43,6 +47,9 @@ class Judgement:
     threshold: float | None = None
     signals: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    reason: str | None = None
+    prediction_set: tuple[str, ...] | None = None
+    category: str | None = None
     undecided: bool = False
 
 
@@ -57,6 +64,11 @@ class Judge(Protocol):
     @property
     def calibrator(self) -> str | None:
         """What made the confidences, with a digest, or None where there are none."""
+        ...
+
+    @property
+    def per_group(self) -> str | None:
+        """Field of the example that thresholds go by, or None where one is for all."""
         ...
 
     def judge(self, records: Sequence[Record]) -> list[Judgement]:
@@ -89,6 +101,11 @@ class RawScores:
     @property
     def calibrator(self) -> str | None:
         """None: nothing is calibrated."""
+        return None
+
+    @property
+    def per_group(self) -> str | None:
+        """None: there are no thresholds."""
         return None
 
     def judge(self, records: Sequence[Record]) -> list[Judgement]:
@@ -140,11 +157,15 @@ class Trusting:
             warnings: Further warnings about the request.
         """
         sign, confidence = self.receipt, judgement.confidence
+        letters = judgement.prediction_set
         return {
             "confidence": confidence,
             "raw_score": judgement.raw_score,
             "abstain": judgement.abstain,
+            "reason": judgement.reason,
             "threshold": judgement.threshold,
+            "category": judgement.category,
+            "prediction_set": None if letters is None else list(letters),
             "signals": dict(judgement.signals),
             "calibrator": None if confidence is None else self.judge.calibrator,
             "backend_level": level_of(record),
@@ -156,13 +177,31 @@ class Trusting:
 def without_confidence(judgement: Judgement, reason: str) -> Judgement:
     """The judgement where its confidence does not hold; the policy then abstains."""
     abstain = None if judgement.abstain is None else True
-    return Judgement(
-        raw_score=judgement.raw_score,
+    return replace(
+        judgement,
+        confidence=None,
         abstain=abstain,
-        threshold=judgement.threshold,
-        signals=judgement.signals,
         warnings=(*judgement.warnings, reason),
+        reason=None if abstain is None else reason,
+        prediction_set=None,
+        undecided=False,
     )
+
+
+def of_category(example: Example, judge: Judge, category: str | None) -> Example:
+    """The example as it belongs to the category that a client names, where thresholds go by one."""
+    if judge.per_group is None or category is None:
+        return example
+    if judge.per_group == "question_type":
+        return replace(example, question_type=category)
+    return replace(example, meta={**example.meta, judge.per_group: category})
+
+
+def category_warnings(judge: Judge, category: str | None) -> tuple[str, ...]:
+    """Says that a category was named for nothing."""
+    if judge.per_group is not None or category is None:
+        return ()
+    return ("trust.category is not used: no threshold goes by it",)
 
 
 def held_to_limit(judgement: Judgement, record: Record, asked: int, fitted: int) -> Judgement:

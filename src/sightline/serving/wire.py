@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
+from sightline.core.printing import printable
 from sightline.serving.errors import RequestError
 from sightline.serving.limits import Limits
 
@@ -79,18 +81,22 @@ class InputMessage(_Strict):
 
 
 class TrustOptions(_Strict):
-    """What a client may ask of trust.
+    """What a client may ask of trust; unknown fields are refused, since they ask for safety.
 
     Attributes:
         abstain_mode: ``refuse`` replaces answers that are abstained from; it cannot be turned off
             where the server runs in that mode.
         choices: Options of a multiple-choice question, which are shown to the model.
         explain: Also observe what moves the first choice, which costs about fifteen answers more.
+        category: Kind of question, for a policy whose thresholds go by it.
     """
+
+    model_config = ConfigDict(extra="forbid")
 
     abstain_mode: Literal["flag", "refuse"] | None = None
     choices: Annotated[list[str], Field(min_length=2, max_length=255)] | None = None
     explain: bool | None = None
+    category: Annotated[str, Field(min_length=1, max_length=200)] | None = None
 
 
 class StreamOptions(_Strict):
@@ -235,29 +241,70 @@ def read_feedback(body: Mapping[str, Any]) -> FeedbackBody:
     return _read(FeedbackBody, body, strict=True)
 
 
-def dropped_fields(body: Mapping[str, Any], model: type[BaseModel]) -> tuple[str, ...]:
-    """Names of the top-level fields that are not read, shortened for showing."""
-    return tuple(name[:40] for name in body if name not in model.model_fields)[:20]
+def dropped_fields(body: Mapping[str, Any], known: type[BaseModel]) -> tuple[str, ...]:
+    """Where a body that was read has fields that are not, shortened for showing.
+
+    Args:
+        body: It passed the check.
+        known: What it was read as.
+
+    Returns:
+        Paths joined by points: ``messages.0.content.1.detail``.
+    """
+    try:
+        known.model_validate(dict(body), extra="forbid")
+    except ValidationError as error:
+        return tuple(_unknown(error.errors(include_input=False, include_url=False)))[:20]
+    return ()
 
 
 def _read(model: type[_Body], body: Mapping[str, Any], *, strict: bool) -> _Body:
-    unknown = dropped_fields(body, model)
-    if strict and unknown:
-        raise RequestError(
-            f"Unknown field {unknown[0]!r}; one of {', '.join(model.model_fields)} is required. "
-            "Remove it.",
-            param=unknown[0],
-            code="unknown_field",
-        )
     try:
-        return model.model_validate(dict(body))
+        found = model.model_validate(dict(body))
     except ValidationError as error:
-        first = max(error.errors(include_input=False), key=lambda one: len(one["loc"]))
-        where = ".".join(str(part) for part in first["loc"] if _is_field(part)) or "body"
-        what = first["msg"][:1].lower() + first["msg"][1:]
-        raise RequestError(
-            f"{where[:100]}: {what[:300]}. Correct this field.", param=where[:100]
-        ) from None
+        raise _refusal(error.errors(include_input=False, include_url=False)) from None
+    unknown = dropped_fields(body, model) if strict else ()
+    if unknown:
+        raise _unknown_field(unknown[0], model if "." not in unknown[0] else None)
+    return found
+
+
+def _refusal(errors: Sequence[ErrorDetails]) -> RequestError:
+    """What is wrong with the first field at fault, in one line."""
+    where = _where(max(errors, key=lambda one: len(one["loc"])))
+    found = [one for one in errors if _where(one) == where]
+    if found[0]["type"] == "extra_forbidden":
+        return _unknown_field(where, TrustOptions)
+    # Of a field that may be several things: what its bounds say, else all that it may be.
+    bounds = [one for one in found if not one["type"].endswith("_type")] or found
+    said = dict.fromkeys(one["msg"][:1].lower() + one["msg"][1:] for one in bounds)
+    return RequestError(f"{where}: {' or '.join(said)[:300]}. Correct this field.", param=where)
+
+
+def _unknown_field(name: str, known: type[BaseModel] | None) -> RequestError:
+    asked = (
+        "a field of OpenAI's API" if known is None else f"one of {', '.join(known.model_fields)}"
+    )
+    return RequestError(
+        f"Unknown field {name!r}; {asked} is required. Remove it.",
+        param=name,
+        code="unknown_field",
+    )
+
+
+def _unknown(errors: Sequence[ErrorDetails]) -> Iterator[str]:
+    """Where fields are that nothing reads, each once."""
+    yield from dict.fromkeys(_where(one) for one in errors if one["type"] == "extra_forbidden")
+
+
+def _where(error: ErrorDetails) -> str:
+    """The place of an error in the body, without the branches of unions."""
+    loc = error["loc"]
+    last = len(loc) - 1 if error["type"] == "extra_forbidden" else len(loc)
+    parts = [printable(str(p)[:40]) for at, p in enumerate(loc) if at == last or _is_field(p)]
+    # The branch of a picture is called as its field is.
+    kept = [p for at, p in enumerate(parts) if not at or p != parts[at - 1] or at == last]
+    return ".".join(kept)[:100] or "body"
 
 
 def _is_field(part: int | str) -> bool:
@@ -265,7 +312,9 @@ def _is_field(part: int | str) -> bool:
     return isinstance(part, int) or (part.replace("_", "").isalnum() and part not in _BRANCHES)
 
 
-_BRANCHES = frozenset({"str", "bool", "float", "text", "predicate", "choice", "score"})
+_BRANCHES = frozenset(
+    {"str", "bool", "float", "text", "predicate", "choice", "score", "input_image", "input_json"}
+)
 
 
 def _check_length(body: Mapping[str, Any], name: str, most: int) -> None:

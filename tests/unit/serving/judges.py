@@ -21,6 +21,7 @@ class HalfJudge:
     samples: int = 0
     max_new_tokens: int = 64
     top_k: int = 0
+    per_group: str | None = None
 
     @property
     def requests(self) -> tuple[Request, ...]:
@@ -40,7 +41,12 @@ class HalfJudge:
 
     def _one(self, record: Record) -> Judgement:
         if not record.has(Feature.LOGPROBS) or len(record.samples) < self.samples:
-            return Judgement(abstain=True, threshold=self.threshold, warnings=("no logprobs",))
+            return Judgement(
+                abstain=True,
+                threshold=self.threshold,
+                warnings=("no logprobs",),
+                reason="no logprobs",
+            )
         found = ESTIMATORS["sequence_probability"].uncertainty([record])  # type: ignore[union-attr]
         raw = float(found[0])
         return Judgement(
@@ -49,6 +55,7 @@ class HalfJudge:
             abstain=1 - raw < self.threshold,
             threshold=self.threshold,
             signals={"sequence_probability": raw},
+            reason=f"confidence {1 - raw:.4f} against the threshold {self.threshold:.4f}",
         )
 
     def describe(self) -> Mapping[str, Any]:
@@ -73,6 +80,10 @@ class HalfJudge:
             "thresholds": {"all": self.threshold},
             "certified": True,
             "labelled": 200,
+            "unit": "one_per_group",
+            "units": 80,
+            "per_group": self.per_group,
+            "sets_level": None,
             "auroc": 0.8,
             "ece": 0.02,
             "reliability": bins,
