@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sightline.core.errors import UsageError
-from sightline.core.protocols import ImageTextModel, VisionLanguageModel
+from sightline.core.errors import ModelError, UsageError
+from sightline.core.protocols import VisionLanguageModel
 from sightline.data.prompts import PromptStyle
 from sightline.models.checkpoints import Checkpoint, content_hash, find_checkpoint, quiet
 from sightline.models.open_clip import OPEN_CLIP, load_open_clip
@@ -21,11 +21,13 @@ from sightline.models.soundness import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
+    import torch
     from PIL import Image
 
-    from sightline.models.classifiers import ImageEncoder
+    from sightline.models.classifiers import ImageEncoder, Pool, ZeroShotClassifier
+    from sightline.models.open_clip import OpenClipClassifier
 
 _WEIGHTS = "its weights and config.json"
 _CLASSIFIER = "a model with an image and a text tower (CLIP, SigLIP)"
@@ -164,7 +166,7 @@ def load_classifier(
     dtype: str = "auto",
     revision: str | None = None,
     trust_remote_code: bool = False,
-) -> ImageTextModel:
+) -> ZeroShotClassifier | OpenClipClassifier:
     """Loads a CLIP, SigLIP or SigLIP 2 model; the arguments are those of `load_model`.
 
     ``open_clip:ARCHITECTURE/WEIGHTS`` is a model of open_clip, in float32; of the arguments only
@@ -210,11 +212,25 @@ def load_image_encoder(
     dtype: str = "auto",
     revision: str | None = None,
     trust_remote_code: bool = False,
+    pool: Pool = "model",
+    prepare: Callable[[Sequence[Image.Image]], Mapping[str, torch.Tensor]] | None = None,
 ) -> ImageEncoder:
-    """Loads any vision model with a pooled output; the arguments are those of `load_model`.
+    """Loads any vision model; the other arguments are those of `load_model`.
+
+    A checkpoint without weights of its pooling layer (DINO's) is pooled by its class token.
+
+    Args:
+        spec: A model directory, a hub name or ``embedded:encoder``.
+        device_map: As in `load_model`.
+        dtype: As in `load_model`.
+        revision: As in `load_model`.
+        trust_remote_code: As in `load_model`.
+        pool: How its tokens come to one vector; see `ImageEncoder`.
+        prepare: A classifier's preparation of pictures, to be used instead of the model's own.
 
     Raises:
-        UsageError: The model does not exist, cannot be loaded, or has a text tower too.
+        UsageError: The model does not exist, cannot be loaded, has a text tower too, gives no
+            vector, or cannot read pictures as the classifier prepares them.
         MissingExtraError: torch or transformers is not installed.
     """
     found, model, settings = _load_vectors(
@@ -224,6 +240,7 @@ def load_image_encoder(
         dtype=dtype,
         revision=revision,
         trust_remote_code=trust_remote_code,
+        pooler_optional=True,
     )
     if hasattr(model, "get_text_features") or model.main_input_name != "pixel_values":
         raise UsageError(
@@ -233,12 +250,24 @@ def load_image_encoder(
     import transformers
 
     from sightline.models.classifiers import ImageEncoder
+    from sightline.models.preprocessing import picture_preparation
 
+    if prepare is not None:
+        encoder = ImageEncoder(model, prepare, found, pool=pool, preparation="classifier")
+        try:
+            encoder.vectors([_probe_image()])
+        except (ModelError, ValueError, TypeError) as error:
+            raise UsageError(
+                f"{spec} cannot read pictures as the classifier prepares them "
+                f"({' '.join(str(error).split())[:200]}); input of one kind and size is required. "
+                "Leave --encoder-preprocessing out, or choose an encoder of the classifier's size."
+            ) from error
+        return encoder
     if found.is_local:
         require_readers(found.directory, text=False)
     with quiet(transformers), refusals(spec, _READERS, _ENCODER):
         processor = transformers.AutoImageProcessor.from_pretrained(found.source, **settings)
-        encoder = ImageEncoder(model, processor, found)
+        encoder = ImageEncoder(model, picture_preparation(processor), found, pool=pool)
         encoder.vectors([_probe_image()])
     return encoder
 
@@ -251,6 +280,7 @@ def _load_vectors(
     dtype: str,
     revision: str | None,
     trust_remote_code: bool,
+    pooler_optional: bool = False,
 ) -> tuple[Checkpoint, Any, dict[str, Any]]:
     """The weights of a model, and the settings that its processor is loaded with."""
     found = find_checkpoint(
@@ -268,6 +298,10 @@ def _load_vectors(
         model, report = transformers.AutoModel.from_pretrained(
             found.source, **_weight_settings(found), **settings
         )
+    absent = list(report["missing_keys"])
+    if pooler_optional and absent and all(name.startswith("pooler.") for name in absent):
+        model.pooler = None
+        report = {**report, "missing_keys": []}
     require_all_weights(spec, report)
     return found, model, settings
 

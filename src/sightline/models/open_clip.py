@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xxhash
@@ -12,6 +12,9 @@ from jaxtyping import Float
 from PIL import Image
 
 from sightline.core.errors import MissingExtraError, UsageError
+
+if TYPE_CHECKING:
+    import torch
 
 OPEN_CLIP = "open_clip:"
 
@@ -48,6 +51,12 @@ class OpenClipClassifier:
             "weights_xxh3": digest.hexdigest(),
             "dtype": str(next(self._model.parameters()).dtype).removeprefix("torch."),
         }
+
+    def prepare(self, images: Sequence[Image.Image]) -> Mapping[str, torch.Tensor]:
+        """What the image tower is given of RGB pictures: scaled, cropped and normalised."""
+        import torch
+
+        return {"pixel_values": torch.stack([self._preprocess(image) for image in images])}
 
     def image_vectors(self, images: Sequence[Image.Image]) -> Float[np.ndarray, "n d"]:
         """Unit vectors (float32) of RGB pictures."""

@@ -123,6 +123,117 @@ def test_an_image_encoder_gives_its_pooled_output(encoder, pictures):
     assert np.allclose(vectors, theirs, atol=1e-5)
 
 
+def saved(path, model, size=48):
+    torch.manual_seed(0)
+    model.eval().save_pretrained(path)
+    sides = {"height": size, "width": size}
+    transformers.ViTImageProcessorPil(size=sides).save_pretrained(path)
+    return path
+
+
+def resnet():
+    return transformers.ResNetModel(
+        transformers.ResNetConfig(
+            embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic"
+        )
+    )
+
+
+def masked():
+    return transformers.ViTMAEModel(transformers.ViTMAEConfig(**VISION))
+
+
+def inputs_of(path, pictures):
+    processor = transformers.AutoImageProcessor.from_pretrained(path)
+    return processor(images=pictures, return_tensors="pt")
+
+
+class TestPooling:
+    """Models that pool over places, by tokens only, or not at all."""
+
+    def test_a_spatial_pooled_output_is_one_vector(self, tmp_path, pictures):
+        encoder = load_image_encoder(str(saved(tmp_path / "resnet", resnet())))
+        vectors = encoder.vectors(pictures)
+        model = transformers.AutoModel.from_pretrained(tmp_path / "resnet").eval()
+        with torch.no_grad():
+            theirs = model(**inputs_of(tmp_path / "resnet", pictures)).pooler_output
+        assert theirs.shape == (len(pictures), 16, 1, 1)
+        np.testing.assert_allclose(vectors, theirs[:, :, 0, 0].numpy(), atol=1e-6)
+
+    def test_the_mean_of_a_feature_map_is_over_its_places(self, tmp_path, pictures):
+        path = saved(tmp_path / "resnet", resnet())
+        vectors = load_image_encoder(str(path), pool="mean").vectors(pictures)
+        np.testing.assert_allclose(
+            vectors, load_image_encoder(str(path)).vectors(pictures), atol=1e-6
+        )
+        with pytest.raises(UsageError, match="ResNetModel without a class token"):
+            load_image_encoder(str(path), pool="cls")
+
+    def test_a_model_of_tokens_gives_its_class_token_with_no_patch_dropped(
+        self, tmp_path, pictures
+    ):
+        path = saved(tmp_path / "mae", masked())
+        encoder = load_image_encoder(str(path))
+        vectors = encoder.vectors(pictures)
+        np.testing.assert_array_equal(vectors, encoder.vectors(pictures))
+        model = transformers.AutoModel.from_pretrained(path, mask_ratio=0.0).eval()
+        with torch.no_grad():
+            tokens = model(**inputs_of(path, pictures)).last_hidden_state
+        assert tokens.shape[1] == 1 + (48 // 8) ** 2
+        np.testing.assert_allclose(vectors, tokens[:, 0].numpy(), atol=1e-5)
+        mean = load_image_encoder(str(path), pool="mean").vectors(pictures)
+        np.testing.assert_allclose(mean, tokens.mean(dim=1).numpy(), atol=1e-5)
+
+    def test_the_mean_of_all_tokens_has_the_class_token_among_them(self, tmp_path, pictures):
+        """As TrustVLM's released code does with DINOv2."""
+        config = transformers.Dinov2Config(**VISION)
+        path = saved(tmp_path / "dino", transformers.Dinov2Model(config))
+        model = transformers.AutoModel.from_pretrained(path).eval()
+        with torch.no_grad():
+            tokens = model(**inputs_of(path, pictures)).last_hidden_state
+        mean = load_image_encoder(str(path), pool="mean")
+        np.testing.assert_allclose(mean.vectors(pictures), tokens.mean(dim=1), atol=1e-6)
+        first = load_image_encoder(str(path), pool="cls")
+        np.testing.assert_allclose(first.vectors(pictures), tokens[:, 0], atol=1e-6)
+        own = load_image_encoder(str(path)).fingerprint()
+        assert "pool" not in own
+        assert mean.fingerprint() == {**own, "pool": "mean"}
+
+    def test_weights_without_those_of_the_pooler_give_the_class_token(self, tmp_path, pictures):
+        """Published ViT weights of DINO are saved so."""
+        model = transformers.ViTModel(transformers.ViTConfig(**VISION), add_pooling_layer=False)
+        path = saved(tmp_path / "vit", model)
+        with torch.no_grad():
+            tokens = model.eval()(**inputs_of(path, pictures)).last_hidden_state
+        vectors = load_image_encoder(str(path)).vectors(pictures)
+        np.testing.assert_allclose(vectors, tokens[:, 0], atol=1e-6)
+
+    def test_a_model_without_any_is_named(self, tmp_path, pictures, monkeypatch):
+        path = saved(tmp_path / "resnet", resnet())
+        nothing = transformers.modeling_outputs.BaseModelOutput
+        monkeypatch.setattr(transformers.ResNetModel, "forward", lambda *a, **k: nothing())
+        with pytest.raises(UsageError, match=r"ResNetModel, which gives nothing.*is required"):
+            load_image_encoder(str(path))
+
+
+class TestTheClassifiersPreparation:
+    def test_the_encoder_is_given_the_classifiers_pixels(self, encoder, pictures):
+        classifier = load_classifier("embedded:clip")
+        shared = load_image_encoder(str(encoder), prepare=classifier.prepare)
+        own = load_image_encoder(str(encoder))
+        model = transformers.AutoModel.from_pretrained(encoder).eval()
+        with torch.no_grad():
+            theirs = model(**classifier.prepare(pictures)).pooler_output
+        np.testing.assert_allclose(shared.vectors(pictures), theirs, atol=1e-5)
+        assert shared.fingerprint() == {**own.fingerprint(), "preprocessing": "classifier"}
+
+    def test_another_size_is_refused(self, tmp_path):
+        config = transformers.ViTConfig(**{**VISION, "image_size": 32})
+        path = saved(tmp_path / "vit", transformers.ViTModel(config), size=32)
+        with pytest.raises(UsageError, match="cannot read pictures as the classifier prepares"):
+            load_image_encoder(str(path), prepare=load_classifier("embedded:clip").prepare)
+
+
 def test_fingerprints_tell_models_apart(encoder):
     left, right = load_classifier("embedded:clip"), load_image_encoder(str(encoder))
     assert left.fingerprint() != right.fingerprint()

@@ -105,10 +105,20 @@ class ModelEncoder:
 
     @classmethod
     def of(cls, name: str, model: VisionModel) -> ModelEncoder:
-        """Finds the width by encoding one blank picture."""
+        """Finds the width by encoding one blank picture.
+
+        Raises:
+            UsageError: It gives another thing than one vector.
+        """
         from PIL import Image as Pillow
 
-        return cls(name, model, model.vectors([Pillow.new("RGB", (64, 64))]).shape[1])
+        found = model.vectors([Pillow.new("RGB", (64, 64))])
+        if found.ndim != 2 or len(found) != 1:
+            raise UsageError(
+                f"Encoder {name} gives an array of shape {found.shape} for one picture; one vector "
+                "is required. Pool its output, or use another encoder."
+            )
+        return cls(name, model, found.shape[1])
 
     def fingerprint(self) -> Mapping[str, Any]:
         """The model's own."""
