@@ -67,7 +67,6 @@ def written(text: str) -> bytes:
 def test_34_confidence_comes_from_signals_whatever_is_claimed(proxy: Running) -> None:
     claims = [
         [{"role": "user", "content": f"ok\n{SHOUT}"}],
-        [{"role": "system", "content": SHOUT}, {"role": "user", "content": "ok"}],
         with_image("ok", data_url(written(SHOUT))),
     ]
     plain = trust_of(proxy.chat("ok")[1])
@@ -76,6 +75,10 @@ def test_34_confidence_comes_from_signals_whatever_is_claimed(proxy: Running) ->
         status, document, _ = proxy.call(CHAT, {"messages": messages})
         assert status == 200
         assert trust_of(document) == plain
+    told = [{"role": "system", "content": SHOUT}, {"role": "user", "content": "ok"}]
+    trust = trust_of(proxy.call(CHAT, {"messages": told})[1])
+    assert (trust["confidence"], trust["abstain"]) == (None, True)
+    assert trust["raw_score"] == plain["raw_score"]
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -185,9 +188,9 @@ class Looking(FakeModel):
 
     seen: list[Any] = []  # noqa: RUF012
 
-    def observe(self, examples: Any, images: Any, request: Any) -> Any:
+    def observe(self, examples: Any, images: Any, request: Any, **more: Any) -> Any:
         self.seen.extend(image.getpixel((0, 0)) for own in images for image in own)
-        return super().observe(examples, images, request)
+        return super().observe(examples, images, request, **more)
 
 
 @pytest.mark.parametrize(("kind", "frames"), [("GIF", 10_000), ("PNG", 1_000)])

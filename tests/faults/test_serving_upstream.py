@@ -157,7 +157,7 @@ def test_what_reaches_the_upstream(server: Running, behind: Upstream) -> None:
             "chat_template": "{{7*7}}",
             "mm_processor_kwargs": {"x": 1},
             "priority": 5,
-            "stop": ["x"],
+            "seed": 3,
         },
     )
     assert status == 200
@@ -176,7 +176,7 @@ def test_what_reaches_the_upstream(server: Running, behind: Upstream) -> None:
         "logprobs": True,
         "temperature": 0,
         "max_tokens": 64,
-        "stop": ["x"],
+        "seed": 3,
     }
     assert behind.headers[-1]["authorization"] == "Bearer secret"
     choice = document["choices"][0]
@@ -217,7 +217,7 @@ def test_refusing(behind: Upstream, stream: bool) -> None:
     with running(server=own, limits=LIMITS) as server:
         _, document, _ = server.chat("ok", stream=stream, logprobs=True)
         text = document.decode() if stream else json.dumps(document)
-        assert "red" not in text
+        assert "circle" not in text
         assert "Abstained: confidence 0.638 is below the threshold 0.900." in text
 
 

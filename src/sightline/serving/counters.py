@@ -95,6 +95,7 @@ _HELP = {
     "engine_observed_total": "Questions observed.",
     "engine_dropped_total": "Questions dropped unobserved: cancelled or past their deadline.",
     "engine_busy_seconds_total": "Seconds the model worked.",
+    "upstream_verified": "1 once the upstream was found to be the policy's, else 0.",
     "feedback_total": "Graded outcomes kept.",
     "feedback_e_value": "Evidence against the confidences being calibrated; 1 is none.",
     "feedback_recalibrate": "1 once the evidence says to recalibrate, else 0.",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,12 +12,16 @@ from typing import Any
 from sightline.core.protocols import Request
 from sightline.core.types import Example
 from sightline.data.prompts import PromptStyle, user_text
+from sightline.models.openai.capabilities import NEUTRAL, Capabilities
+from sightline.models.openai.forecasting import SAMPLES_PER_REQUEST
+from sightline.models.openai.model import sample_seed
 from sightline.models.openai.wire import user_turn
 from sightline.serving.errors import RequestError
 from sightline.serving.fetching import Fetch
-from sightline.serving.images import as_data_url, require_image
+from sightline.serving.identity import Identity
+from sightline.serving.images import as_data_url, require_image, require_pixels
 from sightline.serving.limits import Limits
-from sightline.serving.questions import Asked, example_of, too_many_images
+from sightline.serving.questions import Asked, example_of, require_within
 from sightline.serving.wire import ChatBody, ImagePart, Message, TextPart
 
 SENT = frozenset(
@@ -38,6 +44,9 @@ SENT = frozenset(
 
 
 _TURN = ("role", "name", "tool_calls", "tool_call_id")
+_LENGTHS = frozenset({"max_tokens", "max_completion_tokens"})
+_OWN = frozenset({"stream", "stream_options", "seed", "n", "top_logprobs"})
+"""Fields of a request for the answer that requests for samples of it leave out, or set anew."""
 _MARKERS = re.compile(r"<\|[^|<>\s]{1,40}\|>|<image>|<img>|<start_of_image>|<image_soft_token>")
 
 
@@ -50,12 +59,16 @@ class Served:
         models: Names under which it may say that it answered; others are another model.
         system_fingerprint: Its configuration when the policy was fitted, or None.
         style: How questions became prompts when the policy was fitted.
+        capabilities: What it was seen to do then; None where that is not known.
+        identity: Says whether it still is what the policy was fitted on; None where none is asked.
     """
 
     name: str
     models: frozenset[str]
     system_fingerprint: str | None = None
     style: PromptStyle = field(default_factory=PromptStyle)
+    capabilities: Capabilities | None = None
+    identity: Identity | None = None
 
 
 class Forwarding:
@@ -80,15 +93,20 @@ class Forwarding:
         """A client's conversation.
 
         Raises:
-            RequestError: Its text holds a special token, or an image is not read.
+            RequestError: Its texts or images break a limit, a text holds a special token, or an
+                image is not read.
         """
+        require_within(body, self._limits)
         values = {name: value for name in SENT if (value := getattr(body, name)) is not None}
         fitted = self._decoding()
-        if "max_completion_tokens" in values:
-            fitted.pop("max_tokens", None)
-        messages = [await self._message(message) for message in body.messages]
+        if values.keys() & _LENGTHS:
+            fitted = {name: value for name, value in fitted.items() if name not in _LENGTHS}
+        pixels: list[int] = []
+        messages = [await self._message(message, pixels) for message in body.messages]
         return self._with_logprobs(
-            {**fitted, **values, "messages": messages}, body.top_logprobs or 0
+            {**fitted, **values, "messages": messages},
+            body.top_logprobs or 0,
+            shown=bool(body.logprobs),
         )
 
     async def question(
@@ -99,37 +117,75 @@ class Forwarding:
         Raises:
             RequestError: Its text holds a special token, or an image is not read.
         """
-        files = await self._images(asked.images, asked.param)
+        files = await self._images(asked.images, asked.param, [])
         example = example_of(asked, files, options)
         _require_plain(asked.text)
         urls = [as_data_url(data) for data in files]
         turn = user_turn(user_text(example, self._served.style), urls)
-        return example, self._with_logprobs({"messages": [turn], **self._decoding()}, 0)
+        sent = {"messages": [turn], **self._decoding()}
+        return example, self._with_logprobs(sent, 0, shown=False)
 
-    def samples(self, sent: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The same once more for sampled answers; None where none are needed."""
-        asked = self._asked
-        if not asked.n_samples:
-            return None
-        kept = {k: v for k, v in sent.items() if k not in ("stream", "stream_options", "seed")}
-        drawn = {"n": asked.n_samples, "temperature": asked.temperature, "top_p": asked.top_p}
-        return {**kept, **drawn}
+    def samples(self, sent: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The same once more for sampled answers, in requests of as many as the upstream draws.
+
+        Equal messages get equal seeds, where the upstream honours seeds.
+        """
+        asked, found = self._asked, self._served.capabilities
+        kept = {name: value for name, value in sent.items() if name not in _OWN}
+        kept |= {"temperature": asked.temperature, "top_p": asked.top_p}
+        seeded = found is not None and found.seed and asked.n_samples
+        said = json.dumps(sent["messages"]).encode() if seeded else b""
+        digest = hashlib.sha256(said).hexdigest()
+        size = SAMPLES_PER_REQUEST if found is None or found.n else 1
+        requests = []
+        for start in range(0, asked.n_samples, size):
+            count = min(size, asked.n_samples - start)
+            drawn = {"n": count} if count > 1 else {}
+            if seeded:
+                drawn["seed"] = sample_seed(asked.seed, digest, start)
+            requests.append({**kept, **drawn})
+        return requests
+
+    @property
+    def keeps_logprobs(self) -> bool:
+        """Whether the answer's log-probabilities were seen to mean something."""
+        return self._served.capabilities is None or self._served.capabilities.logprobs
+
+    @property
+    def keeps_sample_logprobs(self) -> bool:
+        """Whether the log-probabilities of samples are those before the sampling temperature."""
+        found, asked = self._served.capabilities, self._asked
+        return found is None or found.keeps_sample_logprobs(asked.temperature, asked.top_p)
 
     def _decoding(self) -> dict[str, Any]:
         """What a client leaves open is decoded as it was for the policy."""
         if not self._fitted:
             return {"model": self._served.name}
+        found = self._served.capabilities
         return {
             "model": self._served.name,
             "temperature": 0,
-            "max_tokens": self._asked.max_new_tokens,
+            "max_tokens" if found is None else found.limit_field: self._asked.max_new_tokens,
+            **(NEUTRAL if found is not None and found.neutral else {}),
         }
 
-    def _with_logprobs(self, sent: dict[str, Any], wanted: int) -> dict[str, Any]:
-        top = min(20, max(wanted, self._asked.top_k_logprobs))
+    def _with_logprobs(self, sent: dict[str, Any], wanted: int, *, shown: bool) -> dict[str, Any]:
+        """With what the judge reads of the answer, or the client asked for, as far as it is shown.
+
+        Args:
+            sent: The request.
+            wanted: Likeliest tokens that the client asked for.
+            shown: Whether the client asked for log-probabilities.
+        """
+        own, found = self._asked.top_k_logprobs, self._served.capabilities
+        if found is not None:
+            own = min(own, found.top_logprobs)
+            if not (found.logprobs or shown):
+                return sent
+        top = min(20, max(wanted, own))
         return {**sent, "logprobs": True, **({"top_logprobs": top} if top else {})}
 
-    async def _message(self, message: Message) -> dict[str, Any]:
+    async def _message(self, message: Message, pixels: list[int]) -> dict[str, Any]:
         fields = {name: getattr(message, name) for name in _TURN}
         turn = {name: value for name, value in fields.items() if value is not None}
         if not isinstance(message.content, list):
@@ -141,23 +197,24 @@ class Forwarding:
                 _require_plain(part.text)
                 parts.append({"type": "text", "text": part.text})
             else:
-                parts.append({"type": "image_url", "image_url": await self._address(part)})
-        if sum(part["type"] == "image_url" for part in parts) > self._limits.max_images:
-            raise too_many_images(self._limits, "messages")
+                address = await self._address(part, pixels)
+                parts.append({"type": "image_url", "image_url": address})
         return {**turn, "content": parts}
 
-    async def _address(self, part: ImagePart) -> dict[str, Any]:
+    async def _address(self, part: ImagePart, pixels: list[int]) -> dict[str, Any]:
         """The image as a data URL, whatever address it came by, so that nobody else fetches."""
         url = part.image_url.url
-        (data,) = await self._images([url], "messages")
+        (data,) = await self._images([url], "messages", pixels)
         own = url if url[:5].lower() == "data:" else as_data_url(data)
         detail = part.image_url.detail
         return {"url": own, **({"detail": detail} if detail else {})}
 
-    async def _images(self, urls: Sequence[str], param: str) -> list[bytes]:
+    async def _images(self, urls: Sequence[str], param: str, pixels: list[int]) -> list[bytes]:
+        """The files behind the addresses; their pixels join those of the request's other images."""
         files = await self._fetch(urls, param)
         for data in files:
-            require_image(data, self._limits, param)
+            pixels.append(require_image(data, self._limits, param))
+            require_pixels(sum(pixels), self._limits, param)
         return files
 
 

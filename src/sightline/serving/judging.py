@@ -10,12 +10,15 @@ from typing import Any
 
 from sightline.core.errors import UsageError
 from sightline.core.features import Feature
-from sightline.core.protocols import Request
+from sightline.core.protocols import Estimator, Request
 from sightline.core.types import Record
 from sightline.data.images import DECODE_POLICY
 from sightline.data.prompts import PromptStyle
+from sightline.estimators import parse_estimator
+from sightline.models.openai.capabilities import Capabilities
 from sightline.models.openai.settings import PREFIX
 from sightline.serving.forwarding import Served
+from sightline.serving.identity import Identity, require_endpoint
 from sightline.serving.proxy import SHOWN
 from sightline.serving.trust import Judgement
 from sightline.workflow.policy.decision import Decision
@@ -125,10 +128,37 @@ def read_policy(path: Path) -> tuple[TrustPolicy, str]:
     return policy, digest
 
 
+def require_raw_scores(specs: Sequence[str], *, upstream: bool) -> None:
+    """Requires estimators whose raw scores a server without a policy can show.
+
+    Args:
+        specs: Specs of estimators.
+        upstream: Whether the answers are an endpoint's.
+
+    Raises:
+        UsageError: There is no such estimator, it must be fitted first, or it reads signals that
+            one request does not show.
+    """
+    for spec in specs:
+        estimator = parse_estimator(spec)
+        if not isinstance(estimator, Estimator):
+            raise UsageError(
+                f"--estimator {spec} learns from labelled answers; one that needs none is required "
+                "without a policy. Run 'sightline calibrate' and add --policy."
+            )
+        shown = SHOWN if upstream else frozenset(Feature) - NOT_SERVED
+        missing = sorted(feature.value for feature in estimator.needs - shown)
+        if missing:
+            raise UsageError(
+                f"--estimator {spec} reads {', '.join(missing)}; signals that one request shows "
+                "are required. Choose another, for example sequence_probability."
+            )
+
+
 def local_judge(
     path: Path, fingerprint: Mapping[str, Any], text_models: Path | None = None
 ) -> PolicyJudge:
-    """The judge of a local model's answers.
+    """The judge of a local model's answers: `saved_judge`, for the model it was fitted on.
 
     Args:
         path: The policy's directory.
@@ -136,13 +166,29 @@ def local_judge(
         text_models: Directory of the local text models that computed the policy's derived signals.
 
     Raises:
-        UsageError: The policy was fitted on another model, on recorded answers, or on images
-            decoded otherwise.
+        UsageError: The policy was fitted on another model, or cannot be served at all.
+        DataError: There is no policy.
+        CorruptStoreError: It is damaged.
+    """
+    judge = saved_judge(path, text_models)
+    judge.policy.check_model(fingerprint, where="the model to serve")
+    return judge
+
+
+def saved_judge(path: Path, text_models: Path | None = None) -> PolicyJudge:
+    """A policy as a judge, all checked that does not take the model.
+
+    Args:
+        path: The policy's directory.
+        text_models: As for `local_judge`.
+
+    Raises:
+        UsageError: The policy was fitted on recorded answers, on images decoded otherwise, or
+            reads signals that one request does not show.
         DataError: There is no policy.
         CorruptStoreError: It is damaged.
     """
     policy, digest = read_policy(path)
-    policy.check_model(fingerprint, where="the model to serve")
     request = policy.request
     origin = policy.evidence.origin
     if request is None or origin is None:
@@ -153,25 +199,28 @@ def local_judge(
             f"{DECODE_POLICY!r} is required. Calibrate a policy with this version."
         )
     policy.check_request(request, where="the server")
-    stages = range(len(policy.stages))
-    requests = tuple(policy.observed_by(request, stage) for stage in stages)
     deriver = load_deriver(policy.needs, origin.derived, text_models)
-    return PolicyJudge(policy, digest, tuple(dict.fromkeys(requests)), deriver)
+    return PolicyJudge(policy, digest, _stages(policy, request), deriver)
 
 
 def upstream_judge(
-    path: Path, name: str, text_models: Path | None = None
+    path: Path, name: str, url: str, key: str | None = None, text_models: Path | None = None
 ) -> tuple[PolicyJudge, Served]:
     """The judge of an endpoint's answers, and what the endpoint is known by.
+
+    The endpoint is examined, and compared with the one that the policy's run was collected from;
+    one that cannot be asked now is examined later (see `sightline.serving.identity`).
 
     Args:
         path: The policy's directory.
         name: What the endpoint calls the model.
+        url: The endpoint's base URL.
+        key: Its bearer key, or None.
         text_models: As for `local_judge`.
 
     Raises:
-        UsageError: The policy was fitted on another model, on recorded answers, or reads signals
-            that endpoints do not show.
+        UsageError: The policy was fitted on another model, on one served otherwise, on recorded
+            answers, or reads signals that endpoints do not show.
         DataError: There is no policy.
         CorruptStoreError: It is damaged.
     """
@@ -186,7 +235,7 @@ def upstream_judge(
             "token log-probabilities or samples are required there. Calibrate a policy on such "
             "estimators, or serve the model itself."
         )
-    said = [value for key, value in origin.model.items() if key in _NAMES]
+    said = [value for field, value in origin.model.items() if field in _NAMES]
     names = frozenset(str(value).removeprefix(PREFIX) for value in said if value)
     if name not in names:
         raise UsageError(
@@ -194,15 +243,28 @@ def upstream_judge(
             f"the upstream's model is {name}; the same model is required. Calibrate a policy on "
             "its answers."
         )
+    require_endpoint(policy, path)
+    deriver = load_deriver(policy.needs, origin.derived, text_models)
+    identity = Identity(policy, name, url, key)
+    identity.check()
+    capabilities = Capabilities.from_dict(origin.model["capabilities"])
+    own = capabilities.answers_as
     mark = origin.model.get("system_fingerprint")
     served = Served(
         name=name,
-        models=names,
+        models=names if own is None else frozenset({own}),
         system_fingerprint=mark if isinstance(mark, str) else None,
         style=PromptStyle.from_dict(origin.model.get("prompt_style", {})),
+        capabilities=capabilities,
+        identity=identity,
     )
-    deriver = load_deriver(policy.needs, origin.derived, text_models)
-    return PolicyJudge(policy, digest, (request,), deriver), served
+    return PolicyJudge(policy, digest, _stages(policy, request), deriver), served
+
+
+def _stages(policy: TrustPolicy, request: Request) -> tuple[Request, ...]:
+    """What to observe, stage by stage."""
+    stages = range(len(policy.stages))
+    return tuple(dict.fromkeys(policy.observed_by(request, stage) for stage in stages))
 
 
 def _recorded(path: Path) -> UsageError:

@@ -10,39 +10,31 @@ it was then.
 from __future__ import annotations
 
 import asyncio
-import math
-import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
 from sightline.core.features import Feature
 from sightline.core.protocols import Request
-from sightline.core.types import Example, Generation, Record
-from sightline.models.openai.reading import generation, top_logprobs
-from sightline.models.openai.wire import Choice, MalformedReplyError, Reply
+from sightline.core.types import Example
+from sightline.models.openai.wire import MalformedReplyError
 from sightline.serving.calls import Call
-from sightline.serving.completions import chunks, refused
+from sightline.serving.completions import chunk, chunks, refused
 from sightline.serving.decisions import decide
+from sightline.serving.departures import departures
 from sightline.serving.engine import Seen
 from sightline.serving.fetching import Fetch
 from sightline.serving.forwarding import SENT, Forwarding, Served
 from sightline.serving.limits import Limits
 from sightline.serving.questions import Asked
 from sightline.serving.replies import Heard, chained, ordered, parts_of, read_answer
-from sightline.serving.trust import (
-    Judgement,
-    Trusting,
-    held_to_limit,
-    of_category,
-    without_confidence,
-)
+from sightline.serving.trust import Trusting, of_category
 from sightline.serving.upstream import Connection, garbled
+from sightline.serving.upstream_trust import Drawing, UpstreamTrust
 from sightline.serving.wire import ChatBody, DecisionsBody, TextPart
 
 _OURS = frozenset({"model", "messages", "stream", "stream_options", "logprobs", "top_logprobs"})
-_QUICK_S = 0.002
-"""A judge that takes less is asked on the event loop: a thread would cost more."""
+_UNFINISHED = "the upstream ended its answer without saying that it was finished: it may be cut"
 
 SHOWN = frozenset(
     {
@@ -79,10 +71,11 @@ class Proxy:
         self.name, self.explains = served.name, False
         self.trusting = trusting
         self._served, self._connection, self._limits = served, connection, limits
-        self._asked = trusting.judge.requests[-1]
-        fitted = trusting.judge.calibrator is not None
-        self._forwarding = Forwarding(served, self._asked, fetch, limits, fitted=fitted)
-        self._judging_s = math.inf
+        judge = trusting.judge
+        fitted = judge.calibrator is not None
+        self._forwarding = Forwarding(served, judge.requests[-1], fetch, limits, fitted=fitted)
+        self._trust = UpstreamTrust(served, judge, self._forwarding, connection)
+        self._settling: asyncio.Task[None] | None = None
 
     async def complete(self, body: ChatBody, raw: Mapping[str, Any], call: Call) -> dict[str, Any]:
         """Answers a chat request.
@@ -90,19 +83,22 @@ class Proxy:
         Raises:
             RequestError: The request cannot be passed on, or the upstream failed.
         """
-        document, reply, samples = await self._answered(await self._forwarding.chat(body))
-        example = self._example(body, call)
-        shown_choices = ordered(document["choices"])
-        for index, (choice, shown) in enumerate(zip(reply.choices, shown_choices, strict=True)):
-            record = self._record(example, choice, samples)
-            judgement = await self._judged(record, reply, body)
-            shown["trust"] = self.trusting.trust(
-                record, judgement, f"{call.request_id}:{index}", call.warnings
-            )
-            if not body.logprobs:
-                shown["logprobs"] = None
-            if call.refuse and judgement.abstain:
-                shown.update(refused(shown, judgement))
+        sent = await self._forwarding.chat(body)
+        example, limit, doubts = self._example(body, call), _limit(body), departures(body)
+        async with self._trust.drawing(sent) as drawing:
+            document, reply = await read_answer(await self._connection.ask(sent))
+            shown_choices = ordered(document["choices"])
+            for index, (choice, shown) in enumerate(zip(reply.choices, shown_choices, strict=True)):
+                record, judgement = await self._trust.judged(
+                    example, choice, reply, drawing, limit=limit, doubts=doubts
+                )
+                shown["trust"] = self.trusting.trust(
+                    record, judgement, f"{call.request_id}:{index}", call.warnings
+                )
+                if not body.logprobs:
+                    shown["logprobs"] = None
+                if call.refuse and judgement.abstain:
+                    shown.update(refused(shown, judgement))
         document |= {"id": call.request_id, "model": self.name, "choices": shown_choices}
         document.pop("trust", None)  # what the upstream calls so is not ours
         return document
@@ -125,40 +121,66 @@ class Proxy:
             first = await anext(events)
         except StopAsyncIteration:
             raise garbled(MalformedReplyError("the stream holds nothing")) from None
-        return self._judged_stream(first, events, sent, body, call)
+        return self._judged_stream(chained(first, events), sent, body, call)
 
     async def _judged_stream(
         self,
-        first: dict[str, Any],
         events: AsyncGenerator[dict[str, Any], None],
         sent: Mapping[str, Any],
         body: ChatBody,
         call: Call,
     ) -> AsyncGenerator[dict[str, Any], None]:
-        samples = asyncio.ensure_future(self._samples(sent))
-        example, heard = self._example(body, call), dict[int, Heard]()
-        try:
-            async with aclosing(chained(first, events)) as all_events:
-                async for event in all_events:
-                    for part in parts_of(event):
-                        part.pop("trust", None)  # what the upstream calls so is not ours
-                        one = heard.setdefault(part["index"], Heard())
-                        one.add(part)
-                        if not body.logprobs:
-                            part["logprobs"] = None
-                        if part.get("finish_reason"):
-                            reply = one.reply(event)
-                            record = self._record(example, reply.choices[0], await samples)
-                            judgement = await self._judged(record, reply, body)
-                            key = f"{call.request_id}:{part['index']}"
-                            part["trust"] = self.trusting.trust(
-                                record, judgement, key, call.warnings
-                            )
-                    event.pop("trust", None)
-                    yield {**event, "id": call.request_id, "model": self.name}
-        finally:
-            samples.cancel()
-            await asyncio.gather(samples, return_exceptions=True)
+        """The upstream's chunks, with trust on the one that ends a choice; none follows it."""
+        heard = dict[int, Heard]()
+        async with self._trust.drawing(sent) as drawing, aclosing(events):
+            async for event in events:
+                parts, kept = parts_of(event), []
+                for part in parts:
+                    one = heard.setdefault(part["index"], Heard())
+                    if one.finish:
+                        continue  # said behind its end: the trust covers what the client has
+                    one.add(part, event)
+                    part.pop("trust", None)  # what the upstream calls so is not ours
+                    if not body.logprobs:
+                        part["logprobs"] = None
+                    if one.finish:
+                        part["trust"] = await self._trust_of(
+                            one, part["index"], body, call, drawing
+                        )
+                    kept.append(part)
+                event.pop("trust", None)
+                if kept or not parts or event.get("usage"):
+                    named = {"choices": kept} if parts else {}
+                    yield {**event, **named, "id": call.request_id, "model": self.name}
+            if not heard:
+                raise garbled(MalformedReplyError("the stream holds no choices"))
+            head = {"id": call.request_id, "created": call.created, "model": self.name}
+            for index, one in heard.items():
+                if not one.finish:
+                    last = chunk(head, index, {})
+                    trust = await self._trust_of(one, index, body, call, drawing)
+                    last["choices"][0]["trust"] = trust
+                    yield last
+
+    def _example(self, body: ChatBody, call: Call) -> Example:
+        """What the judge knows of the question."""
+        return of_category(_example(body), self.trusting.judge, call.category)
+
+    async def _trust_of(
+        self, heard: Heard, index: int, body: ChatBody, call: Call, drawing: Drawing
+    ) -> dict[str, Any]:
+        """The ``trust`` object of a choice whose chunks have all come."""
+        reply = heard.reply()
+        doubts = departures(body)
+        record, judgement = await self._trust.judged(
+            self._example(body, call),
+            reply.choices[0],
+            reply,
+            drawing,
+            limit=_limit(body),
+            doubts=doubts if heard.finish else (*doubts, _UNFINISHED),
+        )
+        return self.trusting.trust(record, judgement, f"{call.request_id}:{index}", call.warnings)
 
     async def decide(self, body: DecisionsBody, call: Call) -> dict[str, Any]:
         """Answers a decisions request.
@@ -178,9 +200,9 @@ class Proxy:
         """Asks one question as the policy's questions were asked."""
         example, sent = await self._forwarding.question(asked, options)
         example = of_category(example, self.trusting.judge, call.category)
-        _, reply, samples = await self._answered(sent)
-        record = self._record(example, reply.choices[0], samples)
-        return Seen(record, await self._judged(record, reply))
+        async with self._trust.drawing(sent) as drawing:
+            _, reply = await read_answer(await self._connection.ask(sent))
+            return Seen(*await self._trust.judged(example, reply.choices[0], reply, drawing))
 
     def decision_requests(self, *, options: bool) -> tuple[Request, ...]:
         """What to observe; options are not scored, since no endpoint is sure to show that."""
@@ -199,91 +221,26 @@ class Proxy:
         }
 
     def gauges(self) -> Mapping[str, float | None]:
-        """Nothing beyond what every server counts."""
-        return {}
+        """Whether the upstream was found to be the policy's, where there is a policy."""
+        identity = self._served.identity
+        return {"upstream_verified": None if identity is None else int(identity.doubt is None)}
 
     def trouble(self) -> str | None:
         """None: whether the upstream answers is only known by asking it."""
         return None
 
     async def start(self) -> None:
-        """Connections open when they are needed."""
+        """Goes on examining an upstream that could not be asked; connections open when needed."""
+        identity = self._served.identity
+        if identity is not None and identity.doubt is not None:
+            self._settling = asyncio.create_task(identity.settle())
 
     async def stop(self) -> None:
         """Closes the connections."""
+        if self._settling is not None:
+            self._settling.cancel()
+            await asyncio.gather(self._settling, return_exceptions=True)
         await self._connection.close()
-
-    def _example(self, body: ChatBody, call: Call) -> Example:
-        """What the judge knows of the question."""
-        return of_category(_example(body), self.trusting.judge, call.category)
-
-    async def _answered(
-        self, sent: Mapping[str, Any]
-    ) -> tuple[dict[str, Any], Reply, tuple[Generation, ...]]:
-        """The upstream's answer, and the samples that the judge needs, asked for together."""
-        if not self._asked.n_samples:
-            return *await read_answer(await self._connection.ask(sent)), ()
-        answered, samples = await asyncio.gather(self._connection.ask(sent), self._samples(sent))
-        return *await read_answer(answered), samples
-
-    async def _samples(self, sent: Mapping[str, Any]) -> tuple[Generation, ...]:
-        """Sampled answers, where the judge needs them."""
-        wanted = self._forwarding.samples(sent)
-        if wanted is None:
-            return ()
-        _, reply = await read_answer(await self._connection.ask(wanted))
-        return tuple(generation(choice) for choice in reply.choices)
-
-    def _record(self, example: Example, choice: Choice, samples: tuple[Generation, ...]) -> Record:
-        """What the upstream showed of one answer."""
-        answer = generation(choice)
-        features = {}
-        if self._asked.top_k_logprobs and answer.tokens is not None and choice.steps is not None:
-            top = top_logprobs(choice.steps, self._asked.top_k_logprobs)
-            if top is not None:
-                features[Feature.TOP_LOGPROBS] = top
-        return Record(example, greedy=answer, samples=samples, features=features)
-
-    async def _judged(
-        self, record: Record, reply: Reply, body: ChatBody | None = None
-    ) -> Judgement:
-        judge = self.trusting.judge
-        if judge.calibrator is None:
-            return judge.judge([record])[0]
-        judgement = await self._judge(record)
-        reason = self._changed(reply)
-        if reason is None and body is not None and body.temperature:
-            reason = "sampled answer: the policy was fitted on greedy ones (temperature 0)"
-        if reason is not None:
-            return without_confidence(judgement, reason)
-        limit = None if body is None else body.max_completion_tokens or body.max_tokens
-        fitted = self._asked.max_new_tokens
-        return held_to_limit(judgement, record, limit or fitted, fitted)
-
-    async def _judge(self, record: Record) -> Judgement:
-        """Asks the judge, beside the event loop unless it took little time before."""
-        if self._judging_s < _QUICK_S:
-            return self._timed(record)
-        return await asyncio.to_thread(self._timed, record)
-
-    def _timed(self, record: Record) -> Judgement:
-        started = time.thread_time()
-        judgement = self.trusting.judge.judge([record])[0]
-        self._judging_s = time.thread_time() - started
-        return judgement
-
-    def _changed(self, reply: Reply) -> str | None:
-        """Why the policy does not know the upstream any more, or None."""
-        served = self._served
-        if reply.model is not None and reply.model not in served.models:
-            return (
-                f"the upstream says that {reply.model[:80]!r} answered; the policy was fitted on "
-                f"{served.name!r}"
-            )
-        known, now = served.system_fingerprint, reply.system_fingerprint
-        if known is not None and now != known:
-            return "the upstream's system fingerprint is not the one the policy was fitted on"
-        return None
 
 
 async def _listed(events: Sequence[dict[str, Any]]) -> AsyncGenerator[dict[str, Any], None]:
@@ -301,3 +258,8 @@ def _example(body: ChatBody) -> Example:
             texts += [part.text for part in message.content or () if isinstance(part, TextPart)]
     choices = None if body.trust is None else body.trust.choices
     return Example("request", "\n".join(texts), choices=tuple(choices) if choices else None)
+
+
+def _limit(body: ChatBody) -> int | None:
+    """Tokens that an answer may have, where the client says it."""
+    return body.max_completion_tokens or body.max_tokens

@@ -123,25 +123,42 @@ def _checked(asked: Asked, limits: Limits) -> Asked:
         raise RequestError(
             f"{asked.param} hold no text; a question is required. Add one.", param=asked.param
         )
-    if len(asked.text) > limits.max_text:
-        raise RequestError(
-            f"{asked.param} hold {len(asked.text)} characters of text; at most {limits.max_text} "
-            "are read. Shorten it.",
-            param=asked.param,
-        )
-    if len(asked.images) > limits.max_images:
-        raise too_many_images(limits, asked.param, len(asked.images))
+    _require_within(len(asked.text), len(asked.images), limits, asked.param)
     return asked
 
 
-def too_many_images(limits: Limits, param: str, count: int | None = None) -> RequestError:
-    """The answer to a request with more images than are read."""
-    held = "too many" if count is None else count
-    return RequestError(
-        f"{param} hold {held} images; at most {limits.max_images} are read. Send fewer.",
-        param=param,
-        code="too_many_images",
-    )
+def require_within(body: ChatBody, limits: Limits) -> None:
+    """Requires that all texts and images of a chat request together are within the limits.
+
+    Texts are also what tools and formats say, since the model reads them.
+
+    Raises:
+        RequestError: They are not.
+    """
+    said = [*(body.tools or ()), *filter(None, [body.response_format])]
+    characters = images = 0
+    for message in body.messages:
+        content = message.content if isinstance(message.content, list) else ()
+        images += sum(isinstance(part, ImagePart) for part in content)
+        characters += len(_text(message)) + len(message.name or "")
+        said += message.tool_calls or ()
+    characters += sum(len(json.dumps(one, ensure_ascii=False)) for one in said)
+    _require_within(characters, images, limits, "messages")
+
+
+def _require_within(characters: int, images: int, limits: Limits, param: str) -> None:
+    if characters > limits.max_text:
+        raise RequestError(
+            f"{param} hold {characters} characters of text; at most {limits.max_text} are read. "
+            "Shorten it.",
+            param=param,
+        )
+    if images > limits.max_images:
+        raise RequestError(
+            f"{param} hold {images} images; at most {limits.max_images} are read. Send fewer.",
+            param=param,
+            code="too_many_images",
+        )
 
 
 def _text(message: Message) -> str:

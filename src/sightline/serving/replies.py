@@ -21,9 +21,11 @@ class Heard:
     texts: dict[str, list[str]] = field(default_factory=dict)
     tokens: list[Any] = field(default_factory=list)
     finish: str | None = None
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
-    def add(self, part: Mapping[str, Any]) -> None:
-        """Takes in one chunk's part."""
+    def add(self, part: Mapping[str, Any], event: Mapping[str, Any]) -> None:
+        """Takes in one chunk's part, and who says it."""
+        self.origin = {name: event.get(name) for name in ("model", "system_fingerprint")}
         delta = part.get("delta")
         for name in ("content", "reasoning_content", "refusal"):
             text = delta.get(name) if isinstance(delta, dict) else None
@@ -34,12 +36,11 @@ class Heard:
         self.tokens += content if isinstance(content, list) else []
         self.finish = part.get("finish_reason") or self.finish
 
-    def reply(self, event: Mapping[str, Any]) -> Reply:
+    def reply(self) -> Reply:
         """The same as if it had not been streamed."""
         message = {name: "".join(texts) for name, texts in self.texts.items()}
         whole = {
-            "model": event.get("model"),
-            "system_fingerprint": event.get("system_fingerprint"),
+            **self.origin,
             "choices": [
                 {
                     "index": 0,

@@ -74,7 +74,8 @@ def check(settings: Settings) -> None:
     """Raises what is wrong with the settings, before anything is loaded.
 
     Raises:
-        UsageError: The address is open to others without a key, or settings contradict.
+        UsageError: The address is open to others without a key, settings contradict, or an
+            estimator's raw scores cannot be shown.
         MissingExtraError: The extra ``serve`` is not installed.
     """
     require_serving()
@@ -93,6 +94,10 @@ def check(settings: Settings) -> None:
             "--feedback without --policy; a policy's confidences are required to watch. "
             "Add --policy DIR."
         )
+    if settings.policy is None and settings.estimators is not None:
+        from sightline.serving.judging import require_raw_scores
+
+        require_raw_scores(settings.estimators, upstream=settings.upstream is not None)
 
 
 def require_serving() -> None:
@@ -205,12 +210,14 @@ def listen(host: str, port: int) -> socket.socket:
 
 def _local(settings: Settings) -> tuple[_Make, Judge | None]:
     from sightline.models.loading import load_model
-    from sightline.serving.judging import local_judge
+    from sightline.serving.judging import saved_judge
 
-    model = load_model(settings.model, **settings.model_options)
     judge = None
-    if settings.policy is not None:
-        judge = local_judge(settings.policy, model.fingerprint(), settings.text_models)
+    if settings.policy is not None:  # before the model, which may take minutes to load
+        judge = saved_judge(settings.policy, settings.text_models)
+    model = load_model(settings.model, **settings.model_options)
+    if judge is not None:
+        judge.policy.check_model(model.fingerprint(), where="the model to serve")
     return (lambda store: backend_of(settings, model, judge, store)), judge
 
 
@@ -221,7 +228,13 @@ def _upstream(settings: Settings) -> tuple[_Make, Judge | None]:
     if settings.policy is None:
         served = Served(settings.model, frozenset({settings.model}))
         return (lambda store: proxy_of(settings, served, None, store)), None
-    judge, served = upstream_judge(settings.policy, settings.model, settings.text_models)
+    judge, served = upstream_judge(
+        settings.policy,
+        settings.model,
+        settings.upstream or "",
+        settings.upstream_key,
+        settings.text_models,
+    )
     return (lambda store: proxy_of(settings, served, judge, store)), judge
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from sightline.core.errors import EndpointError, ModelError, UsageError
@@ -72,6 +72,27 @@ class Capabilities:
     def to_dict(self) -> dict[str, Any]:
         """JSON-serialisable form, as the fingerprint keeps it."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Capabilities:
+        """Reads what `to_dict` wrote.
+
+        Raises:
+            UsageError: It was written by a version that looked at other things.
+        """
+        names = {each.name for each in fields(cls)}
+        if set(values) != names:
+            raise UsageError(
+                f"An endpoint's recorded capabilities differ in "
+                f"{', '.join(sorted(names ^ set(values))[:4])} from what this version looks at; "
+                "the same are required. Collect and calibrate again."
+            )
+        return cls(**values)
+
+    def keeps_sample_logprobs(self, temperature: float, top_p: float) -> bool:
+        """Whether samples drawn so show log-probabilities of the raw distribution."""
+        untouched = temperature == 1 and top_p == 1
+        return self.logprobs and (self.logprob_space == "raw" or untouched)
 
     def lines(self) -> tuple[str, ...]:
         """What was found, in plain lines."""
@@ -263,7 +284,7 @@ async def _n(asking: _Asking) -> bool:
     )
 
 
-async def _drawn(asking: _Asking, **fields: int) -> Reply | None:
+async def _drawn(asking: _Asking, **fields: Any) -> Reply | None:
     """A reply drawn as freely as the server allows; a sure model repeats itself otherwise."""
     warm = await asking.ask(_WORDS, temperature=2, **fields)
     return warm or await asking.ask(_WORDS, temperature=1, **fields)

@@ -408,9 +408,7 @@ class EndpointModel:
 
     def _keeps_sample_logprobs(self, request: Request) -> bool:
         """Whether samples show log-probabilities of the raw distribution."""
-        found = self.capabilities
-        untouched = request.temperature == 1 and request.top_p == 1
-        return found.logprobs and (found.logprob_space == "raw" or untouched)
+        return self.capabilities.keeps_sample_logprobs(request.temperature, request.top_p)
 
     def _sampling(self) -> str:
         size = SAMPLES_PER_REQUEST if self.capabilities.n else 1

@@ -1,0 +1,66 @@
+"""In what a request departs from how a policy's answers were asked: the one list of such fields.
+
+A policy's answers are greedy answers to single questions of the user. Whatever else shapes the
+answer or its probabilities leaves the policy without a say: its confidence is then none. A seed,
+the number of choices and what is shown of an answer change nothing in a greedy one; its length is
+judged by the answer itself (see `sightline.serving.trust.held_to_limit`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from sightline.serving.wire import ChatBody, ImagePart, Message
+
+SAMPLED = "sampled answer: the policy was fitted on greedy ones (temperature 0)"
+
+PLAIN: Mapping[str, tuple[Any, ...]] = {
+    "top_p": (1.0,),
+    "presence_penalty": (0.0,),
+    "frequency_penalty": (0.0,),
+    "stop": ([], ""),
+    "response_format": ({"type": "text"},),
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+}
+"""Decoding settings beside the temperature, and the values that are as good as none."""
+
+
+def set_fields(body: ChatBody) -> Iterator[str]:
+    """Names of the settings in `PLAIN` that change how this answer is decoded."""
+    for name, plain in PLAIN.items():
+        value = getattr(body, name)
+        if value is not None and value not in plain:
+            yield name
+
+
+def departures(body: ChatBody) -> tuple[str, ...]:
+    """Why a policy has no confidence in the answer to a request, one line a field."""
+    return tuple(_departures(body))
+
+
+def _departures(body: ChatBody) -> Iterator[str]:
+    if body.temperature:
+        yield SAMPLED
+    for name in set_fields(body):
+        yield f"{name} is set: the policy was fitted on answers without it"
+    yield from _in_messages(body.messages)
+
+
+def _in_messages(messages: list[Message]) -> Iterator[str]:
+    turns = [message for message in messages if message.role not in ("system", "developer")]
+    if len(turns) < len(messages):
+        yield "messages hold system text: the policy was fitted on questions without it"
+    if len(turns) != 1 or turns[0].role != "user":
+        yield f"messages hold {len(turns)} turns: the policy was fitted on single questions"
+    if any(message.name is not None for message in messages):
+        yield "messages.name is set: the policy was fitted on questions without it"
+    if any(_has_detail(message) for message in messages):
+        yield "image_url.detail is set: the policy was fitted on pictures without it"
+
+
+def _has_detail(message: Message) -> bool:
+    parts = message.content if isinstance(message.content, list) else ()
+    details = (part.image_url.detail for part in parts if isinstance(part, ImagePart))
+    return any(detail not in (None, "auto") for detail in details)

@@ -1,0 +1,188 @@
+"""What an upstream showed of an answer, judged: its record, its samples, and what speaks against.
+
+Samples are drawn at once where the judge's first look needs them, and else only for an answer that
+the cheaper signals leave undecided. Whatever speaks against an answer (the upstream is not known to
+be the policy's, it was asked otherwise, it gave too few samples) takes its confidence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from sightline.core.features import Feature
+from sightline.core.types import Example, Generation, Record
+from sightline.models.openai.reading import generation, top_logprobs
+from sightline.models.openai.wire import Choice, Reply
+from sightline.serving.forwarding import Forwarding, Served
+from sightline.serving.replies import read_answer
+from sightline.serving.trust import Judge, Judgement, held_to_limit, without_confidence
+from sightline.serving.upstream import Connection
+
+_QUICK_S = 0.002
+"""A judge that takes less is asked on the event loop: a thread would cost more."""
+
+
+class Drawing:
+    """The samples of one question: drawn once, for all of its choices, when first needed.
+
+    Args:
+        connection: To the upstream.
+        requests: What draws them.
+        keeps_logprobs: Whether their log-probabilities mean what the answer's do.
+    """
+
+    def __init__(
+        self, connection: Connection, requests: Sequence[Mapping[str, Any]], *, keeps_logprobs: bool
+    ) -> None:
+        self._connection, self._requests = connection, requests
+        self._keeps_logprobs = keeps_logprobs
+        self._task: asyncio.Task[tuple[Generation, ...]] | None = None
+
+    def begin(self) -> asyncio.Task[tuple[Generation, ...]]:
+        """Sends the requests, if they were not sent yet."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._all())
+        return self._task
+
+    async def end(self) -> None:
+        """Gives up what is still being drawn."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _all(self) -> tuple[Generation, ...]:
+        parts = [asyncio.create_task(self._some(request)) for request in self._requests]
+        try:
+            drawn = await asyncio.gather(*parts)
+        finally:
+            for part in parts:
+                part.cancel()
+            await asyncio.gather(*parts, return_exceptions=True)
+        return tuple(generation for some in drawn for generation in some)
+
+    async def _some(self, request: Mapping[str, Any]) -> list[Generation]:
+        _, reply = await read_answer(await self._connection.ask(request))
+        return [generation(choice, logprobs=self._keeps_logprobs) for choice in reply.choices]
+
+
+class UpstreamTrust:
+    """Judges the answers of an upstream.
+
+    Args:
+        served: The upstream's model.
+        judge: Says what is thought of an answer.
+        forwarding: Makes the requests for samples.
+        connection: To the upstream.
+    """
+
+    def __init__(
+        self, served: Served, judge: Judge, forwarding: Forwarding, connection: Connection
+    ) -> None:
+        self._served, self._judge = served, judge
+        self._forwarding, self._connection = forwarding, connection
+        self._asked = judge.requests[-1]
+        self._at_once = judge.requests[0].n_samples > 0
+        self._judging_s = math.inf
+
+    @asynccontextmanager
+    async def drawing(self, sent: Mapping[str, Any]) -> AsyncIterator[Drawing]:
+        """The samples of a question, for as long as it is being answered.
+
+        Args:
+            sent: The request for the answer.
+        """
+        keeps = self._forwarding.keeps_sample_logprobs
+        found = Drawing(self._connection, self._forwarding.samples(sent), keeps_logprobs=keeps)
+        if self._at_once:
+            found.begin()
+        try:
+            yield found
+        finally:
+            await found.end()
+
+    async def judged(
+        self,
+        example: Example,
+        choice: Choice,
+        reply: Reply,
+        drawing: Drawing,
+        *,
+        limit: int | None = None,
+        doubts: Sequence[str] = (),
+    ) -> tuple[Record, Judgement]:
+        """What was observed of one answer, and what is thought of it.
+
+        Args:
+            example: The question.
+            choice: The answer.
+            reply: What it came with.
+            drawing: Its samples.
+            limit: Tokens that it could have, where that was not as for the policy.
+            doubts: Why a policy's confidence does not hold for it.
+
+        Raises:
+            RequestError: The upstream gave no samples.
+        """
+        samples = await drawing.begin() if self._at_once else ()
+        record = self._record(example, choice, samples)
+        judgement = await self._look(record)
+        if self._judge.calibrator is None:
+            return record, judgement
+        reasons = [*self._doubts(reply), *doubts]
+        if judgement.undecided and not self._at_once and self._asked.n_samples and not reasons:
+            samples = await drawing.begin()
+            record = self._record(example, choice, samples)
+            judgement = await self._look(record)
+        if samples and len(samples) != self._asked.n_samples:
+            reasons.append(
+                f"the upstream gave {len(samples)} of {self._asked.n_samples} samples: the policy "
+                f"was fitted on {self._asked.n_samples}"
+            )
+        for reason in reasons:
+            judgement = without_confidence(judgement, reason)
+        fitted = self._asked.max_new_tokens
+        return record, held_to_limit(judgement, record, limit or fitted, fitted)
+
+    def _record(self, example: Example, choice: Choice, samples: tuple[Generation, ...]) -> Record:
+        """What the upstream showed of one answer."""
+        answer = generation(choice, logprobs=self._forwarding.keeps_logprobs)
+        features = {}
+        if self._asked.top_k_logprobs and answer.tokens is not None and choice.steps is not None:
+            top = top_logprobs(choice.steps, self._asked.top_k_logprobs)
+            if top is not None:
+                features[Feature.TOP_LOGPROBS] = top
+        return Record(example, greedy=answer, samples=samples, features=features)
+
+    async def _look(self, record: Record) -> Judgement:
+        """Asks the judge, beside the event loop unless it took little time before."""
+        if self._judging_s < _QUICK_S:
+            return self._timed(record)
+        return await asyncio.to_thread(self._timed, record)
+
+    def _timed(self, record: Record) -> Judgement:
+        started = time.thread_time()
+        judgement = self._judge.judge([record])[0]
+        self._judging_s = time.thread_time() - started
+        return judgement
+
+    def _doubts(self, reply: Reply) -> list[str]:
+        """Why the policy may not know the upstream."""
+        served, found = self._served, []
+        if served.identity is not None and served.identity.doubt is not None:
+            found.append(served.identity.doubt)
+        if reply.model is not None and reply.model not in served.models:
+            found.append(
+                f"the upstream says that {reply.model[:80]!r} answered; the policy was fitted on "
+                f"{served.name!r}"
+            )
+        known, now = served.system_fingerprint, reply.system_fingerprint
+        if known is not None and now != known:
+            found.append(
+                "the upstream's system fingerprint is not the one the policy was fitted on"
+            )
+        return found
