@@ -25,6 +25,7 @@ from sightline.zeroshot.outputs import (
 )
 from sightline.zeroshot.protocols import FittedScore, Scored
 
+_PILE = 64
 BLOCK_ROWS = 512
 
 _MOST_THREADS = 8
@@ -68,6 +69,7 @@ class Block:
         self._outputs = outputs
         self._start = start
         self._products: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._nearest: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
 
     @_kept
     def image(self) -> Float[np.ndarray, "b d"]:
@@ -156,12 +158,43 @@ class Block:
             kept = self._products[id(others)] = (others, vectors @ others.T)
         return kept[1]
 
+    def nearest(
+        self, vectors: Float[np.ndarray, "b w"], others: Float[np.ndarray, "k w"], count: int
+    ) -> Int[np.ndarray, "b n"]:
+        """Rows of ``others`` with the largest products, in ascending order; kept like `product`."""
+        key = id(others), count
+        kept = self._nearest.get(key)
+        if kept is None:
+            found = largest(self.product(vectors, others), count)
+            kept = self._nearest[key] = (others, np.sort(found, axis=1))
+        return kept[1]
+
     def _rows(self, array: Float[np.ndarray, "n w"]) -> Float[np.ndarray, "b w"]:
         return as_rows(array[self._span], self._dtype)
 
     @property
     def _span(self) -> slice:
         return slice(self._start, self._start + BLOCK_ROWS)
+
+
+def largest(values: Float[np.ndarray, "b k"], count: int) -> Int[np.ndarray, "b n"]:
+    """Columns of the largest values of every row, in any order.
+
+    Long rows are dealt out to piles: the largest values lie in the piles with the largest maxima,
+    so that only these are looked through.
+    """
+    rows, columns = values.shape
+    piles = columns // _PILE
+    if piles <= 2 * count:
+        return np.argpartition(values, columns - count, axis=1)[:, columns - count :]
+    maxima = values[:, : piles * _PILE].reshape(rows, _PILE, piles).max(axis=1)
+    best = np.argpartition(maxima, piles - count, axis=1)[:, piles - count :]
+    inside = (np.arange(_PILE)[:, None] * piles + best[:, None, :]).reshape(rows, -1)
+    behind = np.broadcast_to(np.arange(piles * _PILE, columns), (rows, columns - piles * _PILE))
+    candidates = np.concatenate([inside, behind], axis=1)
+    seen = np.take_along_axis(values, candidates, axis=1)
+    place = np.argpartition(seen, seen.shape[1] - count, axis=1)[:, seen.shape[1] - count :]
+    return np.take_along_axis(candidates, place, axis=1)
 
 
 def rest_of(

@@ -80,15 +80,12 @@ class FittedNeighbours:
 
     def score(self, block: Block) -> Scored:
         """Distance to the k-th nearest, or weighted share of other classes among the k nearest."""
-        cosines = _cosines(block, self.encoder, self.vectors, self)
-        last = cosines.shape[1] - self.k
+        query = query_vectors(block, self.encoder, self.vectors.shape[1], self)
+        nearest = block.nearest(query, self.vectors, self.k)
+        cosines = np.take_along_axis(block.product(query, self.vectors), nearest, axis=1)
         if self.read == "distance":
-            if self.k == 1:
-                return Scored(block.label, _distance(cosines.max(axis=1)))
-            return Scored(block.label, _distance(np.partition(cosines, last, axis=1)[:, last]))
-        nearest = np.argpartition(cosines, last, axis=1)[:, last:]
-        nearest.sort(axis=1)  # sums in one order, whatever the partition left
-        near = np.take_along_axis(cosines, nearest, axis=1).astype(np.float64)
+            return Scored(block.label, _distance(cosines.min(axis=1)))
+        near = cosines.astype(np.float64)
         weight = np.exp((near - near.max(axis=1, keepdims=True)) / 0.1)
         other = self.labels[nearest] != block.label[:, None]
         return Scored(block.label, (weight * other).sum(axis=1) / weight.sum(axis=1))
@@ -149,21 +146,17 @@ class FittedTrustScore:
 
     def score(self, block: Block) -> Scored:
         """Distance to the predicted class as a share of both."""
-        cosines = _cosines(block, self.encoder, self.vectors, self)
+        query = query_vectors(block, self.encoder, self.vectors.shape[1], self)
+        cosines = block.product(query, self.vectors)
         rows, columns = block.each[:, None], self.members[block.label]
-        inside = _distance(cosines[rows, columns].max(axis=1))
-        elsewhere = cosines.copy()
-        elsewhere[rows, columns] = -2.0
-        outside = _distance(elsewhere.max(axis=1))
+        own = cosines[rows, columns]
+        inside = _distance(own.max(axis=1))
+        cosines[rows, columns] = -2.0  # and back, since other scores read them too
+        outside = _distance(cosines.max(axis=1))
+        cosines[rows, columns] = own
         both = inside + outside
         share = np.divide(inside, both, out=np.full(len(both), 0.5), where=both > 0)
         return Scored(block.label, share)
-
-
-def _cosines(
-    block: Block, encoder: Encoder, vectors: Float[np.ndarray, "s w"], who: object
-) -> Float[np.ndarray, "b s"]:
-    return block.product(query_vectors(block, encoder, vectors.shape[1], who), vectors)
 
 
 def _distance(cosine: Float[np.ndarray, " b"]) -> Float[np.ndarray, " b"]:
