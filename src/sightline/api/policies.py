@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sightline.api.judging import observed_judge
+from sightline.core.errors import UsageError
 
 if TYPE_CHECKING:
     from sightline.calibration.conformal import Score
@@ -66,6 +68,9 @@ def calibrate(
         given_split: Split name (train, calibration or test) by group; replaces the shuffle.
         judge: Model that answers for the grader ``judge``.
         announce: Called with lines on what the promise takes, before anything is fitted.
+
+    Raises:
+        UsageError: A number is not finite or out of its bounds, or settings contradict.
     """
     from sightline.workflow.evaluate import Settings
     from sightline.workflow.policy.calibrating import Plan
@@ -73,6 +78,19 @@ def calibrate(
     from sightline.workflow.policy.evidence import Target
     from sightline.workflow.policy.labelled import SetsTarget
 
+    numbers = {
+        "risk": risk,
+        "coverage": coverage,
+        "delta": delta,
+        "sets_level": sets_level,
+        "hold_out": hold_out,
+        "budget": budget,
+    }
+    for name, value in numbers.items():
+        if value is not None and not math.isfinite(value):
+            raise UsageError(
+                f"{name} is {value}; a finite number is required. Correct it, or leave it out."
+            )
     if risk is None and coverage is None:
         risk = 0.05
     return run_calibrate(
@@ -170,12 +188,13 @@ def ask(
     from sightline.models import load_model
     from sightline.workflow import asking
 
+    known = load_policy(policy) if isinstance(policy, str | Path) else policy
     loaded = load_model(model, **(model_options or {})) if isinstance(model, str) else model
     return asking.ask(
         loaded,
         [images] if isinstance(images, str | Path) else images,
         question,
-        policy=load_policy(policy) if isinstance(policy, str | Path) else policy,
+        policy=known,
         choices=choices,
         question_type=question_type,
         explained=explain,

@@ -11,6 +11,7 @@ import click
 
 from sightline.cli.collect_options import announce, progress_note
 from sightline.cli.display import ProgressLine, stop_on_signal
+from sightline.cli.numbers import share
 from sightline.cli.options import (
     loading_options,
     loading_settings,
@@ -82,7 +83,7 @@ if TYPE_CHECKING:
 @option(
     "--fail-on-error",
     default=0.05,
-    type=click.FloatRange(0, 1),
+    type=share(),
     help="Share of failed pictures above which the exit code is 1.",
 )
 @click.option("--overwrite", is_flag=True, help="Remove an existing run first.")

@@ -14,6 +14,7 @@ from sightline.cli.collect_options import (
     source_options,
 )
 from sightline.cli.display import ProgressLine, stop_on_signal
+from sightline.cli.numbers import Number, share
 from sightline.cli.options import (
     ENDPOINT_ARGS,
     endpoint_options,
@@ -62,13 +63,13 @@ _MODEL_ARGS = ("device_map", "dtype", "revision", "blank_colour", *ENDPOINT_ARGS
 @option(
     "--temperature",
     default=1.0,
-    type=click.FloatRange(0, min_open=True),
+    type=Number(0, low_open=True),
     help="Sampling temperature.",
 )
 @option(
     "--top-p",
     default=1.0,
-    type=click.FloatRange(0, 1, min_open=True),
+    type=share(low_open=True),
     help="Nucleus for sampling.",
 )
 @option(
@@ -149,7 +150,7 @@ _MODEL_ARGS = ("device_map", "dtype", "revision", "blank_colour", *ENDPOINT_ARGS
 @option(
     "--fail-on-error",
     default=0.05,
-    type=click.FloatRange(0, 1),
+    type=share(),
     help="Share of failed rows above which the exit code is 1.",
 )
 @shared_options

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sightline.cli.display import ProgressLine
+from sightline.cli.numbers import share
 from sightline.cli.options import (
     estimator_option,
     estimator_specs,
@@ -66,12 +67,12 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--max-ece",
-    type=click.FloatRange(0, 1),
+    type=share(),
     help="Exit 3 unless the best estimator's held-out ECE is at most this.",
 )
 @click.option(
     "--min-auroc",
-    type=click.FloatRange(0, 1),
+    type=share(),
     help="Exit 3 unless the best estimator's held-out AUROC is at least this.",
 )
 @click.option(

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from sightline.cli.numbers import share
 from sightline.core.errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -47,7 +48,7 @@ def estimator_option(purpose: str) -> Callable[[F], F]:
 
 def seed_option(purpose: str) -> Callable[[F], F]:
     """Adds --seed."""
-    return option("--seed", default=0, help=purpose)
+    return option("--seed", default=0, type=click.IntRange(0), help=purpose)
 
 
 def device_options(command: F) -> F:
@@ -175,7 +176,7 @@ def judging_options(command: F) -> F:
         option(
             "--threshold",
             default=0.5,
-            type=click.FloatRange(0, 1, min_open=True),
+            type=share(low_open=True),
             help="An answer is right when its correctness reaches this (graders may give part "
             "marks).",
         ),

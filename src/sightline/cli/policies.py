@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sightline.cli.numbers import Number, share
 from sightline.cli.options import (
     given_split,
     judging_options,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 )
 @option(
     "--budget",
-    type=click.FloatRange(0),
+    type=Number(0),
     help="Most that a cascade may cost per answer, on average: extra passes over the image and "
     "extra generated answers.  [default: no limit]",
 )
@@ -54,13 +55,22 @@ if TYPE_CHECKING:
     type=click.Path(file_okay=False),
     help="Directory that receives the policy.",
 )
-@option("--risk", type=float, help="Largest error rate among accepted answers.  [default: 0.05]")
+@option(
+    "--risk",
+    type=share(low_open=True, high_open=True),
+    help="Largest error rate among accepted answers.  [default: 0.05]",
+)
 @option(
     "--coverage",
-    type=float,
+    type=share(low_open=True),
     help="In place of --risk: share of answers to accept; their error rate is bounded.",
 )
-@option("--delta", default=0.05, type=float, help="Chance that the promise does not hold.")
+@option(
+    "--delta",
+    default=0.05,
+    type=share(low_open=True, high_open=True),
+    help="Chance that the promise does not hold.",
+)
 @option(
     "--method",
     default="fixed_sequence",
@@ -84,7 +94,12 @@ if TYPE_CHECKING:
     type=click.Choice(["lac", "aps", "raps"]),
     help="Also fit prediction sets over the options of multiple choice.",
 )
-@option("--sets-level", default=0.9, help="Share of sets that hold the right option.")
+@option(
+    "--sets-level",
+    default=0.9,
+    type=share(low_open=True, high_open=True),
+    help="Share of sets that hold the right option.",
+)
 @option(
     "--sets-scores",
     default="options",
@@ -94,6 +109,7 @@ if TYPE_CHECKING:
 @option(
     "--hold-out",
     default=0.0,
+    type=share(high_open=True),
     help="Share of groups kept apart to measure the finished policy on.",
 )
 @judging_options
@@ -180,14 +196,14 @@ def calibrate_command(ctx: click.Context, /, **flags: Any) -> int:
 )
 @click.option(
     "--max-risk",
-    type=click.FloatRange(0, 1),
+    type=share(),
     help="Exit 3 unless the measured error rate among accepted answers is at most this.",
 )
 @option("--condition", default="clean", help="Which records are judged.")
 @option(
     "--threshold",
     default=0.5,
-    type=click.FloatRange(0, 1, min_open=True),
+    type=share(low_open=True),
     help="An answer is right when its correctness reaches this.",
 )
 @option("--grader", default="auto", help="As for evaluate.")

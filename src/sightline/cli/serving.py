@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from sightline.cli.numbers import Number
 from sightline.cli.options import (
     estimator_option,
     estimator_specs,
@@ -19,6 +20,7 @@ from sightline.cli.options import (
 from sightline.core.errors import UsageError
 
 _MB = 1_000_000
+_SECONDS = Number(0, 86_400, low_open=True)
 
 
 @click.command("serve")
@@ -60,7 +62,7 @@ _MB = 1_000_000
 )
 @option("--max-new-tokens", default=64, type=click.IntRange(1), help="Without a policy.")
 @option("--max-batch", default=16, type=click.IntRange(1), help="Questions observed at once.")
-@option("--batch-window", default=0.01, type=click.FloatRange(0), help="Seconds to fill a batch.")
+@option("--batch-window", default=0.01, type=Number(0, 60), help="Seconds to fill a batch.")
 @click.option("--strict", is_flag=True, help="Refuse unknown fields instead of dropping them.")
 @click.option(
     "--fetch-host",
@@ -82,12 +84,10 @@ _MB = 1_000_000
 @option("--max-n", default=16, type=click.IntRange(1), help="Choices of a request.")
 @option("--max-tokens", default=4096, type=click.IntRange(1), help="Tokens of a choice.")
 @option("--max-header-kb", default=32, type=click.IntRange(1), help="Headers of a request.")
-@option("--header-timeout", default=5.0, type=click.FloatRange(0, min_open=True), help="Seconds.")
-@option("--body-timeout", default=10.0, type=click.FloatRange(0, min_open=True), help="Seconds.")
-@option("--write-timeout", default=10.0, type=click.FloatRange(0, min_open=True), help="Seconds.")
-@option(
-    "--request-timeout", default=120.0, type=click.FloatRange(0, min_open=True), help="Seconds."
-)
+@option("--header-timeout", default=5.0, type=_SECONDS, help="Seconds.")
+@option("--body-timeout", default=10.0, type=_SECONDS, help="Seconds.")
+@option("--write-timeout", default=10.0, type=_SECONDS, help="Seconds.")
+@option("--request-timeout", default=120.0, type=_SECONDS, help="Seconds.")
 @loading_options
 @shared_options
 @click.pass_context

@@ -60,7 +60,7 @@ def split_groups(
         Row indices; every part with a positive share has at least one group.
 
     Raises:
-        UsageError: The fractions are not shares that sum to 1.
+        UsageError: The fractions are not shares that sum to 1, or the seed is negative.
         DataError: There are fewer groups than parts, or ``given`` misses a group, names an unknown
             part or leaves the test part empty.
 
@@ -75,6 +75,10 @@ def split_groups(
         raise UsageError(
             f"Split fractions {fractions}; three shares of at least 0 that sum to 1 are required. "
             "For example: 0.3, 0.3, 0.4."
+        )
+    if seed < 0:
+        raise UsageError(
+            f"Split seed {seed}; a whole number from 0 on is required. For example: --seed 0."
         )
     sizes = Counter(groups)
     used = [part for part, share in enumerate(fractions) if share > 0]
