@@ -29,6 +29,7 @@ FETCH_S = 10.0
 """Seconds that fetching one image may take, from the lookup to the last byte."""
 
 _PLAIN = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?(/[!-~]*)?", re.IGNORECASE)
+_GLOBAL = ipaddress.ip_network("2000::/3")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -157,6 +158,8 @@ def is_public(text: str) -> bool:
     Example:
         >>> is_public("93.184.216.34"), is_public("64:ff9b::a9fe:a9fe"), is_public("127.0.0.1")
         (True, False, False)
+        >>> is_public("2606:2800:220:1::1"), is_public("fec0::1")
+        (True, False)
     """
     address: _Address = ipaddress.ip_address(text.partition("%")[0])
     inner: list[_Address] = []
@@ -167,10 +170,14 @@ def is_public(text: str) -> bool:
             inner.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
         if int(address) >> 32 == 0xFFFF0000:  # ::ffff:0:a.b.c.d, translated by SIIT
             inner.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-    return all(
-        one.is_global and not one.is_multicast and not one.is_reserved
-        for one in (inner or [address])
-    )
+    return all(map(_is_global, inner or [address]))
+
+
+def _is_global(address: _Address) -> bool:
+    """Whether an address is of those that are given out to reach everybody."""
+    if isinstance(address, ipaddress.IPv6Address) and address not in _GLOBAL:
+        return False  # the rest is not given out, whatever is_global says of it
+    return address.is_global and not address.is_multicast and not address.is_reserved
 
 
 async def _looked_up(host: str, port: int) -> list[str]:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _KINDS = frozenset({"image/png", "image/jpeg", "image/jpg", "image/webp", "image/gif"})
 _DATA = re.compile(r"data:([a-z]+/[a-z0-9.+-]+)(;[a-z0-9=.-]+)*;base64", re.IGNORECASE)
+_DIED = (OSError, ValueError)
+"""What talking to a process raises that is gone: broken pipes, and answers that are none."""
 _START_S = 60.0
 _CACHED = 64
 _CACHED_PIXELS = 32_000_000
@@ -186,28 +188,42 @@ class Decoders:
 
     async def _decoded(self, key: str, data: bytes, param: str) -> Image:
         async with self._free:
-            decoder = self._idle.pop() if self._idle else await self._started()
-            whole = False
+            image = None
+            if self._idle:
+                # One that died while it waited says nothing of this picture.
+                with suppress(*_DIED):
+                    image = await self._asked(self._idle.pop(), data, param)
             try:
-                async with asyncio.timeout(self._limits.decode_s):
-                    image = await _ask(decoder, data, param)
-                whole = True
-            except RequestError:
-                whole = True
-                raise
-            except (TimeoutError, OSError, ValueError):
-                raise RequestError(
-                    "The image cannot be decoded within the limits on time and memory; an ordinary "
-                    "image file is required. Convert it.",
-                    param=param,
-                    code="undecodable_image",
-                ) from None
-            finally:
-                if whole:
-                    self._idle.append(decoder)
-                else:  # it hangs, died, or stands in the middle of an answer
-                    decoder.end()
+                if image is None:
+                    image = await self._asked(await self._started(), data, param)
+            except _DIED:
+                raise _undecodable(param) from None
         self._keep(key, image)
+        return image
+
+    async def _asked(self, decoder: _Decoder, data: bytes, param: str) -> Image:
+        """Has a process decode a picture; it goes on waiting unless it hangs or died.
+
+        Raises:
+            RequestError: The picture is refused, or took too long.
+            OSError: The process died.
+            ValueError: The process died in the middle of its answer.
+        """
+        whole = False
+        try:
+            async with asyncio.timeout(self._limits.decode_s):
+                image = await _ask(decoder, data, param)
+            whole = True
+        except RequestError:
+            whole = True
+            raise
+        except TimeoutError:
+            raise _undecodable(param) from None
+        finally:
+            if whole:
+                self._idle.append(decoder)
+            else:  # it hangs, died, or stands in the middle of an answer
+                decoder.end()
         return image
 
     def _keep(self, key: str, image: Image) -> None:
@@ -270,6 +286,15 @@ async def _ask(decoder: _Decoder, data: bytes, param: str) -> Image:
     width, height = said["size"]
     pixels = await asyncio.to_thread(read_shared, decoder.shared, width * height * 3)
     return await asyncio.to_thread(Image.frombytes, "RGB", (width, height), pixels)
+
+
+def _undecodable(param: str) -> RequestError:
+    return RequestError(
+        "The image cannot be decoded within the limits on time and memory; an ordinary image file "
+        "is required. Convert it.",
+        param=param,
+        code="undecodable_image",
+    )
 
 
 def _anonymous_file() -> int:
