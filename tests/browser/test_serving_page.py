@@ -174,8 +174,8 @@ def test_a_hostile_answer_stays_text(browser: Browser) -> None:
     evil = "</script><img src=x onerror=alert(1)><b>{{7*7}}</b> " + "W" * 5000
 
     class Evil(FakeModel):
-        def observe(self, examples: Any, images: Any, request: Request) -> Any:
-            records = super().observe(examples, images, request)
+        def observe(self, examples: Any, images: Any, request: Request, **more: Any) -> Any:
+            records = super().observe(examples, images, request, **more)
             object.__setattr__(records[0].greedy, "text", evil)
             return records
 

@@ -105,8 +105,8 @@ def closed(connection: socket.socket) -> bool:
 
 def test_a_client_that_does_not_read_is_cut() -> None:
     class Talkative(FakeModel):
-        def observe(self, examples: Any, images: Any, request: Any) -> Any:
-            records = super().observe(examples, images, request)
+        def observe(self, examples: Any, images: Any, request: Any, **more: Any) -> Any:
+            records = super().observe(examples, images, request, **more)
             object.__setattr__(records[0].greedy, "text", "long " * 4_000_000)
             return records
 
@@ -193,13 +193,13 @@ def test_bodies_that_are_too_much_together_are_turned_away() -> None:
 
 def test_a_model_that_fails_costs_the_question_at_fault() -> None:
     class Failing(FakeModel):
-        def observe(self, examples: Any, images: Any, request: Any) -> Any:
+        def observe(self, examples: Any, images: Any, request: Any, **more: Any) -> Any:
             from sightline.core.errors import ModelError
 
             if any("bad" in example.question for example in examples):
                 raise ModelError("RuntimeError: at 0x7f00; the model failed.") from RuntimeError()
             time.sleep(0.05)
-            return super().observe(examples, images, request)
+            return super().observe(examples, images, request, **more)
 
     with running(Failing()) as server, ThreadPoolExecutor(16) as pool:
         asked = ["bad" if i % 8 == 3 else f"good {i}" for i in range(16)]
@@ -212,7 +212,7 @@ def test_a_model_that_fails_costs_the_question_at_fault() -> None:
 
 def test_a_model_that_breaks_is_said_on_every_path() -> None:
     class Broken(FakeModel):
-        def observe(self, examples: Any, images: Any, request: Any) -> Any:
+        def observe(self, examples: Any, images: Any, request: Any, **more: Any) -> Any:
             raise ZeroDivisionError
 
     with running(Broken()) as server:

@@ -6,9 +6,9 @@ either; its numbers have the right shapes, signs and sums, and mean nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import xxhash
@@ -51,6 +51,9 @@ class FakeModel:
     style: PromptStyle = field(default_factory=PromptStyle)
     fails_on: frozenset[str] = frozenset()
 
+    counts_prompts: ClassVar[bool] = True
+    """It says how many tokens its prompts have: words, and one for each picture."""
+
     def fingerprint(self) -> Mapping[str, Any]:
         """What identifies this model."""
         return {"name": "fake", "revision": "1", "prompt_style": self.style.to_dict()}
@@ -62,6 +65,7 @@ class FakeModel:
         request: Request,
         *,
         given: Sequence[Sequence[int] | None] | None = None,
+        counted: Callable[[Sequence[int]], None] | None = None,
     ) -> list[Record]:
         """Observes every example by itself; the blank record follows its clean one."""
         records: list[Record] = []
@@ -73,6 +77,9 @@ class FakeModel:
                     "Remove it from fails_on."
                 )
             records += self._observe_one(example, own, request, ids)
+        if counted is not None:
+            texts = [user_text(example, self.style).split() for example in examples]
+            counted([len(text) + len(own) for text, own in zip(texts, images, strict=True)])
         return records
 
     def _observe_one(

@@ -13,7 +13,7 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -71,6 +71,9 @@ class TransformersModel:
 
     tells: ClassVar[bool] = True
     """It tells answers while it generates them."""
+
+    counts_prompts: ClassVar[bool] = True
+    """It says how many tokens its prompts have."""
 
     def __init__(
         self,
@@ -156,11 +159,13 @@ class TransformersModel:
         *,
         given: Sequence[Sequence[int] | None] | None = None,
         told: Sequence[Callable[[str], None] | None] | None = None,
+        counted: Callable[[Sequence[int]], None] | None = None,
     ) -> list[Record]:
         """Observes a batch; see `sightline.core.protocols.VisionLanguageModel.observe`.
 
         Examples with equal numbers of images share a prefill. An example without images has no
-        blank record. ``told`` are called with the beginning of an example's answer as it grows.
+        blank record. ``told`` are called with the beginning of an example's answer as it grows,
+        ``counted`` with the tokens of every example's prompt, images included.
         """
         require_settings(request)
         layers = self.layers(request)
@@ -180,6 +185,7 @@ class TransformersModel:
             row = pictured[i] if self._decoding is Decoding.SHARED else i
             groups[len(own), row, apart].append(i)
         records: dict[int, list[Record]] = {}
+        lengths: dict[int, int] = {}
         with model_errors(), torch.inference_mode():
             for (count, *_), members in groups.items():
                 batch = _Batch(
@@ -197,6 +203,9 @@ class TransformersModel:
                     replies = self._asker.ask(request.asks, batch.examples, batch.images, answers)
                 found = [[*shown, *own] for shown, own in zip(found, replies, strict=True)]
                 records.update(zip(members, found, strict=True))
+                lengths.update(zip(members, batch.lengths, strict=True))
+        if counted is not None:
+            counted([lengths[i] for i in range(len(examples))])
         return [record for i in range(len(examples)) for record in records[i]]
 
     def _observe_group(
@@ -208,6 +217,7 @@ class TransformersModel:
             clean = self._prompts.read(batch.prompts, batch.images, layers, whole=request.channels)
             if request.channels and batch.examples[0].choices is not None:
                 opened = self._channels.opened(batch.examples, batch.images, layers)
+        batch.lengths.extend(clean.mask.sum(1).tolist())
         uniforms = np.stack(
             [
                 sample_uniforms(request.seed, e.id, request.n_samples, request.max_new_tokens)
@@ -372,13 +382,17 @@ class ModelParts:
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Examples with equal numbers of images, their prompts, images and given answers."""
+    """Examples with equal numbers of images, their prompts, images and given answers.
+
+    ``lengths`` are the tokens of their prompts, once they are read.
+    """
 
     examples: list[Example]
     prompts: list[str]
     images: list[tuple[Image, ...]]
     given: list[Sequence[int] | None]
     told: list[Callable[[str], None] | None]
+    lengths: list[int] = field(default_factory=list)
 
 
 def text_sha256(text: object) -> str:

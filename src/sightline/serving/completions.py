@@ -19,20 +19,24 @@ def completion(
     created: int,
     model: str,
     choices: Sequence[Mapping[str, Any]],
+    prompt_tokens: int | None,
     completion_tokens: int | None,
 ) -> dict[str, Any]:
-    """The answer to a chat request; how many tokens the prompt had is not observed."""
+    """The answer to a chat request; without ``usage`` where a count is not known."""
+    usage = None
+    if prompt_tokens is not None and completion_tokens is not None:
+        usage = {
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": completion_tokens,
+            "total_tokens": prompt_tokens + completion_tokens,
+        }
     return {
         "id": request_id,
         "object": "chat.completion",
         "created": created,
         "model": model,
         "choices": list(choices),
-        "usage": {
-            "prompt_tokens": None,
-            "completion_tokens": completion_tokens,
-            "total_tokens": None,
-        },
+        "usage": usage,
     }
 
 

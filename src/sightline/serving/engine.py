@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from sightline.core.condition_names import CLEAN
 from sightline.core.errors import ModelError, OutOfMemoryError, SightlineError
@@ -50,12 +50,37 @@ class TellsAnswers(Protocol):
         ...
 
 
+@runtime_checkable
+class CountsPrompts(Protocol):
+    """A model that says how many tokens its prompts have, images included."""
+
+    counts_prompts: bool
+
+    def observe(
+        self,
+        examples: Sequence[Example],
+        images: Sequence[tuple[Image, ...]],
+        request: Request,
+        *,
+        counted: Callable[[Sequence[int]], None] | None = None,
+    ) -> list[Record]:
+        """As `VisionLanguageModel.observe`, counting."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What was observed of one question, and what the judge says of it."""
+    """What was observed of one question, and what the judge says of it.
+
+    Attributes:
+        record: What was observed.
+        judgement: What the judge says.
+        prompt_tokens: Tokens of the prompt, images included; None where the model does not say.
+    """
 
     record: Record
     judgement: Judgement
+    prompt_tokens: int | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -248,7 +273,7 @@ class Engine:
         if not batch:
             return
         try:
-            records = self._records(batch)
+            records, lengths = self._records(batch)
         except ModelError as error:
             if len(batch) == 1:
                 batch[0].finish(_refused(error))
@@ -260,20 +285,26 @@ class Engine:
         linked = [own for part in _by_example(records) for own in link(part, condition=CLEAN)]
         judgements = self._judge.judge(linked)
         undecided = []
-        for job, record, judgement in zip(batch, linked, judgements, strict=True):
+        for job, record, judgement, length in zip(batch, linked, judgements, lengths, strict=True):
             if judgement.undecided and job.stage + 1 < len(job.requests):
                 job.stage += 1
                 undecided.append(job)
             else:
-                job.finish(Seen(record, judgement))
+                job.finish(Seen(record, judgement, length))
         self._observe(undecided)
 
-    def _records(self, batch: list[_Job]) -> list[Record]:
+    def _records(self, batch: list[_Job]) -> tuple[list[Record], list[int | None]]:
+        """What the model shows, and the tokens of each prompt."""
         examples, images = [job.example for job in batch], [job.images for job in batch]
         told = [job.told for job in batch]
+        lengths: list[int | None] = []
+        more: dict[str, Any] = {}
         if any(told) and isinstance(self._model, TellsAnswers):
-            return self._model.observe(examples, images, batch[0].request, told=told)
-        return self._model.observe(examples, images, batch[0].request)
+            more["told"] = told
+        if isinstance(self._model, CountsPrompts):
+            more["counted"] = lengths.extend
+        records = self._model.observe(examples, images, batch[0].request, **more)
+        return records, lengths or [None] * len(batch)
 
 
 def _by_example(records: Sequence[Record]) -> Iterator[list[Record]]:

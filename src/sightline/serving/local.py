@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -28,13 +29,14 @@ from sightline.serving.images import Decoders
 from sightline.serving.limits import Limits
 from sightline.serving.questions import Asked, asked_in_chat, example_of
 from sightline.serving.streaming import streamed
-from sightline.serving.trust import Trusting, held_to_limit, without_confidence
+from sightline.serving.trust import Trusting, held_to_limit, of_category, without_confidence
 from sightline.serving.wire import ChatBody, DecisionsBody
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 _UNSUPPORTED = ("stop", "tools", "response_format", "presence_penalty", "frequency_penalty")
+_NO_TOP = "top_logprobs is not used: of sampled answers only their own tokens are observed"
 _PLAIN: tuple[Any, ...] = ({"type": "text"}, 0, 0.0, [], None)
 
 
@@ -90,11 +92,13 @@ class LocalModel:
         self._check(body)
         asked = asked_in_chat(body, self._limits)
         options = None if body.trust is None else body.trust.choices
-        sampled = bool(body.temperature)
-        requests = self._sampling(body) if sampled else self._greedy(body)
-        seen, pictures = await self._observed(asked, options, requests, call, told)
+        seed = _seed(body) if body.temperature else None
+        requests = self._greedy(body) if seed is None else self._sampling(body)
+        seen, pictures = await self._observed(asked, options, requests, call, told, seed)
         warnings = (*asked.warnings, *call.warnings)
-        answers = self._sampled(seen) if sampled else [seen] * (body.n or 1)
+        if seed is not None and body.top_logprobs:
+            warnings += (_NO_TOP,)
+        answers = [seen] * (body.n or 1) if seed is None else self._sampled(seen)
         fitted = self._judge.requests[0].max_new_tokens
         made = []
         for index, one in enumerate(answers):
@@ -102,6 +106,8 @@ class LocalModel:
             trust = self.trusting.trust(
                 one.record, judgement, f"{call.request_id}:{index}", warnings
             )
+            if seed is not None:
+                trust["seed"] = seed
             shown = self._logprobs(body, one.record)
             made.append(choice(index, one.record.answer, trust, logprobs=shown))
             withheld = call.refuse and judgement.abstain
@@ -117,6 +123,7 @@ class LocalModel:
             created=call.created,
             model=self.name,
             choices=made,
+            prompt_tokens=seen.prompt_tokens,
             completion_tokens=None if None in counts else sum(filter(None, counts)),
         )
 
@@ -148,6 +155,7 @@ class LocalModel:
         Raises:
             RequestError: A question cannot be asked, or the engine refuses.
         """
+        self._require_name(body.model)
         return await decide(self, body, call, self._limits)
 
     def fields(self) -> frozenset[str]:
@@ -201,10 +209,14 @@ class LocalModel:
         requests: Sequence[Request],
         call: Call,
         told: Told | None = None,
+        seed: int | None = None,
     ) -> tuple[Seen, tuple[Image, ...]]:
         files = await self._fetch(asked.images, asked.param)
         images = await self._decoders.images(files, asked.param)
-        example = example_of(asked, files, options)
+        example = of_category(example_of(asked, files, options), self._judge, call.category)
+        if seed is not None:
+            # Of the example, not of the request: requests of all seeds are observed together.
+            example = replace(example, id=f"{example.id}-{seed}")
         seen = await self._engine.observe(
             example, images, requests, deadline=call.deadline, told=told
         )
@@ -225,7 +237,18 @@ class LocalModel:
         """What to observe for a decision; scores of the options share out what is left over."""
         return tuple(replace(r, options=r.options or options) for r in self._judge.requests)
 
+    def _require_name(self, name: str | None) -> None:
+        if name is not None and name != self.name:
+            raise RequestError(
+                f"The model {name[:80]!r} is not served here; {self.name!r} is required. Name it, "
+                "or leave model out.",
+                status=404,
+                param="model",
+                code="model_not_found",
+            )
+
     def _check(self, body: ChatBody) -> None:
+        self._require_name(body.model)
         for name in _UNSUPPORTED:
             if getattr(body, name) not in _PLAIN:
                 raise RequestError(
@@ -263,7 +286,6 @@ class LocalModel:
                 temperature=body.temperature or 1.0,
                 top_p=body.top_p or 1.0,
                 top_k_logprobs=0,
-                seed=body.seed or 0,
             ),
         )
 
@@ -288,3 +310,8 @@ class LocalModel:
         ids = record.array(Feature.TOP_TOKEN_IDS)[:, : body.top_logprobs]
         spelled = [self._spells.token_texts(row.tolist()) for row in ids]
         return with_top_logprobs(shown, record, body.top_logprobs, spelled)
+
+
+def _seed(body: ChatBody) -> int:
+    """The client's seed, or a fresh one that every JSON reader keeps exactly."""
+    return secrets.randbits(53) if body.seed is None else body.seed

@@ -63,8 +63,10 @@ def test_a_client_finds_log_probabilities_for_words_that_stand_alone() -> None:
         created=1,
         model="m",
         choices=[choice(0, answer, {}, logprobs=token_logprobs(answer))],
+        prompt_tokens=7,
         completion_tokens=4,
     )
+    assert whole["usage"] == {"prompt_tokens": 7, "completion_tokens": 4, "total_tokens": 11}
     read = generation(reply_of(whole).choices[0])
     assert read.text == "a red circle"
     np.testing.assert_array_equal(read.logprobs, [-1.0, -2.0, -3.0])

@@ -30,9 +30,15 @@ class Telling(FakeModel):
     fails = False
 
     def observe(
-        self, examples: Any, images: Any, request: Any, *, told: Sequence[Any] | None = None
+        self,
+        examples: Any,
+        images: Any,
+        request: Any,
+        *,
+        told: Sequence[Any] | None = None,
+        **more: Any,
     ) -> list[Record]:
-        records = super().observe(examples, images, request)
+        records = super().observe(examples, images, request, **more)
         for record, tell in zip(records, told or (), strict=False):
             text = record.answer.text
             steps = self.said or [text[:end] for end in range(len(text) + 1)]
