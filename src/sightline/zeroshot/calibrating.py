@@ -19,6 +19,7 @@ from sightline.zeroshot.outputs import ClassTexts, Support, check_support
 from sightline.zeroshot.protocols import Scored, Traits
 from sightline.zeroshot.prototypes import FOLDS, deal_folds
 from sightline.zeroshot.scores import tail_probability
+from sightline.zeroshot.settings import require_between
 
 DIRICHLET_CLASSES = 200
 """Most classes that Dirichlet scaling is fitted for; its matrix has their square."""
@@ -98,12 +99,15 @@ class VectorScaling:
 
     Attributes:
         strength: Ridge per image that holds the weights near the fitted inverse temperature and the
-            offsets near 0, >= 0.
+            offsets near 0, from 0 to 1e9.
 
     Source: Guo et al. (2017), who have no ridge; with few shots it keeps the fit finite.
     """
 
     strength: float = 1e-3
+
+    def __post_init__(self) -> None:
+        require_between(self, "strength", 0.0, usual=1e-3)
 
     traits: ClassVar[Traits] = Traits(
         "Guo et al. 2017", uses_support=True, may_relabel=True, is_probability=True, slow=True

@@ -17,6 +17,7 @@ from sightline.core.errors import MissingFeatureError
 from sightline.zeroshot.blocks import Block, rest_of
 from sightline.zeroshot.outputs import ClassTexts, Support
 from sightline.zeroshot.protocols import Scored, Traits
+from sightline.zeroshot.settings import LEAST, require_between
 
 
 def tail_probability(tail: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
@@ -141,12 +142,15 @@ class MaximumConceptMatching:
     """One minus the largest softmax probability of the cosines themselves.
 
     Attributes:
-        temperature: What cosines are divided by, > 0.
+        temperature: What cosines are divided by, from 1e-6 to 1e9.
 
     Source: Ming et al. (2022), MCM, temperature 1.
     """
 
     temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        require_between(self, "temperature", LEAST, usual=1.0)
 
     traits: ClassVar[Traits] = Traits("Ming et al. 2022")
 

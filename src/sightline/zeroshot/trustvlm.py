@@ -25,6 +25,7 @@ from sightline.zeroshot.prototypes import (
     tuned_prototypes,
 )
 from sightline.zeroshot.scores import tail_probability
+from sightline.zeroshot.settings import LEAST, require_between
 
 ALPHAS = (0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 """Weights of the image-image score that the folds choose among; 0 is MSP."""
@@ -55,8 +56,8 @@ class TrustVLM:
             deviation of the largest probability over that of the cosine on held-out support images.
             κ only.
         select: folds chooses α and τ on the support set; fixed uses those given.
-        alpha: Weight of the image-image score, >= 0.
-        tau: Temperature of the prototypes' softmax, > 0.
+        alpha: Weight of the image-image score, from 0 to 1e9.
+        tau: Temperature of the prototypes' softmax, from 1e-6 to 1e9.
         mode: compat follows the authors' released code: shots are averaged as the encoder gives
             them, and α and τ are those given; it is computed in double precision, so that it can be
             held against the formulas. corrected averages unit vectors, in single precision.
@@ -78,11 +79,8 @@ class TrustVLM:
     mode: Literal["corrected", "compat"] = "corrected"
 
     def __post_init__(self) -> None:
-        if not (0 <= self.alpha < np.inf and 0 < self.tau < np.inf):
-            raise UsageError(
-                f"TrustVLM with alpha {self.alpha} and tau {self.tau}; alpha >= 0 and tau > 0 are "
-                "required. Use alpha=1 and tau=0.01."
-            )
+        require_between(self, "alpha", 0.0, usual=1.0)
+        require_between(self, "tau", LEAST, usual=0.01)
         if self.standardised and (self.rescored or self.mode == "compat"):
             raise UsageError(
                 "TrustVLM is asked for a standardised and re-scored or compat score; only the "

@@ -1,7 +1,7 @@
 """Values worked by hand, limiting cases, and what the released code of TrustVLM computes."""
 
 import random
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -19,6 +19,7 @@ from sightline.zeroshot import (
     Support,
     draw_support,
     draw_support_compat,
+    parse_score,
     score,
 )
 from sightline.zeroshot.density import shrunk_covariance
@@ -32,6 +33,13 @@ RNG = np.random.default_rng(0)
 AXES = ClassTexts(("cat", "dog"), np.eye(2, dtype=np.float32), logit_scale=5.0)
 IMAGES = np.array([[0.6, 0.8], [1.0, 0.0]], dtype=np.float32)
 PAIR = Support(np.array([[0.8, 0.6], [0.0, 1.0]], dtype=np.float32), np.array([0, 1]))
+
+NUMBERS = [
+    (name, field.name)
+    for name, entry in ZERO_SHOT_SCORES.items()
+    for field in fields(entry)
+    if isinstance(getattr(entry, field.name), float) and not entry.traits.slow
+] + [("vector_scaling", "strength")]
 
 
 def of(entry, outputs=None, support=PAIR, texts=AXES):
@@ -401,12 +409,35 @@ class TestBadInput:
             of("logistic", support=Support(rows, np.array([0, 0, 1, 1])))
 
     def test_settings(self):
-        with pytest.raises(UsageError, match="alpha -1"):
-            TrustVLM(alpha=-1.0)
         with pytest.raises(UsageError, match="standardised"):
             TrustVLM(standardised=True, rescored=True)
         with pytest.raises(UsageError, match="k is 0"):
             replace(ZERO_SHOT_SCORES["knn"], k=0)
+
+    @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "-1", "1e300", "-1e-300"])
+    @pytest.mark.parametrize(("name", "setting"), NUMBERS)
+    def test_no_number_outside_its_bounds(self, name, setting, value):
+        with pytest.raises(UsageError, match=f"{setting} is .* is required. Use {setting}="):
+            parse_score(f"{name}:{setting}={value}")
+
+    @pytest.mark.parametrize(
+        ("name", "setting", "value"),
+        [("mcm", "temperature", "0"), ("trustvlm", "tau", "0"), ("trustvlm", "tau", "1e-320")],
+    )
+    def test_nothing_is_divided_by_nothing(self, name, setting, value):
+        with pytest.raises(UsageError, match=f"{setting} is .*from 1e-06 to 1e"):
+            parse_score(f"{name}:{setting}={value}")
+
+    @pytest.mark.filterwarnings("error")
+    @pytest.mark.parametrize("end", ["1e9", "least"])
+    @pytest.mark.parametrize(("name", "setting"), NUMBERS)
+    def test_the_bounds_themselves_give_numbers(self, name, setting, end):
+        least = "1e-6" if setting in ("temperature", "tau") else "0"
+        entry = parse_score(f"{name}:{setting}={least if end == 'least' else end}")
+        world = World(seed=4)
+        seen, _ = world.outputs(50)
+        found = of(entry, seen, world.support(4), world.texts)
+        assert np.isfinite(found.uncertainty).all()
 
     def test_dirichlet_scaling_stops_at_200_classes(self):
         c = 201
