@@ -25,7 +25,7 @@ from sightline.core.errors import SightlineError
 
 if TYPE_CHECKING:
     from sightline.workflow.classifying.collecting import ClassifyResult
-    from sightline.workflow.collect import CollectProgress
+    from sightline.workflow.collect import CollectProgress, CollectResult
 
 
 @click.command("classify")
@@ -217,10 +217,18 @@ def rerank_command(ctx: click.Context, /, **flags: Any) -> int:
             f"{result.change}; {result.changed} classes changed, {result.unnamed} replies named "
             "none of the classes offered"
         )
+    _show_reasons(result.collected)
     if result.collected.interrupted:
         click.echo("sightline: stopped; run the same command to go on.", err=True)
         return stop.exit_code
-    return 4 if result.collected.quarantined else 0
+    if result.collected.quarantined:
+        click.echo(
+            f"sightline: finished; {result.collected.quarantined} of {result.collected.total} "
+            "pictures left out of both accuracies.",
+            err=True,
+        )
+        return 4
+    return 0
 
 
 def _finish(result: ClassifyResult, flags: dict[str, Any], interrupted: int) -> int:
@@ -241,8 +249,7 @@ def _finish(result: ClassifyResult, flags: dict[str, Any], interrupted: int) -> 
     else:
         click.echo(str(result.path))
     for part in parts:
-        for reason, count in part.reasons[:5]:
-            click.echo(f"  {count} × {_printable(reason)}", err=True)
+        _show_reasons(part)
     if result.interrupted:
         click.echo("sightline: stopped; run the same command to go on.", err=True)
         return interrupted
@@ -258,7 +265,9 @@ def _finish(result: ClassifyResult, flags: dict[str, Any], interrupted: int) -> 
     return 0
 
 
-def _printable(text: str) -> str:
+def _show_reasons(part: CollectResult) -> None:
+    """Prints why pictures were left out, the most frequent reasons first."""
     from sightline.core.printing import printable
 
-    return printable(text)
+    for reason, count in part.reasons[:5]:
+        click.echo(f"  {count} × {printable(reason)}", err=True)

@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 
 from sightline.core.column import Column, ColumnKind
 from sightline.core.condition_names import CLEAN
-from sightline.core.errors import UsageError
+from sightline.core.errors import DataError, UsageError
 from sightline.core.estimates import Estimate
 from sightline.core.features import Feature
 from sightline.core.protocols import Request, VisionLanguageModel
@@ -173,6 +173,7 @@ def rerank(
     Raises:
         UsageError: Fewer than two classes are offered, or pictures are to be shown and there is no
             support.
+        DataError: Pictures are to be shown, and none of a class could be read.
     """
     store = open_classification(run)
     texts = read_texts(RunStore.open(run / CLASSES))
@@ -188,7 +189,7 @@ def rerank(
             "count what changes. Classify labelled pictures."
         )
     first, probabilities = _likeliest(seen, np.array(judged), top)
-    pictures = _pictures_of_classes(run, seen) if shown else {}
+    pictures = _pictures_of_classes(run, texts.classes) if shown else {}
     examples = [
         _example(
             seen.records[row].example, [texts.classes[i] for i in mine], p, question, pictures, run
@@ -328,16 +329,29 @@ def _absolute(ref: ImageRef, run: Path) -> ImageRef:
     return ref if path.is_absolute() else replace(ref, path=str((run / path).resolve()))
 
 
-def _pictures_of_classes(run: Path, seen: Embedded) -> dict[str, ImageRef]:
-    """The first support picture of every class."""
+def _pictures_of_classes(run: Path, classes: Sequence[str]) -> dict[str, ImageRef]:
+    """The first support picture of every class among those that could be read.
+
+    Raises:
+        UsageError: The run has no support pictures.
+        DataError: None of a class could be read.
+    """
     if not is_run(run / SUPPORT):
         raise UsageError(
             f"{run} has no support pictures to show; labelled ones are required. Make it with "
             "'sightline classify … --support DATA', or leave --examples out."
         )
     found: dict[str, ImageRef] = {}
-    for example in RunStore.open(run / SUPPORT).examples():
+    for record in RunStore.open(run / SUPPORT).records(features=()):
+        example = record.example
         found.setdefault(example.references[0], _absolute(example.images[0], run))
+    without = [name for name in classes if name not in found]
+    if without:
+        raise DataError(
+            f"{len(without)} of {len(classes)} classes have no readable support picture in {run}, "
+            f"such as {without[0]!r}; one of every class is required to show. Classify with more "
+            "--shots, or leave --examples out."
+        )
     return found
 
 

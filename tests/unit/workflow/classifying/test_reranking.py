@@ -1,11 +1,15 @@
 """A model chooses among the classifier's first classes; what changes is counted and evaluated."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from sightline.api import evaluate
+from sightline.cli.classifying import rerank_command
 from sightline.core.column import ColumnKind
-from sightline.core.errors import UsageError
+from sightline.core.errors import DataError, ModelError, UsageError
 from sightline.core.features import Feature
 from sightline.core.types import Generation, Record
 from sightline.data.prompt_forms import PROMPT_FORMS, filled
@@ -14,7 +18,7 @@ from sightline.store.run import RunStore
 from sightline.workflow.classifying.reranking import chosen_class, rerank
 from sightline.workflow.evaluate import Settings
 
-from .conftest import COLOURS, colour_run
+from .conftest import COLOURS, colour_run, write_pictures
 
 
 class CornerModel:
@@ -112,6 +116,46 @@ def test_example_pictures_need_support(tmp_path, tested):
     colour_run(tmp_path / "plain", tested)
     with pytest.raises(UsageError, match="has no support pictures to show"):
         rerank(tmp_path / "plain", CornerModel(), tmp_path / "r", shown=True)
+
+
+CUT = b"\x89PNG\r\n\x1a\nnothing"
+
+
+def test_only_readable_pictures_are_shown(tmp_path, tested):
+    pool = write_pictures(tmp_path / "pool", dict.fromkeys(COLOURS, 4), seed=5)
+    for name in ("000", "001"):
+        (pool / "red" / f"{name}.png").write_bytes(CUT)
+    colour_run(tmp_path / "clip", tested, pool)
+    result = rerank(tmp_path / "clip", CornerModel(), tmp_path / "r", shown=True, limit=30)
+    assert result.collected.quarantined == 0
+    assert result.after.n == 30
+    shown = {i.path for e in RunStore.open(tmp_path / "r").examples() for i in e.images[1:]}
+    assert {Path(p).parent.name: Path(p).name for p in shown}["red"] in ("002.png", "003.png")
+
+
+def test_a_class_without_a_readable_picture_to_show_is_named(tmp_path, tested):
+    pool = write_pictures(tmp_path / "pool", dict.fromkeys(COLOURS, 2), seed=5)
+    for file in (pool / "red").iterdir():
+        file.write_bytes(CUT)
+    colour_run(tmp_path / "clip", tested, pool)
+    with pytest.raises(DataError, match=r"1 of 3 classes have no readable support .* 'red'"):
+        rerank(tmp_path / "clip", CornerModel(), tmp_path / "r", shown=True)
+
+
+def test_what_is_left_out_is_said_with_its_reason(tmp_path, monkeypatch, run):
+    class Refusing(CornerModel):
+        def observe(self, examples, images, request, *, given=None):
+            if any(e.id.endswith("007.png") for e in examples):
+                raise ModelError("The model gave nothing.")
+            return super().observe(examples, images, request, given=given)
+
+    monkeypatch.setattr("sightline.models.load_model", lambda *a, **k: Refusing())
+    asked = [str(run), "-m", "any", "-o", str(tmp_path / "r"), "--display", "none"]
+    done = CliRunner().invoke(rerank_command, asked, standalone_mode=False)
+    assert done.return_value == 4
+    assert "3 × " in done.stderr
+    assert "The model gave nothing." in done.stderr
+    assert "3 of 180 pictures left out of both accuracies" in done.stderr
 
 
 @pytest.mark.parametrize("top", [1, 4])
