@@ -246,7 +246,10 @@ def _precise(device: torch.device) -> torch.device:
 
 
 def _drawn(log_probs: torch.Tensor, uniform: torch.Tensor, sampling: Sampling) -> torch.Tensor:
-    probs = torch.softmax(log_probs.to(uniform.device).double() / sampling.temperature, -1)
+    behind = log_probs.to(uniform.device).double()
+    # The likeliest at 0, so that no temperature is too small.
+    behind = behind - behind.amax(-1, keepdim=True)
+    probs = torch.softmax(behind / sampling.temperature, -1)
     if sampling.top_p < 1:
         ranked, order = probs.sort(stable=True, dim=-1, descending=True)
         outside = ranked.cumsum(-1) - ranked >= sampling.top_p

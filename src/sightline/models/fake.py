@@ -173,7 +173,8 @@ class _Shown:
         heat = self._request.temperature
 
         def choose(dist: np.ndarray, _: int) -> int:
-            warm = dist ** (1 / heat)
+            with np.errstate(over="ignore"):  # of the coldest, all but the likeliest are nothing
+                warm = np.exp(np.log(dist / dist.max()) / heat)
             return int(rng.choice(len(warm), p=warm / warm.sum()))
 
         return self._decode(choose)

@@ -38,6 +38,7 @@ def test_the_nucleus_keeps_the_fewest_tokens_that_reach_it() -> None:
 
 def test_low_temperature_is_greedy() -> None:
     assert draw(0.999, temperature=0.01) == 0
+    assert draw(0.999, temperature=5e-324) == 0
 
 
 def test_frequencies_follow_the_tempered_distribution() -> None:
