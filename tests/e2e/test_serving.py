@@ -182,12 +182,12 @@ def both(threshold: float, mode: str = "flag") -> Iterator[list[openai.OpenAI]]:
 def test_the_official_client_reads_trust_whole_and_streamed() -> None:
     with both(0.01) as clients:
         for client in clients:
-            whole = client.chat.completions.create(model="m", messages=QUESTION, logprobs=True)
+            whole = client.chat.completions.create(model="fake", messages=QUESTION, logprobs=True)
             choice = whole.choices[0]
             assert choice.trust["abstain"] is False
             assert choice.logprobs.content[0].logprob <= 0
             stream = client.chat.completions.create(
-                model="m", messages=QUESTION, stream=True, stream_options={"include_usage": True}
+                model="fake", messages=QUESTION, stream=True, stream_options={"include_usage": True}
             )
             parts = list(stream)
             said = "".join(p.choices[0].delta.content or "" for p in parts if p.choices)
@@ -196,7 +196,7 @@ def test_the_official_client_reads_trust_whole_and_streamed() -> None:
             assert last.choices[0].trust["confidence"] == choice.trust["confidence"]
             assert parts[-1].usage is not None
             answer = client.chat.completions.create(
-                model="m", messages=with_image("What?", data_url(picture()))
+                model="fake", messages=with_image("What?", data_url(picture()))
             )
             assert answer.choices[0].trust["confidence"] is not None
 
@@ -207,21 +207,21 @@ def test_the_official_client_reads_refusals(mode: str) -> None:
         for client in clients:
             extra = {} if mode == "refuse" else {"trust": {"abstain_mode": "refuse"}}
             choice = client.chat.completions.create(
-                model="m", messages=QUESTION, extra_body=extra
+                model="fake", messages=QUESTION, extra_body=extra
             ).choices[0]
             assert choice.message.content is None
             assert choice.message.refusal.startswith("Abstained: confidence 0.")
             assert choice.finish_reason == "stop"
             parts = list(
                 client.chat.completions.create(
-                    model="m", messages=QUESTION, stream=True, extra_body=extra
+                    model="fake", messages=QUESTION, stream=True, extra_body=extra
                 )
             )
             said = "".join(p.choices[0].delta.refusal or "" for p in parts)
             assert said == choice.message.refusal
             # A client cannot turn refusing off.
             flagged = client.chat.completions.create(
-                model="m", messages=QUESTION, extra_body={"trust": {"abstain_mode": "flag"}}
+                model="fake", messages=QUESTION, extra_body={"trust": {"abstain_mode": "flag"}}
             ).choices[0]
             assert (flagged.message.content is None) is (mode == "refuse")
 
@@ -230,7 +230,7 @@ def test_the_official_client_reads_decisions() -> None:
     with both(0.0) as clients:
         choices = [{"value": "a red circle"}, {"value": "yes"}, {"value": "no"}]
         decision = clients[1].decisions.create(
-            model="m",
+            model="fake",
             input=[
                 {
                     "role": "user",

@@ -22,7 +22,7 @@ from sightline.serving.limits import Limits
 from sightline.serving.openapi import description
 from sightline.workflow.explaining import Explanation
 
-DOCUMENT = description(Limits())
+DOCUMENT = description(Limits(), "fake")
 SCHEMAS = DOCUMENT["components"]["schemas"]
 EXPLAINED = {field.name for field in fields(Explanation)}
 ANYTHING = st.recursive(

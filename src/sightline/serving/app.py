@@ -212,7 +212,9 @@ async def _metrics(exchange: Exchange) -> None:
 
 
 async def _openapi(exchange: Exchange) -> None:
-    await exchange.answer_json(description(exchange.server.limits))
+    backend = exchange.server.backend
+    model = backend.name if backend.describe()["backend"] == "local" else None
+    await exchange.answer_json(description(exchange.server.limits, model))
 
 
 async def _page(exchange: Exchange) -> None:

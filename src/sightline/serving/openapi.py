@@ -68,6 +68,10 @@ _TRUST = {
         "calibrator": {"type": ["string", "null"]},
         "backend_level": {"type": "string", "enum": ["L0", "L1", "L2", "L3", "L4"]},
         "receipt": {"type": ["string", "null"], "description": "Goes to /v1/feedback."},
+        "seed": {
+            "type": "integer",
+            "description": "Of a local model's sampled answer: gives it again.",
+        },
         "warnings": {"type": "array", "items": {"type": "string"}},
         "explanation": {
             "type": ["object", "null"],
@@ -79,11 +83,12 @@ _TRUST = {
 _DOCUMENT = {"type": "object"}
 
 
-def description(limits: Limits) -> dict[str, Any]:
+def description(limits: Limits, model: str | None = None) -> dict[str, Any]:
     """Returns the description.
 
     Args:
         limits: Limits whose numbers it names.
+        model: The one name that requests may give; None where any is taken.
     """
     models: list[type[BaseModel]] = [ChatBody, DecisionsBody, FeedbackBody]
     _, schema = models_json_schema(
@@ -97,7 +102,7 @@ def description(limits: Limits) -> dict[str, Any]:
         "Decision": _listed("answers"),
         "ModelList": _listed("data"),
     }
-    _state(schemas, limits)
+    _state(schemas, limits, model)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -125,11 +130,14 @@ def description(limits: Limits) -> dict[str, Any]:
     }
 
 
-def _state(schemas: dict[str, Any], limits: Limits) -> None:
-    """Writes the server's limits into the schemas of what it reads."""
+def _state(schemas: dict[str, Any], limits: Limits, model: str | None) -> None:
+    """Writes the server's limits and its model's name into the schemas of what it reads."""
     chat, decisions = schemas["ChatBody"]["properties"], schemas["DecisionsBody"]["properties"]
     chat["messages"]["maxItems"] = limits.max_messages
     decisions["questions"]["maxItems"] = limits.max_questions
+    if model is not None:
+        for fields in (chat, decisions):
+            fields["model"]["anyOf"][0]["enum"] = [model]
     for name, most in (
         ("n", limits.max_n),
         ("max_tokens", limits.max_tokens),
