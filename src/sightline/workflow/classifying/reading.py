@@ -219,15 +219,31 @@ def read_texts(classes: RunStore) -> ClassTexts:
             f"{classes.path} holds the texts of {len(records)} of {n} classes; all are required. "
             "Run the same 'sightline classify' again."
         )
-    stacked = np.stack([r.array(Feature.CLASS_VECTORS) for r in records], axis=1)
     model = classes.manifest.model
-    return ClassTexts(
-        tuple(r.example.question for r in records),
-        normalised(stacked.astype(np.float64).mean(axis=0)),
+    return joined_templates(
+        [r.example.question for r in records],
+        np.stack([r.array(Feature.CLASS_VECTORS) for r in records], axis=1),
         logit_scale=model["logit_scale"],
         logit_bias=model["logit_bias"],
         link=model["link"],
-        templates=normalised_stack(stacked) if len(stacked) > 1 else None,
+    )
+
+
+def joined_templates(
+    names: Sequence[str], vectors: Float[np.ndarray, "t c d"], **scaling: Any
+) -> ClassTexts:
+    """Class texts whose vectors are the mean over the templates, of length one.
+
+    Args:
+        names: The classes.
+        vectors: Text vectors of every template.
+        scaling: Logit scale, bias and link, as `ClassTexts` has them.
+    """
+    return ClassTexts(
+        tuple(names),
+        normalised(vectors.astype(np.float64).mean(axis=0)),
+        templates=normalised_stack(vectors) if len(vectors) > 1 else None,
+        **scaling,
     )
 
 
