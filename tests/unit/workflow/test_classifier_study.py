@@ -71,6 +71,13 @@ def test_a_better_encoder_lowers_the_risk_beyond_chance(setting):
     assert same.value == pytest.approx(0.0, abs=1e-9)
 
 
+def test_a_probability_is_also_measured_as_it_is(setting):
+    sure, ranked = measured("msp", setting), measured("max_logit", setting)
+    assert 0 <= sure.raw.estimate(0, "ece").value < 1
+    assert sure.raw.estimate(0, "ece").value != sure.figure("ece").value
+    assert ranked.raw is None
+
+
 def test_a_score_that_cannot_be_fitted_says_why(setting):
     result = measured("template_disagreement", setting)
     assert result.figure("aurc") == Estimate(None, reason=result.reason)
@@ -94,16 +101,20 @@ def test_the_target_counts_settings_and_rivals():
     every = table(
         "all-clip-scenes",
         [
-            ("trustvlm_aux", "support labels", Estimate(50.0)),
-            ("msp", "zero-shot", Estimate(60.0)),
-            ("energy", "zero-shot", Estimate(None, reason="?")),
-            ("logistic_aux", "support labels", Estimate(45.0)),
+            ("trustvlm_aux", "support labels", Estimate(50.0), None),
+            ("msp", "zero-shot", Estimate(60.0), Estimate(0.17, 0.05, 0.3)),
+            ("energy", "zero-shot", Estimate(None, reason="?"), Estimate(None, reason="?")),
+            ("logistic_aux", "support labels", Estimate(45.0), Estimate(-0.1, -0.2, -0.05)),
         ],
         "Uses",
         "AURC ×1000",
+        "trustvlm_aux's AURC lower than its by",
     )
     rows = targets_table([shots, every]).rows
     assert rows[0][1:] == ("2 of 3 settings", "reached")
     assert rows[1][1:] == ("0 of 1 settings", "not reached")
-    assert rows[2][2] == "reached: lower than 2 of 2"
-    assert rows[3][1:] == ("50.0; best rival logistic_aux 45.0", "not reached: lower than 0 of 1")
+    assert rows[2][2] == "reached: lower than 2 of 2, beyond chance than 1"
+    assert rows[3][1:] == (
+        "50.0; best rival logistic_aux 45.0",
+        "not reached: lower than 0 of 1, beyond chance than 0",
+    )

@@ -135,7 +135,7 @@ def _rates(run: str, audit: Audit, *, single: bool) -> StudyTable:
             "IFR: flipped pairs over pairs; IV: questions with a flip over questions; R→W of "
             "answers that were right, W→R of those that were wrong; Δ margin in nats. Drift %: "
             f"1 − cosine of {protocol.channel} as per cent of that between {protocol.flag_control}"
-            ", over all pairs and over those that count and keep their answer. Intervals resample "
+            ", over the pairs and over those that keep their answer. Intervals resample "
             "pictures. Wording changes the question alone and is not among 'all'."
         ),
         columns=(
@@ -176,8 +176,8 @@ def _drift(run: str, audit: Audit) -> StudyTable:
         title=f"Drift by channel on {run}",
         note=(
             "Last layer; 1 − cosine as per cent of the control ± the spread over questions as "
-            "per cent of the same, with Cohen's d of drift less control. All pairs, whatever the "
-            "answer. Control of each channel: the same question about another picture where it "
+            "per cent of the same, with Cohen's d of drift less control. All pairs that count, "
+            "whatever the answer. Control of each channel: the same question about another picture where it "
             "is asked often enough, else another question."
         ),
         columns=("Type", *_channels(audit)),

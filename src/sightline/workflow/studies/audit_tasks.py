@@ -13,7 +13,7 @@ from sightline.audit.verdicts import task_dependent
 from sightline.core.audit_results import Finding
 from sightline.core.estimates import Estimate
 from sightline.store.run import RunStore
-from sightline.workflow.auditing.pairs import WORDING
+from sightline.workflow.auditing.columns import PICTURE
 from sightline.workflow.auditing.running import AuditOutcome, AuditSettings, finding_of
 from sightline.workflow.studies.tables import Cell, StudyTable
 
@@ -45,7 +45,7 @@ class TypedPairs:
 def answers_by_type(outcome: AuditOutcome, store: RunStore) -> TypedPairs:
     """The pairs of an audit with the types of its run's questions."""
     types = {example.id: example.question_type or "" for example in store.examples()}
-    own = [pair for pair in outcome.pairs if pair.kind != WORDING]
+    own = [pair for pair in outcome.pairs if pair.part == PICTURE]
     return TypedPairs(
         pairs=outcome.columns,
         types=np.array([types[pair.example_id] for pair in own], dtype=object),

@@ -50,6 +50,7 @@ class Result:
         spread: Standard deviation of AURC over the draws.
         ranking: Figures of `RANKING`, mean over the draws, with resamples of the pictures.
         error: Expected calibration error after calibration; None where there is none.
+        raw: That of the score's own probability; None where it is none.
         reason: Why there are no figures; the others are then empty.
     """
 
@@ -57,6 +58,7 @@ class Result:
     spread: float = 0.0
     ranking: Bootstrap | None = None
     error: Bootstrap | None = None
+    raw: Bootstrap | None = None
     reason: str = ""
 
     def figure(self, metric: str, scale: float = 1.0) -> Estimate:
@@ -103,7 +105,7 @@ def measure(
     that differences are paired although scores that may relabel are right on other pictures.
     """
     entry = ZERO_SHOT_SCORES[name]
-    draws = 1 if not entry.traits.uses_support else 2 if entry.traits.slow else len(supports)
+    draws = len(supports) if entry.traits.uses_support else 1
     judged: list[tuple[Judgement, Judgement]] = []
     for draw, support in enumerate(supports[:draws]):
         try:
@@ -116,15 +118,18 @@ def measure(
             for found in (score(fitted, part.outputs),)
         ]
         judged.append((pair[0], pair[1]))
-    return measure_judged(judged, resamples=resamples)
+    return measure_judged(judged, resamples=resamples, probability=entry.traits.is_probability)
 
 
-def measure_judged(judged: Sequence[tuple[Judgement, Judgement]], *, resamples: int) -> Result:
+def measure_judged(
+    judged: Sequence[tuple[Judgement, Judgement]], *, resamples: int, probability: bool = False
+) -> Result:
     """Figures of uncertainties on test pictures, mean over the draws.
 
     Args:
         judged: For each draw the pictures that calibrate, and those that are measured.
         resamples: Bootstrap resamples.
+        probability: Whether 1 - uncertainty is a probability by itself.
     """
     trust, right, confident = [], [], []
     for calibration, test in judged:
@@ -141,6 +146,10 @@ def measure_judged(judged: Sequence[tuple[Judgement, Judgement]], *, resamples: 
         confident.append(calibrated.confidence(test.uncertainty))
     draws = len(judged)
     ranking = _resampled(trust, right, RANKING, resamples)
+    raw = None
+    if probability:
+        sure = [1.0 - test.uncertainty for _, test in judged]
+        raw = _resampled(sure, right, ("ece",), resamples)
     return Result(
         draws=draws,
         spread=float(np.std([aurc(t, r) for t, r in zip(trust, right, strict=True)])),
@@ -148,6 +157,7 @@ def measure_judged(judged: Sequence[tuple[Judgement, Judgement]], *, resamples: 
         error=_resampled(confident, right, ("ece",), resamples)
         if len(confident) == draws
         else None,
+        raw=raw,
     )
 
 

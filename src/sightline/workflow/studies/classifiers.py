@@ -28,6 +28,7 @@ from sightline.data.objects import (
 )
 from sightline.models import load_classifier, load_image_encoder
 from sightline.models.classifiers import ImageEncoder
+from sightline.workflow.classifying.reading import joined_templates
 from sightline.workflow.studies.classifier_reranking import reranking_tables
 from sightline.workflow.studies.classifier_scores import (
     Labelled,
@@ -49,6 +50,7 @@ PICTURES: Mapping[str, tuple[str, tuple[str, ...]]] = {
 }
 """Test pictures by name: their split, and the classes that are told apart."""
 
+BASELINE = "msp"
 METHOD = "trustvlm_aux"
 RELABELLED = "trustvlm_aux_rescored"
 """The same, where it may change the label."""
@@ -57,18 +59,8 @@ RIVAL = "logistic_aux"
 """Learns from the same support pictures."""
 
 LOWER = "AURC lower than msp's by"
-FOLLOWED = (
-    "msp",
-    "trustvlm",
-    "trustvlm_aux",
-    "trustvlm_aux_rescored",
-    "trustvlm_aux_compat",
-    "prototype_aux",
-    "trust_score_aux",
-    "knn_labels_aux",
-    "logistic_aux",
-)
-"""Scores of the tables by number of shots."""
+OWN_LOWER = f"{METHOD}'s AURC lower than its by"
+RAW = "ECE of its own probability"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +71,7 @@ class ClassifierSize:
         pictures: Test pictures of each kind.
         calibration: Labelled pictures that the scores are calibrated on.
         shots: Support pictures of each class.
-        draws: Support sets of each size; of scores whose fit takes longer than seconds, two.
+        draws: Support sets of each size.
         resamples: Bootstrap resamples.
     """
 
@@ -107,7 +99,7 @@ def study_classifiers(out: Path, size: ClassifierSize, *, progress: Progress) ->
     for name in MODELS:
         model = load_classifier(f"embedded:{name}")
         prints = [dict(model.fingerprint()), dict(encoder.fingerprint())]
-        settings = {"size": asdict(size), "models": prints}
+        settings = {"size": asdict(size), "models": prints, "texts": "mean of the templates"}
         for kind in PICTURES:
             setting = _Setting(name, kind, model, encoder, size, progress)
             tables += kept_tables(
@@ -129,7 +121,7 @@ class _Setting:
     progress: Progress
 
     def tables(self) -> list[StudyTable]:
-        """All scores at the most shots, and the followed ones by number of shots."""
+        """All scores at the most support pictures, and those that learn at every number."""
         split, classes = PICTURES[self.kind]
         texts = self._texts(classes)
         pool_labels = np.repeat(np.arange(len(classes)), max(self.size.shots) * 3 // 2)
@@ -141,12 +133,12 @@ class _Setting:
         for shots in self.size.shots:
             self.progress(f"{self.name} on {self.kind}: {shots} support pictures a class")
             supports = draw_supports(pool, shots, self.size.draws)
-            names = ZERO_SHOT_SCORES if shots == most else FOLLOWED
             by_shots[shots] = {
                 name: measure(
                     name, texts, supports, calibration, test, resamples=self.size.resamples
                 )
-                for name in names
+                for name in ZERO_SHOT_SCORES
+                if shots == most or name == BASELINE or uses_support(name)
             }
         return [
             all_scores(self.name, self.kind, most, by_shots[most], self.size),
@@ -154,20 +146,12 @@ class _Setting:
         ]
 
     def _texts(self, classes: Sequence[str]) -> ClassTexts:
-        templates = np.stack(
-            [
-                self.model.text_vectors([template.format(c) for c in classes])
-                for template in TEMPLATES
-            ]
-        )
-        templates /= np.linalg.norm(templates, axis=-1, keepdims=True)
-        return ClassTexts(
-            tuple(classes),
-            templates[0],
+        return joined_templates(
+            classes,
+            np.stack([self.model.text_vectors([t.format(c) for c in classes]) for t in TEMPLATES]),
             logit_scale=self.model.scale,
             logit_bias=self.model.bias,
             link="sigmoid" if self.model.sigmoid else "softmax",
-            templates=templates,
         )
 
     def _labelled(
@@ -191,6 +175,11 @@ class _Setting:
         return ClassifierOutputs(texts, own, self.encoder.vectors(pictures), views)
 
 
+def uses_support(name: str) -> bool:
+    """Whether a score learns from support pictures."""
+    return ZERO_SHOT_SCORES[name].traits.uses_support
+
+
 def all_scores(
     model: str, kind: str, shots: int, results: Mapping[str, Result], size: ClassifierSize
 ) -> StudyTable:
@@ -201,16 +190,12 @@ def all_scores(
         rows.append(
             (
                 name,
-                "support labels" if ZERO_SHOT_SCORES[name].traits.uses_support else "zero-shot",
+                "support labels" if uses_support(name) else "zero-shot",
                 result.draws,
-                result.figure("aurc", 1000),
-                f"{1000 * result.spread:.1f}",
-                result.figure("auroc"),
-                result.figure("fpr95"),
-                result.figure("accuracy"),
-                result.figure("ece"),
-                None if name == "msp" else relative(result, results["msp"]),
+                *_figures(result),
+                None if name == BASELINE else relative(result, results[BASELINE]),
                 None if name == RIVAL else relative(result, results[RIVAL]),
+                None if name == METHOD else relative(results[METHOD], result),
             )
         )
     return StudyTable(
@@ -218,16 +203,19 @@ def all_scores(
         title=f"All scores of {model} on {kind}",
         note=(
             f"{size.pictures:,} test pictures, {len(PICTURES[kind][1])} classes, {shots} support "
-            "pictures a class from the training split; figures are means over the support sets, "
-            "intervals resample the test pictures, the spread is the standard deviation of AURC "
-            "over the sets. ECE is of confidences calibrated (Platt) on "
-            f"{size.calibration:,} labelled pictures of the calibration split. Lower AURC is "
-            f"relative, paired: against msp, and against {RIVAL}, which learns from the same "
-            "support pictures. A score that may relabel is judged by its own label."
+            "pictures a class from the training split; the texts of a class are the mean over "
+            f"{len(TEMPLATES)} templates. Figures are means over the support sets, intervals "
+            "resample the test pictures, the spread is the standard deviation of AURC over the "
+            "sets. ECE is of confidences calibrated (Platt) on "
+            f"{size.calibration:,} labelled pictures of the calibration split; beside it that of "
+            "the score's own probability, where it is one, which saw none of them. Lower AURC is "
+            f"relative, paired: against {BASELINE}; against {RIVAL}, which learns from the same "
+            f"support pictures; and {METHOD}'s against the score's. A score that may relabel is "
+            "judged by its own label."
         ),
         columns=(
-            "Score", "Uses", "Support sets", "AURC ×1000", "Spread", "AUROC", "FPR95", "Accuracy",
-            "ECE", LOWER, f"AURC lower than {RIVAL}'s by",
+            "Score", "Uses", "Support sets", *_FIGURES, LOWER, f"AURC lower than {RIVAL}'s by",
+            OWN_LOWER,
         ),
         rows=tuple(rows),
     )  # fmt: skip
@@ -236,31 +224,42 @@ def all_scores(
 def by_number(
     model: str, kind: str, by_shots: Mapping[int, Mapping[str, Result]], size: ClassifierSize
 ) -> StudyTable:
-    """The followed scores by number of support pictures."""
+    """The scores that learn, by number of support pictures."""
     rows: list[tuple[Cell, ...]] = []
     for shots, results in by_shots.items():
-        for name in FOLLOWED:
-            result = results[name]
+        for name, result in results.items():
+            if name != BASELINE and not uses_support(name):
+                continue
             rows.append(
                 (
                     f"{shots}: {name}",
-                    result.figure("aurc", 1000),
-                    f"{1000 * result.spread:.1f}",
-                    result.figure("auroc"),
-                    result.figure("fpr95"),
-                    result.figure("accuracy"),
-                    None if name == "msp" else relative(result, results["msp"]),
+                    *_figures(result),
+                    None if name == BASELINE else relative(result, results[BASELINE]),
+                    None if name == METHOD else relative(results[METHOD], result),
                 )
             )
     return StudyTable(
         key=f"shots-{model}-{kind}",
         title=f"By number of support pictures: {model} on {kind}",
-        note=f"Support pictures a class: score. Up to {size.draws} support sets each; as above.",
-        columns=(
-            "Shots: score", "AURC ×1000", "Spread", "AUROC", "FPR95", "Accuracy", LOWER,
+        note=(
+            f"Support pictures a class: score. {size.draws} support sets each; as above. Scores "
+            "that learn from no support pictures are the same at every number."
         ),
+        columns=("Shots: score", *_FIGURES, LOWER, OWN_LOWER),
         rows=tuple(rows),
-    )  # fmt: skip
+    )
+
+
+_FIGURES = ("AURC ×1000", "Spread", "AUROC", "FPR95", "Accuracy", "ECE", RAW)
+
+
+def _figures(result: Result) -> tuple[Cell, ...]:
+    return (
+        result.figure("aurc", 1000),
+        f"{1000 * result.spread:.1f}",
+        *(result.figure(metric) for metric in ("auroc", "fpr95", "accuracy", "ece")),
+        None if result.raw is None else result.raw.estimate(0, "ece"),
+    )
 
 
 def targets_table(tables: Sequence[StudyTable]) -> StudyTable:
@@ -282,6 +281,7 @@ def targets_table(tables: Sequence[StudyTable]) -> StudyTable:
                 if row["Uses"] == uses and not name.startswith("trustvlm")
             }
             beaten = sum(own < value for value in rivals.values())
+            surely = sum(_low(cells[name][OWN_LOWER]) > 0 for name in rivals)
             best = min(rivals, key=lambda name: rivals[name])
             rows.append(
                 (
@@ -289,16 +289,17 @@ def targets_table(tables: Sequence[StudyTable]) -> StudyTable:
                     f"({uses})",
                     f"{own:.1f}; best rival {best} {rivals[best]:.1f}",
                     f"{'reached' if beaten == len(rivals) else 'not reached'}: lower than {beaten} "
-                    f"of {len(rivals)}",
+                    f"of {len(rivals)}, beyond chance than {surely}",
                 )
             )
     return StudyTable(
         key="targets",
         title="Targets",
         note=(
-            "Set before the study was run. AURC by point estimate; the tables below hold the "
-            "paired intervals. A score that keeps the classifier's labels cannot push AURC below "
-            "what its error rate forces even on a perfect ranking; one that may relabel can."
+            "Set before the study was run. AURC by point estimate; beyond chance where the paired "
+            "interval of the tables below lies above zero. A score that keeps the classifier's "
+            "labels cannot push AURC below what its error rate forces even on a perfect ranking; "
+            "one that may relabel can."
         ),
         columns=("Target", "Figure", "Verdict"),
         rows=tuple(rows),
@@ -308,7 +309,7 @@ def targets_table(tables: Sequence[StudyTable]) -> StudyTable:
 def _enough(tables: Sequence[StudyTable], method: str) -> tuple[Cell, ...]:
     """In how many settings a method lowers AURC against the maximum softmax as far as hoped."""
     gains = [
-        row[-1]
+        row[table.columns.index(LOWER)]
         for table in tables
         if table.key.startswith("shots-")
         for row in table.rows
@@ -320,6 +321,12 @@ def _enough(tables: Sequence[StudyTable], method: str) -> tuple[Cell, ...]:
         f"{large} of {len(gains)} settings",
         "reached" if 2 * large > len(gains) else "not reached",
     )
+
+
+def _low(cell: Cell) -> float:
+    """The lower end of an interval; minus infinity where there is none."""
+    low = cell.low if isinstance(cell, Estimate) else None
+    return float("-inf") if low is None else low
 
 
 def _number(cell: Cell) -> float:
