@@ -46,7 +46,7 @@ def classify(
         data: Labelled pictures; see `sightline.data.image_sets.load_image_set`.
         output: The run directory.
         classes: Names of the classes: a sequence, a file, joined by commas, or the directory of an
-            earlier run; the data's if None.
+            earlier run, of which a picture may then be none; the data's if None.
         templates: Prompt templates: a built-in name or a file; the model's usual ones if None.
         images: Folder that picture paths start from; the data's own if None.
         encoders: Auxiliary image encoders: model directories, hub names, ``embedded:encoder``, or
@@ -66,7 +66,12 @@ def classify(
         progress: Called with the part and its progress after every shard.
         should_stop: Asked before every shard; True ends it, resumable.
     """
-    from sightline.data.image_sets import load_image_set, load_templates, with_classes
+    from sightline.data.image_sets import (
+        load_image_set,
+        load_templates,
+        require_known,
+        with_classes,
+    )
     from sightline.data.image_sources import support_source
     from sightline.models import load_classifier
     from sightline.store.images import image_writer
@@ -80,10 +85,12 @@ def classify(
     if not is_run(path):
         require_free(path, overwrite=overwrite)
     given = str(classes) if isinstance(classes, Path) else classes
-    if isinstance(given, str):
-        given = run_classes(Path(given)) or given
+    earlier = run_classes(Path(given)) if isinstance(given, str) else None
+    given = earlier or given
     writer = image_writer(path)
     pictures = load_image_set(data, classes=given, images=images, limit=limit, store_image=writer)
+    if earlier is None:
+        require_known(pictures)
     plan = None
     if support is not None:
         source = support_source(str(support), str(data), shots)

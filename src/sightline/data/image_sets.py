@@ -23,7 +23,7 @@ from sightline.data.collected import Rejected, digest_json
 from sightline.data.embedded import ImageReader, StoreImage
 from sightline.data.image_sources import open_source
 from sightline.data.images import ImageLimits
-from sightline.data.labelled_pictures import Picture
+from sightline.data.labelled_pictures import Picture, few
 
 QUESTION = "Which class does the picture show?"
 
@@ -136,9 +136,11 @@ def class_names(
 
     Args:
         given: None: the declared or found labels, underscores as spaces. A sequence or names joined
-            by commas: the classes themselves. A map: the name of each label. A file: one class a
-            line, JSON list, or a map from label to name (a JSON object, lines ``label<TAB>name``,
-            or lines whose first word is a label of the data, as ImageNet's classnames.txt).
+            by commas: the classes themselves; where no label is among them and all are whole
+            numbers below their count, a label is the place of its class, from 0. A map: the name of
+            each label. A file: one class a line, JSON list, or a map from label to name (a JSON
+            object, lines ``label<TAB>name``, or lines whose first word is a label of the data, as
+            ImageNet's classnames.txt).
         declared: Labels that the source declares, in its own order.
         labels: Labels found.
 
@@ -233,7 +235,7 @@ def _read_names(given: str, labels: set[str]) -> dict[str, str] | list[str]:
 
 
 def _matched(names: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
-    """Names as keys of themselves, spelled as the labels they match but for underscores."""
+    """Names by the label they match: its spelling but for underscores, or their place from 0."""
     by_spoken = {_spoken(label).lower(): label for label in labels}
     matched: dict[str, str] = {}
     for name in names:
@@ -243,6 +245,9 @@ def _matched(names: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
                 f"Class {name!r} is named twice; names must differ. Rename or merge the classes."
             )
         matched[label] = name
+    places = [str(place) for place in range(len(names))]
+    if labels and not set(labels) & set(matched) and set(labels) <= set(places):
+        return dict(zip(places, names, strict=True))
     return matched
 
 
@@ -304,6 +309,25 @@ def _examples(
             meta={**picture.meta, **label},
         )
     return list(found.values())
+
+
+def require_known(images: ImageSet) -> None:
+    """Requires that at least one picture has a label among the classes.
+
+    Raises:
+        DataError: None has; the message names the labels found.
+    """
+    if any(example.references for example in images.examples):
+        return
+    found = sorted({str(e.meta["label"]) for e in images.examples if "label" in e.meta})
+    labels = f"their labels are {few([repr(x[:40]) for x in found])}" if found else "they have none"
+    raise DataError(
+        f"None of {len(images.examples)} pictures of {images.name} has a label among the "
+        f"{len(images.classes)} classes ({few(images.classes)}): {labels}; at least one is "
+        "required to judge anything. Correct --classes (lines 'label<TAB>name' say what a label "
+        "means); pictures of none of the classes, for evaluate --ood, take an earlier run "
+        "as --classes."
+    )
 
 
 def with_classes(images: ImageSet, classes: Sequence[str]) -> ImageSet:

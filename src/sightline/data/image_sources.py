@@ -232,6 +232,12 @@ def _coop(path: Path, split: str | None, images: Path | None) -> Source:
                     "label for each class is required. Correct the file."
                 )
     rows = content[split]
+    if not rows:
+        filled = [name for name, entries in content.items() if entries]
+        raise DataError(
+            f"{path}: split {split!r} is empty; one with pictures is required, such as "
+            f"{few(filled)}. Correct ?split=."
+        )
     root = images or _picture_root(path.parent, [row[0] for row in rows[:20]])
 
     def pictures() -> Iterator[Picture]:

@@ -16,12 +16,23 @@ def saved_dataset(path: Path, split: str | None) -> Source:
     if (path / "dataset_dict.json").is_file():
         splits = _json(path / "dataset_dict.json").get("splits", [])
         if split not in splits:
-            raise UsageError(
-                f"{path} holds the splits {few(splits)}, not {split!r}; one of them is required. "
-                f"Write {path}?split={splits[0] if splits else 'test'}."
-            )
+            raise _no_split(path, split, splits)
         return _saved_split(path / str(split), f"{path.name}?split={split}")
+    own = _json(path / "state.json").get("_split")
+    if split not in (None, own):
+        raise UsageError(
+            f"{path} is the one split {own or 'that was saved'}, and {split!r} is asked for; that "
+            "split's own folder is required. Name it instead."
+        )
     return _saved_split(path, path.name)
+
+
+def _no_split(path: Path, split: str | None, splits: Sequence[str]) -> UsageError:
+    asked = "none was named" if split is None else f"not {split!r}"
+    return UsageError(
+        f"{path} holds the splits {few(splits)}, {asked}; one of them is required. Write "
+        f"{path}?split={splits[0] if splits else 'test'}."
+    )
 
 
 def _saved_split(path: Path, name: str) -> Source:
@@ -69,10 +80,7 @@ def parquet_folder(path: Path, split: str | None) -> Source:
         split = splits[0]
     chosen = [f for f in files if f.name.partition("-")[0].partition(".")[0] == split]
     if not chosen:
-        raise UsageError(
-            f"{path} holds the splits {few(splits)}, not {split!r}; one of them is required. "
-            f"Write {path}?split={splits[0]}."
-        )
+        raise _no_split(path, split, splits)
     try:
         metadata = pq.read_schema(chosen[0]).metadata or {}
         stored = json.loads(metadata.get(b"huggingface", b"{}"))

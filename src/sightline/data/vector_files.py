@@ -47,10 +47,10 @@ def read_vectors(path: Path) -> tuple[list[str], Float[np.ndarray, "n e"]]:
             f"{path} holds no vectors by key ({' '.join(str(error).split())[:160]}); arrays named "
             "keys and vectors are required. Write it again."
         ) from None
-    if table.ndim != 2 or len(keys) != len(table) or not len(table):
+    if table.ndim != 2 or len(keys) != len(table) or not table.size:
         raise DataError(
             f"{path} holds {len(keys)} keys beside vectors of shape {table.shape}; one row of "
-            "numbers for each key is required. Write it again."
+            "one or more numbers for each key is required. Write it again."
         )
     return keys, table
 

@@ -16,6 +16,7 @@ from sightline.data.image_sets import (
     load_image_set,
     load_templates,
     prompts,
+    require_known,
     with_classes,
 )
 from sightline.data.image_sources import support_source
@@ -148,6 +149,10 @@ class TestSplitFile:
         assert images.classes == ("rose", "water lily")
         assert ids(images) == ["a.png"]
 
+    def test_an_empty_split_is_named(self, coop):
+        with pytest.raises(DataError, match=r"split 'val' is empty; .* such as train, test"):
+            load_image_set(f"{coop}?split=val")
+
     def test_a_missing_picture_costs_its_row(self, coop):
         (coop / "images" / "c.png").unlink()
         images = load_image_set(coop)
@@ -235,8 +240,17 @@ class TestSavedDataset:
     def test_its_splits(self, saved, tmp_path):
         writer = image_writer(tmp_path / "run")
         assert len(load_image_set(f"{saved}?split=test", store_image=writer).examples) == 2
-        with pytest.raises(UsageError, match="holds the splits train, test"):
+        with pytest.raises(UsageError, match="holds the splits train, test, none was named"):
             load_image_set(saved, store_image=writer)
+        with pytest.raises(UsageError, match="train, test, not 'dev'"):
+            load_image_set(f"{saved}?split=dev", store_image=writer)
+
+    def test_one_saved_split_has_no_other(self, saved, tmp_path):
+        """Support of another split would else be the very pictures that are tested."""
+        writer = image_writer(tmp_path / "run")
+        with pytest.raises(UsageError, match=r"test is the one split .*'train' is asked for"):
+            load_image_set(support_source("train", str(saved / "test"), 4), store_image=writer)
+        assert len(load_image_set(saved / "test", store_image=writer).examples) == 2
 
     def test_parquet_as_the_hub_stores_it(self, tmp_path):
         info = {
@@ -329,6 +343,35 @@ class TestClassNames:
     def test_names_joined_by_commas_match_labels_but_for_underscores(self):
         found = class_names("Sea Lion,cat", {"cat": "cat", "sea_lion": "sea_lion"}, [])
         assert found == {"sea_lion": "Sea Lion", "cat": "cat"}
+
+    def test_whole_numbers_are_places_among_the_names(self, tmp_path):
+        write(tmp_path, "a.png", "b.png", "c.png")
+        (tmp_path / "t.csv").write_text("path,label\na.png,2\nb.png,0\nc.png,2\n")
+        (tmp_path / "names.txt").write_text("rose\nlily\nfern\n")
+        images = load_image_set(tmp_path / "t.csv", classes=str(tmp_path / "names.txt"))
+        assert images.classes == ("rose", "lily", "fern")
+        assert labels(images) == ["fern", "rose", "fern"]
+
+    @pytest.mark.parametrize(
+        ("names", "found", "wanted"),
+        [
+            (["2", "1", "0"], ["0", "2"], {"2": "2", "1": "1", "0": "0"}),  # names, not places
+            (["a", "b"], ["1", "2"], {"a": "a", "b": "b"}),  # 2 is no place among two
+            (["a", "b"], ["0", "b"], {"a": "a", "b": "b"}),
+            (["a", "b"], ["00", "1"], {"a": "a", "b": "b"}),
+            (["a", "b"], [], {"a": "a", "b": "b"}),
+        ],
+    )
+    def test_other_numbers_are_no_places(self, names, found, wanted):
+        assert class_names(names, {}, found) == wanted
+
+    def test_where_no_label_is_known_the_labels_are_named(self, tmp_path):
+        write(tmp_path, "a.png", "b.png")
+        (tmp_path / "t.csv").write_text("path,label\na.png,7\nb.png,8\n")
+        images = load_image_set(tmp_path / "t.csv", classes="rose,lily")
+        with pytest.raises(DataError, match=r"None of 2 pictures of t.csv .*rose, lily.*'7', '8'"):
+            require_known(images)
+        require_known(load_image_set(tmp_path / "t.csv", classes="7,rose"))
 
     def test_a_map_gives_every_label_its_name(self):
         named = class_names({"digit 3": "3 ", "digit 1": "1"}, {}, ["digit 1", "digit 3"])

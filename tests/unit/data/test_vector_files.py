@@ -77,6 +77,14 @@ def test_more_keys_than_rows(tmp_path):
         read_vectors(tmp_path / "v.npz")
 
 
+def test_vectors_of_no_numbers_are_refused(tmp_path):
+    np.savez(tmp_path / "v.npz", keys=["a", "b"], vectors=np.zeros((2, 0), np.float32))
+    with pytest.raises(
+        DataError, match=r"shape \(2, 0\); one row of one or more numbers for each key"
+    ):
+        read_vectors(tmp_path / "v.npz")
+
+
 def test_whole_numbers_are_no_vectors(tmp_path):
     np.savez(tmp_path / "v.npz", keys=KEYS, vectors=TABLE.astype(np.int64))
     with pytest.raises(DataError, match="type int64"):
