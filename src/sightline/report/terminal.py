@@ -10,8 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sightline.core.estimates import Estimate
 from sightline.core.results import EstimatorResult, Evaluation
 from sightline.report import numbers
+from sightline.report.classifier_tables import SECOND_TASK
 from sightline.report.numbers import inert
 from sightline.report.tables import heldout, marks
 
@@ -24,6 +26,9 @@ NARROW = ("auroc", "prr", "ece")
 
 NAME, FIGURE = 24, 15
 """Columns for an estimator's name and n, and for a figure with its interval."""
+
+REASONS = 3
+"""Reasons shown why scores could not be computed."""
 
 RAW = " Raw: the score as it is on all rows, where no held-out figure is defined."
 
@@ -61,8 +66,7 @@ def print_leaderboard(evaluation: Evaluation, *, top: int = 15, file: TextIO | N
     left_out = len(evaluation.estimators) - len(shown)
     if left_out:
         console.print(Text(f"{left_out} more in the report", style="dim"))
-    if lacking := len(evaluation.not_applicable):
-        line = f"{lacking} estimators need signals that this run lacks; the report names them"
+    for line in _not_applicable(evaluation):
         console.print(Text(line, style="dim"))
     for number, reason in enumerate(_reasons(shown, METRICS), start=1):
         console.print(Text(f"({number}) {reason}", style="dim"))
@@ -76,6 +80,62 @@ def print_leaderboard(evaluation: Evaluation, *, top: int = 15, file: TextIO | N
             style="dim",
         )
     )
+    if (second := _second_task(evaluation, top)) is not None:
+        said, table = second
+        console.print(Text(f"\n{said}"))
+        console.print(table)
+
+
+def _not_applicable(evaluation: Evaluation) -> list[str]:
+    """What could score no answer: of a classifier's scores the reasons, too."""
+    count = len(evaluation.not_applicable)
+    if not count:
+        return []
+    if evaluation.classifier is None:
+        return [f"{count} estimators need signals that this run lacks; the report names them"]
+    names: dict[str, list[str]] = {}
+    for one in evaluation.not_applicable:
+        names.setdefault(inert(one.reasons[0].reason), []).append(inert(one.name))
+    first = sorted(names.items(), key=lambda item: -len(item[1]))[:REASONS]
+    shown = [
+        f"  {', '.join(those[:4])}{f' and {len(those) - 4} more' if len(those) > 4 else ''}: {why}"
+        for why, those in first
+    ]
+    what = "1 score could" if count == 1 else f"{count} scores could"
+    named = "it" if count == 1 else "them all"
+    return [f"{what} not be computed; the report names {named}", *shown]
+
+
+def _second_task(evaluation: Evaluation, top: int) -> tuple[str, Table] | None:
+    """How well the scores tell out-of-distribution pictures, the best first."""
+    task = None if evaluation.classifier is None else evaluation.classifier.out_of_distribution
+    if task is None:
+        return None
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("score", overflow="fold", min_width=8)
+    for metric in SECOND_TASK:
+        table.add_column(numbers.STYLES[metric].label, justify="right", no_wrap=True)
+    ordered = sorted(
+        task.figures.items(), key=lambda item: (-(item[1]["auroc"].value or 0.0), item[0])
+    )
+    for name, figures in ordered[:top]:
+        table.add_row(inert(name), *(_around(figures[metric], metric) for metric in SECOND_TASK))
+    more = f"; {len(ordered) - top} more in the report" if len(ordered) > top else ""
+    said = (
+        f"Telling this run's pictures from {numbers.count(task.pictures)} of none of its classes "
+        f"({inert(task.run)}){more}"
+    )
+    return said, table
+
+
+def _around(estimate: Estimate, metric: str) -> Text:
+    """A figure with its interval, on one line."""
+    if estimate.value is None:
+        return Text(numbers.DASH)
+    style = numbers.STYLES[metric]
+    text = Text(numbers.number(estimate.value, style))
+    text.append(f"  {numbers.interval(estimate, style) or 'no interval'}", style="dim")
+    return text
 
 
 def terminal_console(file: TextIO) -> Console:

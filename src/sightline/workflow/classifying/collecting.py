@@ -197,9 +197,9 @@ def _encodable(images: ImageSet, encoders: Sequence[PictureEncoder]) -> ImageSet
             rejected.append(Rejected(example.id, why))
     if not kept:
         raise DataError(
-            f"None of {len(images.examples)} pictures of {images.name} can be encoded "
-            f"({rejected[-1].reason}); keys that are ids, paths or SHA-256 of the pictures are "
-            "required. Check the embedding file."
+            f"None of {len(images.examples)} pictures of {images.name} can be encoded, the last "
+            f"since {rejected[-1].reason}; a vector for at least one is required. Check the file "
+            "of vectors."
         )
     return replace(images, examples=tuple(kept), rejected=tuple(rejected))
 

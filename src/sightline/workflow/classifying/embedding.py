@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 VIEWS = ("mirror", "gray")
 """Transformed versions of a picture that are embedded beside it."""
 
+_SHORTEST, _LONGEST = 1e-18, 1e18  # lengths whose squares single precision holds
+
 
 class Classifier(Protocol):
     """A model that turns pictures and texts into vectors of one space."""
@@ -178,14 +180,21 @@ class FileEncoder:
         return {"name": self.path.name, "sha256": file_sha256(self.path)}
 
     def lacks(self, example: Example) -> str | None:
-        """That the file has no vector for the picture, or one that points nowhere."""
+        """That the file has no vector for the picture, or one without a usable direction."""
         row = self._row(example)
         if row is None:
             return f"{self.path.name} has no vector under its id, path or SHA-256"
-        vector = self.table[row]
-        if not np.isfinite(vector).all():
+        length = float(_lengths(self.table[row]))
+        if not np.isfinite(length):
             return f"its vector in {self.path.name} is not finite"
-        return None if vector.any() else f"its vector in {self.path.name} is zero"
+        if not length:
+            return f"its vector in {self.path.name} is zero"
+        if not _SHORTEST <= length <= _LONGEST:
+            return (
+                f"the length of its vector in {self.path.name} is {length:.0e}, outside "
+                f"{_SHORTEST:.0e} to {_LONGEST:.0e}; scale the vectors"
+            )
+        return None
 
     def vectors(
         self, examples: Sequence[Example], images: Sequence[Image]
@@ -232,7 +241,7 @@ class ClassObserver:
     ) -> list[Record]:
         """One record per class."""
         texts = [text for e in examples for text in prompts(self.templates, e.question)]
-        vectors = _finite(self.model.text_vectors(texts), "class text")
+        vectors = _finite(self.model.text_vectors(texts), "a class text")
         stacked = vectors.reshape(len(examples), len(self.templates), -1)
         return [
             Record(example, features={Feature.CLASS_VECTORS: mine})
@@ -284,13 +293,16 @@ class PictureObserver:
     ) -> list[Record]:
         """One record per picture; its answer is the name of the class with the largest logit."""
         pictures = [mine[0] for mine in images]
-        vectors = _finite(self.model.image_vectors(pictures), "picture")
+        vectors = _finite(self.model.image_vectors(pictures), "a picture")
         parts: dict[Feature, np.ndarray] = {Feature.IMAGE_VECTOR: vectors}
         if self.views:
             seen = [self.model.image_vectors([_VIEW[v](p) for p in pictures]) for v in self.views]
-            parts[Feature.VIEW_VECTORS] = _finite(np.stack(seen, axis=1), "view")
+            parts[Feature.VIEW_VECTORS] = _finite(np.stack(seen, axis=1), "a view")
         if self.encoders:
-            aux = [_finite(e.vectors(examples, pictures), e.name) for e in self.encoders]
+            aux = [
+                _finite(e.vectors(examples, pictures), f"a picture by encoder {e.name}")
+                for e in self.encoders
+            ]
             parts[Feature.AUX_VECTORS] = np.concatenate(aux, axis=1)
         answers = (vectors @ self.texts.T).argmax(axis=1)
         return [
@@ -334,15 +346,25 @@ _VIEW: Mapping[str, Callable[[Image], Image]] = {"mirror": _mirror, "gray": _gra
 
 
 def _finite(vectors: Float[np.ndarray, "*n d"], what: str) -> Float[np.ndarray, "*n d"]:
-    """The vectors, none of which is zero or not finite.
+    """The vectors, each with a direction that single precision can tell.
 
     Raises:
-        ModelError: One is; the caller bisects to it.
+        ModelError: One is zero, not finite, or of a length whose square is; the caller bisects to
+            it.
     """
-    length = np.linalg.norm(vectors, axis=-1)
-    if not (np.isfinite(length).all() and (length > 0).all()):
+    length = _lengths(vectors)
+    if not ((length >= _SHORTEST) & (length <= _LONGEST)).all():
         raise ModelError(
-            f"The vector of a {what} is zero or not finite; a direction is required. Look at the "
-            "picture, or use another model."
+            f"The vector of {what} is zero, not finite or out of range; a length from "
+            f"{_SHORTEST:.0e} to {_LONGEST:.0e} is required. Look at the picture, or use another "
+            "model."
         )
     return np.asarray(vectors, dtype=np.float32)
+
+
+def _lengths(vectors: Float[np.ndarray, "*n d"]) -> Float[np.ndarray, "*n"]:
+    """Euclidean lengths in double precision, which no vector of single precision leaves."""
+    wide = vectors.astype(np.float64)
+    largest = np.abs(wide).max(axis=-1, keepdims=True, initial=0.0)
+    scale = np.where((largest > 0) & np.isfinite(largest), largest, 1.0)
+    return np.linalg.norm(wide / scale, axis=-1) * scale[..., 0]

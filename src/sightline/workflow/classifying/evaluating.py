@@ -188,7 +188,7 @@ def _other(path: Path, seen: Embedded) -> Embedded:
     """
     store = open_classification(path)
     other = read_embedded(store, seen.texts)
-    same_classifier(path, store.manifest.model, seen)
+    same_classifier(path, store.manifest.model, seen, what="other pictures (--ood)")
     known = int((other.labels >= 0).sum())
     if known:
         at = int(np.argmax(other.labels >= 0))

@@ -335,15 +335,30 @@ def read_support(run: Path, tested: Embedded, shots: int | None) -> SupportDraws
     return SupportDraws(pictures, tuple(rows), wanted, run.resolve().name, len(store.quarantined()))
 
 
-def same_classifier(run: Path, model: Mapping[str, Any], tested: Embedded) -> None:
-    """Requires one classifier, one set of classes and the same encoders for both."""
+def same_classifier(
+    run: Path, model: Mapping[str, Any], tested: Embedded, *, what: str = "support pictures"
+) -> None:
+    """Requires one classifier, one set of classes and the same encoders for both.
+
+    Args:
+        run: The other run.
+        model: Its classifier.
+        tested: The pictures to judge.
+        what: What is taken from the other run.
+
+    Raises:
+        UsageError: They differ.
+    """
     theirs, own = _comparable(model), _comparable(tested.store.manifest.model)
-    differing = sorted(key for key in {*theirs, *own} if theirs.get(key) != own.get(key))
+    differing = {
+        key.removesuffix("_sha256") for key in {*theirs, *own} if theirs.get(key) != own.get(key)
+    }
     if differing:
         raise UsageError(
-            f"The support pictures of {run} and the pictures of {tested.store.path} differ in "
-            f"{', '.join(differing)}; one classifier, the same classes, templates, encoders and "
-            "views are required. Classify both with the same flags."
+            f"The {what} of {run} and the pictures of {tested.store.path} differ in "
+            f"{', '.join(sorted(differing))}; one classifier, the same classes, templates, "
+            "encoders and views are required. Classify both with the same flags, one with the "
+            "other run as --classes."
         )
 
 

@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
+from sightline import api
 from sightline.core.errors import (
     DataError,
     LeakageError,
@@ -16,7 +17,7 @@ from sightline.data.image_sets import load_image_set
 from sightline.store.layout import CLASSES, SUPPORT
 from sightline.store.run import RunStore
 from sightline.workflow.classifying.collecting import classify, encoder_name
-from sightline.workflow.classifying.embedding import FileEncoder, parse_views
+from sightline.workflow.classifying.embedding import FileEncoder, ModelEncoder, parse_views
 from sightline.workflow.classifying.reading import (
     read_embedded,
     read_support,
@@ -192,6 +193,82 @@ class TestLeakage:
             read_support(run, seen, None)
 
 
+class TestLengths:
+    """Vectors whose direction single precision cannot tell are left out, with the reason."""
+
+    @staticmethod
+    def file(path, images, first):
+        table = np.random.default_rng(0).normal(size=(len(images.examples), 5))
+        table[0] *= first / np.linalg.norm(table[0])
+        np.savez(path, keys=[e.id for e in images.examples], vectors=table)
+        return FileEncoder.read(path)
+
+    @pytest.mark.filterwarnings("error::RuntimeWarning")
+    @pytest.mark.parametrize(
+        ("length", "said"),
+        [
+            (1e25, "length of its vector in v.npz is 1e+25, outside 1e-18 to 1e+18"),
+            (1e-30, "length of its vector in v.npz is 1e-30, outside"),
+            (0.0, "is zero"),
+            (np.nan, "is not finite"),
+        ],
+    )
+    def test_one_of_a_file(self, tmp_path, tested, length, said):
+        encoder = self.file(tmp_path / "v.npz", load_image_set(tested), length)
+        result = colour_run(tmp_path / "r", tested, encoders=[encoder])
+        assert result.images.total == 179
+        assert result.images.rejected == 1
+        assert said in result.images.reasons[0][0]
+
+    @pytest.mark.filterwarnings("error::RuntimeWarning")
+    def test_lengths_within_the_bounds_are_kept(self, tmp_path, tested, pool):
+        encoder = self.file(tmp_path / "v.npz", load_image_set(tested), 1e17)
+        colour_run(tmp_path / "r", tested, encoders=[encoder])
+        store = RunStore.open(tmp_path / "r")
+        first = next(iter(store.records())).array(Feature.AUX_VECTORS).astype(np.float64)
+        assert np.linalg.norm(first) == pytest.approx(1e17, rel=1e-6)
+
+    def test_where_all_are_the_reason_is_the_files(self, tmp_path, tested):
+        images = load_image_set(tested)
+        table = np.full((len(images.examples), 5), 1e25)
+        np.savez(tmp_path / "v.npz", keys=[e.id for e in images.examples], vectors=table)
+        with pytest.raises(DataError, match=r"None of 180 .* since the length .* is 2e\+25"):
+            colour_run(tmp_path / "r", tested, encoders=[FileEncoder.read(tmp_path / "v.npz")])
+
+    @pytest.mark.filterwarnings("error::RuntimeWarning")
+    def test_a_models_vector_out_of_range_is_quarantined(self, tmp_path, tested):
+        class Huge(Patches):
+            def vectors(self, images):
+                return super().vectors(images) * np.float32(1e30)
+
+        result = colour_run(tmp_path / "r", tested, encoders=[ModelEncoder("huge", Huge(), 3)])
+        assert result.images.quarantined == 180
+        assert "The vector of a picture by encoder huge is zero" in result.images.reasons[0][0]
+
+    def test_an_encoder_of_maps_is_refused_before_anything_is_stored(self):
+        class Maps(Patches):
+            def vectors(self, images):
+                return super().vectors(images)[:, :, None, None]
+
+        with pytest.raises(UsageError, match=r"shape \(1, 3, 1, 1\) for one picture"):
+            ModelEncoder.of("maps", Maps())
+
+
+class TestKnownLabels:
+    def test_none_known_is_refused_at_once_but_for_an_earlier_runs_classes(
+        self, tmp_path, monkeypatch, run, pool
+    ):
+        monkeypatch.setattr("sightline.models.load_classifier", lambda *_, **__: ColourClassifier())
+        other = write_pictures(tmp_path / "p", {"red": 2, "blue": 2})
+        (other / "red").rename(other / "rose")
+        (other / "blue").rename(other / "fern")
+        with pytest.raises(DataError, match="'fern', 'rose'; at least one is required"):
+            api.classify("any", other, tmp_path / "r", classes="red,green", views=())
+        assert not (tmp_path / "r").exists()
+        done = api.classify("any", other, tmp_path / "r", classes=str(run), views=())
+        assert done.images.total == 4
+
+
 class TestBadPictures:
     def test_an_unreadable_picture_is_quarantined(self, tmp_path):
         folder = write_pictures(tmp_path / "p", dict.fromkeys(COLOURS, 3))
@@ -234,7 +311,7 @@ class TestBadPictures:
         Image.new("RGB", (8, 8)).save(folder / "red" / "black.png")
         result = colour_run(tmp_path / "r", folder, model=Blind())
         assert result.images.quarantined == 1
-        assert "zero or not finite" in result.images.reasons[0][0]
+        assert "is zero, not finite" in result.images.reasons[0][0]
 
 
 class TestVectorFiles:

@@ -1,5 +1,6 @@
 """Evaluating a classifier's run: the same protocol, over support draws, from the store alone."""
 
+import io
 import json
 import shutil
 from dataclasses import asdict, replace
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from sightline.api import evaluate, write_report
 from sightline.core.column import ColumnKind
@@ -22,6 +24,7 @@ from sightline.data.image_sets import load_image_set, with_classes
 from sightline.metrics.discrimination import auroc, fpr95
 from sightline.metrics.selective import aurc
 from sightline.report.classifier_tables import facts, over_draws, second_task, source_marks
+from sightline.report.terminal import print_leaderboard
 from sightline.store.layout import CLASSES
 from sightline.store.run import RunStore
 from sightline.workflow.classifying.collecting import classify
@@ -49,6 +52,12 @@ def evaluation(outcome):
 
 def by_name(evaluation):
     return {e.name: e for e in evaluation.estimators}
+
+
+def print_to(evaluation, **settings):
+    out = io.StringIO()
+    print_leaderboard(evaluation, file=out, **settings)
+    return out.getvalue()
 
 
 def stored(run):
@@ -255,6 +264,20 @@ class TestAskedFor:
         assert lacking["augmentation_consistency"] == why
         assert "msp" in by_name(found)
 
+    def test_the_terminal_says_why_a_score_could_not_be_fitted(self, tmp_path, tested):
+        pool = tmp_path / "pool"
+        for at, (name, colour) in enumerate(COLOURS.items()):
+            (pool / name).mkdir(parents=True)
+            for i in range(4):
+                pixels = np.full((8, 8, 3), np.array(colour) * (250 - 5 * i - at)).astype(np.uint8)
+                Image.fromarray(pixels).save(pool / name / f"{i}.png")
+        colour_run(tmp_path / "r", tested, pool)
+        settings = replace(FAST, estimators=("msp", "logistic"))
+        text = print_to(evaluate_classifier(tmp_path / "r", settings).evaluation)
+        assert "1 score could not be computed; the report names it" in text
+        assert "logistic: The classifier is right on all 12 support images" in text
+        assert "need signals" not in text
+
     def test_only_what_cannot_be_computed_is_one_line(self, tmp_path, tested):
         colour_run(tmp_path / "r", tested)
         with pytest.raises(MissingFeatureError, match="'trustvlm': no support pictures"):
@@ -326,8 +349,6 @@ class TestOutOfDistribution:
     @classmethod
     def other(cls, tmp_path_factory):
         """Gray pictures: none of the colours."""
-        from PIL import Image
-
         folder = tmp_path_factory.mktemp("ood")
         rng = np.random.default_rng(3)
         (folder / "gray").mkdir()
@@ -368,6 +389,27 @@ class TestOutOfDistribution:
         colour_run(tmp_path / "r", pool)
         with pytest.raises(UsageError, match="36 of 36 pictures"):
             evaluate_classifier(run, FAST, ClassifierSettings(ood=tmp_path / "r"))
+
+    def test_of_other_classes_they_are_refused_as_what_they_are(self, run, tmp_path, pool):
+        images = with_classes(load_image_set(pool), ("one", "two", "three"))
+        classify(ColourClassifier(), images, tmp_path / "r", templates=("{}",))
+        said = r"The other pictures \(--ood\) of .* differ in classes, encoders, templates, views;"
+        with pytest.raises(UsageError, match=said):
+            evaluate_classifier(run, FAST, ClassifierSettings(ood=tmp_path / "r"))
+
+    def test_the_terminal_shows_the_second_task(self, run, other):
+        found = evaluate_classifier(
+            run, Settings(estimators=SOME, resamples=100), ClassifierSettings(ood=other)
+        ).evaluation
+        _, _, task = print_to(found).partition("from 60 of none of its classes (gray)")
+        assert "AUROC" in task
+        assert "FPR95" in task
+        for name, figures in found.classifier.out_of_distribution.figures.items():
+            line = next(line for line in task.splitlines() if line.startswith(f"{name} "))
+            assert f"{figures['auroc'].value:.3f}" in line
+        first = print_to(found, top=1).partition("none of its classes (gray)")[2]
+        assert first.startswith(f"; {len(SOME) - 1} more in the report")
+        assert "none of its classes" not in print_to(evaluate_classifier(run, FAST).evaluation)
 
     def test_a_run_of_unknown_labels_cannot_be_judged(self, other):
         with pytest.raises(DataError, match="None of 60 pictures"):
