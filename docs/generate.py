@@ -14,12 +14,13 @@ import click
 from sightline.cli import cli
 from sightline.data import (
     condition_lists,
+    label_preservation,
     perturb_text,
     perturb_truth,
     perturbations,
     wordings,
 )
-from sightline.data.label_preservation import QUESTION_KINDS, preservation_table
+from sightline.data.label_preservation import MILD, QUESTION_KINDS, preservation_table
 from sightline.estimators.describe import estimators_page
 from sightline.metrics import METRICS
 
@@ -147,15 +148,18 @@ def perturbations_page() -> str:
         "",
         "## Answers kept on other data",
         "",
-        "A pair whose question may be of several kinds keeps its answer where all of them do; a",
-        "pair without a mark is unknown. Kinds are read off the words of the question, its type",
-        "and its options.",
+        _prose(label_preservation.__doc__),
+        "",
+        "*same*: at every level. *mild*: at the levels "
+        + ", ".join(f"`{family}` {level:g}" for family, level in MILD.items())
+        + " or milder. Empty: unknown. A question may be of several kinds, which are read off its",
+        "words, its type and its options; all of them have to keep their answer.",
         "",
         "| family | " + " | ".join(QUESTION_KINDS) + " |",
         "|---|" + "---|" * len(QUESTION_KINDS),
     ]
     for family, kept in preservation_table():
-        lines.append(f"| `{family}` | " + " | ".join("same" if k else "" for k in kept) + " |")
+        lines.append(f"| `{family}` | " + " | ".join(kept) + " |")
     return "\n".join([*lines, ""])
 
 

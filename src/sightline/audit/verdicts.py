@@ -23,6 +23,9 @@ from sightline.core.estimates import Estimate
 
 Outcome = Literal["holds", "does not hold", "undecided"]
 
+FEWEST_PICTURES = 20
+"""Pictures below which hidden drift is not decided: one of 20 is the 5 % that it is held to."""
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -51,15 +54,22 @@ def hidden_drift(
     moved: MovedFar,
     clusters: Clusters,
     *,
+    control: str,
     at_least: float = 0.05,
 ) -> Verdict:
     """Whether answers that do not change hide representations that move far.
+
+    Not decided on answers that stay about fewer than `FEWEST_PICTURES` pictures, whatever their
+    number: with fewer, a single picture is worth more than the share asked for, and an interval
+    over pictures cannot tell 5 % from none. Nor with fewer control values than the threshold
+    requires (20 for the 5 % quantile; see `sightline.audit.drift.moved_far`).
 
     Args:
         images: Image of each pair that counts.
         unchanged: Whether the label stayed.
         moved: Which pairs moved as far as an unrelated picture.
         clusters: Resamples of the images.
+        control: What the control is, in words: what drift is held against.
         at_least: The finding holds above this share of unchanged answers.
 
     Raises:
@@ -72,15 +82,19 @@ def hidden_drift(
         images, moved.flags, unchanged, undefined="no answer stays under perturbation"
     )
     rule = (
-        f"holds where more than {at_least:.0%} of the answers that stay moved as far as an "
-        f"unrelated picture, does not hold where less, by the whole interval; moved far: "
-        f"{moved.rule}"
+        f"holds where more than {at_least:.0%} of the answers that stay moved as far as the "
+        f"control ({control}), does not hold where less, by the whole interval, on at least "
+        f"{FEWEST_PICTURES} pictures; moved far: {moved.rule}"
     )
     finding = "Answers that stay hide representations that move far"
     changed = {"share of answers that flip": clusters.share(images, ~unchanged)}
     if moved.threshold is None:
         missing = Estimate(None, n=share.n, reason=moved.rule)
         return Verdict(finding, "undecided", missing, rule, moved.rule, changed)
+    pictures = len(np.unique(images[unchanged]))
+    if pictures < FEWEST_PICTURES:
+        few = f"answers stay about {pictures} pictures, and {FEWEST_PICTURES} are required"
+        return Verdict(finding, "undecided", share, rule, few, changed)
     outcome, reason = _beyond(share, at_least)
     return Verdict(finding, outcome, share, rule, reason, changed)
 

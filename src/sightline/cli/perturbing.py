@@ -113,7 +113,7 @@ def _size(text: str) -> tuple[int, int]:
 
 def _document(conditions: Sequence[Condition], size: tuple[int, int]) -> dict[str, Any]:
     """The bank as JSON: lists, conditions with their strengths, and which answers stay."""
-    from sightline.data.label_preservation import QUESTION_KINDS, preservation_table
+    from sightline.data.label_preservation import MILD, QUESTION_KINDS, preservation_table
     from sightline.data.perturbations import BANKS
 
     return {
@@ -131,8 +131,11 @@ def _document(conditions: Sequence[Condition], size: tuple[int, int]) -> dict[st
             for condition in conditions
         ],
         "answers_kept": {
-            family: [kind for kind, kept in zip(QUESTION_KINDS, row, strict=True) if kept]
+            family: [kind for kind, kept in zip(QUESTION_KINDS, row, strict=True) if kept == "same"]
             for family, row in preservation_table()
+        },
+        "answers_kept_when_mild": {
+            family: {"other_up_to": level} for family, level in MILD.items()
         },
     }
 

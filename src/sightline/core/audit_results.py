@@ -7,8 +7,10 @@ figure of its own.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -19,7 +21,19 @@ from sightline.core.estimates import Estimate
 from sightline.core.probe_results import BudgetedAudit, Probes
 from sightline.core.results import Skipped
 
-AUDIT_VERSION = 1
+AUDIT_VERSION = 2
+Part = Literal["picture", "wording", "injection"]
+"""What a condition tests; only pairs of changed pictures count among ``all``."""
+
+CONTROL_NAMES: Mapping[str, str] = MappingProxyType(
+    {
+        "other_images": "another picture, same question",
+        "other_items": "another question",
+        "paraphrases": "same picture, other words",
+    }
+)
+"""What drift is held against, in words."""
+
 _STRICT = ConfigDict(extra="forbid")
 
 
@@ -29,9 +43,13 @@ class Rates:
 
     Attributes:
         name: ``all``, a type of perturbation (``pad/crop``) or one condition (``jpeg:3``).
+        part: ``picture`` where the pairs count among ``all``; ``wording`` and ``injection`` (an
+            option is written on the picture) are rows of their own.
         pairs: Pairs that count.
         items: Their questions.
         excluded: Pairs that do not count, by reason.
+        undecided: Share of flips among pairs left out because it is not known whether the right
+            answer stays; n of them. In no other figure.
         ifr: Share of pairs whose label flipped.
         iv: Share of questions with at least one flip.
         right_wrong: Pairs that were right and became wrong; and so on.
@@ -44,15 +62,20 @@ class Rates:
         accuracy_after: Share of them whose perturbed answer is right.
         accuracy_change: After less before, paired.
         margin_change: Mean margin of the clean label after less before, nats, of scored pairs.
+        margin_true_change: The same of the right option, of scored pairs whose truth is known.
+        margin_flipped: Mean over questions of the clean label's margin where it flips, nats.
+        margin_stays: The same where it stays.
         score_change: Mean log-probability of the clean answer after less before, nats.
         energy_change: Mean ΔE of the vision tokens over their mean squared length.
         prior_index: Mean drift-to-prior of the pairs that have one.
     """
 
     name: str
+    part: Part
     pairs: int
     items: int
     excluded: tuple[Skipped, ...]
+    undecided: Estimate
     ifr: Estimate
     iv: Estimate
     right_wrong: int
@@ -65,6 +88,9 @@ class Rates:
     accuracy_after: Estimate
     accuracy_change: Estimate
     margin_change: Estimate
+    margin_true_change: Estimate
+    margin_flipped: Estimate
+    margin_stays: Estimate
     score_change: Estimate
     energy_change: Estimate
     prior_index: Estimate
@@ -74,12 +100,14 @@ class Rates:
 class ChannelDrift:
     """Drift of one channel at one layer under one type of perturbation, beside one control.
 
+    Of the pairs that count in the rates of the same name, as far as they have the channel.
+
     Attributes:
         channel: Feature whose clean and perturbed vectors are compared.
         layer: Layer index; None for vision tokens.
         name: Type of perturbation, or ``all``.
         control: ``other_images`` (same question), ``other_items`` or ``paraphrases``.
-        unchanged: Whether only pairs that count and whose label stayed are looked at.
+        unchanged: Whether only pairs whose label stayed are looked at.
         drift: Mean 1 - cosine over questions.
         l2: Mean Euclidean drift over pairs.
         control_drift: Mean 1 - cosine to the control's partners.
@@ -120,7 +148,25 @@ class Density:
 
 @dataclass(frozen=True, config=_STRICT)
 class YesNo:
-    """Yes-or-no figures under one type of perturbation (``clean`` for the clean pictures)."""
+    """Yes-or-no figures under one type of perturbation (``clean`` for the clean pictures).
+
+    Attributes:
+        name: Type of perturbation.
+        n: Answers.
+        accuracy: Share right; see `sightline.audit.yes_no.YesNoRates` for this and what follows.
+        precision: Of answers yes.
+        recall: Of questions whose truth is yes.
+        f1: Of both.
+        false_positive_rate: Of questions whose truth is no, the share answered yes.
+        yes_rate: Share answered yes.
+        margin: Mean score of yes less that of no, nats.
+        margin_flipped: The same over flips, mean over questions.
+        margin_stays: The same over answers that stay.
+        hit: Share that flips of clean answers yes that are right.
+        false_alarm: Of clean answers yes that are wrong.
+        miss: Of clean answers no that are wrong.
+        rejection: Of clean answers no that are right.
+    """
 
     name: str
     n: int
@@ -130,15 +176,29 @@ class YesNo:
     f1: Estimate
     false_positive_rate: Estimate
     yes_rate: Estimate
+    margin: Estimate
+    margin_flipped: Estimate
+    margin_stays: Estimate
+    hit: Estimate
+    false_alarm: Estimate
+    miss: Estimate
+    rejection: Estimate
 
 
 @dataclass(frozen=True, config=_STRICT)
 class Prior:
-    """What is answered without the picture; the shares are over all questions, the rest scored."""
+    """What is answered without the picture.
+
+    ``unchanged`` is over all questions, the rest over those whose label is read off scores; see
+    `sightline.audit.prior.LanguagePrior`.
+    """
 
     unchanged: Estimate
+    unchanged_right: Estimate
+    unchanged_wrong: Estimate
     accuracy: Estimate
     accuracy_blank: Estimate
+    accuracy_gain: Estimate
     margin: Estimate
     margin_blank: Estimate
     without_index: tuple[Skipped, ...]
@@ -208,6 +268,7 @@ class AuditedPair:
         example_id: The question.
         condition: What was done to the picture.
         kind: Type of perturbation.
+        part: As `Rates.part`.
         image: Number of the picture; pairs that share one are not independent.
         form: ``choice``, ``yes_no`` or ``text``: how the label is read.
         truth: Whether the right answer stays.
@@ -215,12 +276,15 @@ class AuditedPair:
         clean_label: Label under the clean picture: option, yes or no, or the answer's short form.
         label: Label under the condition.
         flipped: Whether they differ.
+        flipped_per_token: The same of labels by mean log-probability per token; None without.
+        flipped_letters: The same of labels by the scores of the options' letters.
         meaning_changed: Whether a free answer says something else; None for other answers.
         right_before: None where the right answer is not known.
         right_after: The same under the condition.
         margin_before: Margin of the clean label, nats; None for free answers.
         margin: The same under the condition.
-        margin_true: Margin of the right option under the condition.
+        margin_true_before: Margin of the right option under the clean picture.
+        margin_true: The same under the condition.
         score_change: Log-probability of the clean answer, after less before, nats.
         drift: 1 - cosine of the flagged channel at its layer.
         drift_l2: Its Euclidean drift.
@@ -235,6 +299,7 @@ class AuditedPair:
     example_id: str
     condition: str
     kind: str
+    part: Part
     image: int
     form: str
     truth: str
@@ -242,11 +307,14 @@ class AuditedPair:
     clean_label: str
     label: str
     flipped: bool
+    flipped_per_token: bool | None
+    flipped_letters: bool | None
     meaning_changed: bool | None
     right_before: bool | None
     right_after: bool | None
     margin_before: float | None
     margin: float | None
+    margin_true_before: float | None
     margin_true: float | None
     score_change: float | None
     drift: float | None
@@ -283,9 +351,14 @@ class ShownExample:
 
 @dataclass(frozen=True, config=_STRICT)
 class AuditProtocol:
-    """How an audit was made; everything that changes its figures."""
+    """How an audit was made; everything that changes its figures.
+
+    ``preserving`` are the conditions that whoever audits said to keep the right answer, on top of
+    those known to.
+    """
 
     conditions: tuple[str, ...]
+    preserving: tuple[str, ...]
     layers: tuple[int, ...]
     channel: str
     flag_rule: str
@@ -304,10 +377,12 @@ class AuditProtocol:
 class Audit:
     """One run, audited.
 
-    `rates` starts with ``all``, then types of perturbation, then single conditions.
+    `rates` starts with ``all`` (every pair of a changed picture that counts), then types of
+    perturbation, then single conditions. ``warning`` is what a reader must know first, None where
+    there is nothing. ``spectra_skipped`` are questions whose spectra could not be measured.
     """
 
-    format_version: Literal[1]
+    format_version: Literal[2]
     sightline_version: str
     run: str
     path: str
@@ -315,6 +390,7 @@ class Audit:
     dataset: str
     partial: str | None
     notes: tuple[str, ...]
+    warning: str | None
     items: int
     images: int
     quarantined: int
@@ -332,6 +408,7 @@ class Audit:
     prior: Prior | None
     spectra: tuple[Spectrum, ...]
     no_spectra: str | None
+    spectra_skipped: tuple[Skipped, ...]
     findings: tuple[Finding, ...]
     moved_far: Estimate
     unstable: tuple[ShownExample, ...]

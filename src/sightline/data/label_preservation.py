@@ -1,20 +1,34 @@
 """Which perturbations keep the right answer: decided for each pair, never assumed.
 
 For generated pictures the truth is worked out again from the scene. For any other data the table
-`PRESERVED` says which kinds of question keep their answer under which family; it names only what
-follows from what the family does, and everything else is unknown.
+`PRESERVED` says which kinds of question keep their answer under which family, whatever its level;
+it names only what follows from what the family does.
+
+A question that no word gives away (``other``: "What animal is this?") keeps its answer under a
+*mild* change as well. The rule: the picture is still there whole and upright, nothing lies on it,
+at least nine tenths of its resolution are left, at most 8 columns have passed to the other side,
+and light, noise, blur and compression are at the first of their five severities. Whoever can answer
+the question about the clean picture can then answer it about the changed one, and gives the same
+answer. This is a judgement, not a proof: a question about a detail of a few pixels is an exception,
+and so is a picture not much larger than the shift. Of the steps of a condition at most one may be
+kept by this rule, since mild changes add up.
+
+Everything else is unknown. Whoever knows more about the questions at hand can name conditions that
+keep their answers.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from sightline.core.types import Example, Truth
+from sightline.data.perturb_geometry import Scale, ScalePad
+from sightline.data.perturb_pixels import Blank, Grayscale
 from sightline.data.perturb_truth import scene_of, truth_under
-from sightline.data.perturbations import PERTURBATIONS, Condition
+from sightline.data.perturbations import PERTURBATIONS, Condition, Step
 
 QUESTION_KINDS = (
     *("color", "count", "existence", "shape", "writing", "position", "size", "comparison"),
@@ -77,7 +91,28 @@ PRESERVED: Mapping[str, frozenset[str]] = MappingProxyType(
         "wording": _ALL,
     }
 )
-"""For each family, the kinds of question whose answer it keeps on any data."""
+"""For each family, the kinds of question whose answer it keeps on any data, at any level."""
+
+MILD: Mapping[str, float] = MappingProxyType(
+    {
+        "translate": 8,
+        "pad": 16,
+        "scale": 0.9,
+        "shrink": 0.9,
+        "scale_pad": 0.9,
+        "jpeg": 1,
+        "blur": 1,
+        "noise": 1,
+        "brightness": 1,
+        "darkness": 1,
+        "contrast": 1,
+    }
+)
+"""The strongest level, in either direction, at which a family is mild; of a scale the smallest."""
+
+_WHEN_MILD: Mapping[str, frozenset[str]] = MappingProxyType(
+    {family: kept | ({"other"} if family in MILD else set()) for family, kept in PRESERVED.items()}
+)
 
 
 class Decision(NamedTuple):
@@ -85,12 +120,13 @@ class Decision(NamedTuple):
 
     Attributes:
         truth: ``same``, ``changed`` or ``unknown``.
-        source: ``scene`` where the truth was worked out again, ``table`` where `PRESERVED` decided.
+        source: ``scene`` where the truth was worked out again, ``table`` where `PRESERVED` and
+            `MILD` decided, ``named`` where the caller said that the condition keeps the answer.
         references: Accepted answers under the perturbation where they are known.
     """
 
     truth: Truth
-    source: Literal["scene", "table"]
+    source: Literal["scene", "table", "named"]
     references: tuple[str, ...] | None = None
 
 
@@ -109,13 +145,21 @@ def question_kinds(example: Example) -> frozenset[str]:
     return found or frozenset({"other"})
 
 
-def decide(condition: Condition, example: Example, *, answer: str | None = None) -> Decision:
+def decide(
+    condition: Condition,
+    example: Example,
+    *,
+    answer: str | None = None,
+    preserving: Collection[str] = (),
+) -> Decision:
     """Whether the right answer stays under a condition, and how that is known.
 
     Args:
         condition: What is done to the picture and the question.
         example: A question of any data set; generated ones are recognised.
         answer: The option the model chose, where the condition names another one.
+        preserving: Conditions, alone or as steps of this one, that are said to keep the right
+            answer where the table does not know. They do not overrule a scene.
 
     Raises:
         DataError: A text is to name an option other than the answer, and there is none.
@@ -128,14 +172,40 @@ def decide(condition: Condition, example: Example, *, answer: str | None = None)
         same = references == example.references
         return Decision("same" if same else "changed", "scene", references)
     kinds = question_kinds(example)
-    if all(kinds <= PRESERVED[family] for family, _ in condition.steps):
-        return Decision("same", "table", example.references)
-    return Decision("unknown", "table")
+    doubtful = [step for step in condition.steps if not kinds <= PRESERVED[step.family]]
+    named = condition.name in preserving
+    rest = [step for step in doubtful if not (named or step.name in preserving)]
+    if len(rest) > 1 or not all(
+        kinds <= _WHEN_MILD[step.family] and is_mild(step) for step in rest
+    ):
+        return Decision("unknown", "table")
+    known = len(rest) == len(doubtful)
+    return Decision("same", "table" if known else "named", example.references)
 
 
-def preservation_table() -> list[tuple[str, tuple[bool, ...]]]:
-    """Rows of the table: the family, and for each of `QUESTION_KINDS` whether its answer stays."""
+def is_mild(step: Step) -> bool:
+    """Whether a step is at a level of `MILD`."""
+    perturbation = step.perturbation
+    if step.family not in MILD or isinstance(perturbation, Blank | Grayscale):
+        return False
+    if isinstance(perturbation, ScalePad):
+        return perturbation.factor >= MILD[step.family]
+    if isinstance(perturbation, Scale):
+        return perturbation.level >= MILD[step.family]
+    return abs(float(perturbation.level)) <= MILD[step.family]
+
+
+def preservation_table() -> list[tuple[str, tuple[str, ...]]]:
+    """Rows of the table: the family, and for each of `QUESTION_KINDS` what keeps its answer.
+
+    ``same`` = every level, ``mild`` = the levels of `MILD`, empty = not known.
+    """
+
+    def cell(family: str, kind: str) -> str:
+        if kind in PRESERVED[family]:
+            return "same"
+        return "mild" if kind in _WHEN_MILD[family] else ""
+
     return [
-        (family, tuple(kind in PRESERVED[family] for kind in QUESTION_KINDS))
-        for family in PERTURBATIONS
+        (family, tuple(cell(family, kind) for kind in QUESTION_KINDS)) for family in PERTURBATIONS
     ]

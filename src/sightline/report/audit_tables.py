@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from sightline.core.audit_results import Audit, Rates
+from sightline.core.audit_results import CONTROL_NAMES, Audit, Rates
 from sightline.core.estimates import Estimate
 from sightline.core.probe_results import BudgetedAudit, Probes
-from sightline.report.audit_terminal import CONTROL_NAMES, by_kind, control_name, flagged_drift
+from sightline.report.audit_terminal import by_kind, control_name, flagged_drift
 from sightline.report.audit_view import Grid, GridRow, Shaded
 from sightline.report.numbers import DASH, MINUS, count, inert
 

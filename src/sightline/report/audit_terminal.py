@@ -9,18 +9,19 @@ from typing import TextIO
 from rich.table import Table
 from rich.text import Text
 
-from sightline.core.audit_results import Audit, ChannelDrift, Comparison, Finding, Rates
+from sightline.core.audit_results import (
+    CONTROL_NAMES,
+    Audit,
+    ChannelDrift,
+    Comparison,
+    Finding,
+    Rates,
+)
 from sightline.core.estimates import Estimate
 from sightline.report.numbers import count, inert
 from sightline.report.terminal import terminal_console
 
 LINE = 1000
-CONTROL_NAMES = {
-    "other_images": "another picture, same question",
-    "other_items": "another question",
-    "paraphrases": "same picture, other words",
-}
-"""What drift is held against, in words."""
 
 
 def print_audit(audit: Audit, *, file: TextIO | None = None) -> None:

@@ -35,7 +35,7 @@ def test_hidden_drift(share, outcome, clusters_of):
     images, moved = far(share)
     unchanged = np.ones(600, dtype=bool)
     unchanged[::5] = False
-    found = hidden_drift(images, unchanged, moved, clusters_of(images))
+    found = hidden_drift(images, unchanged, moved, clusters_of(images), control="x")
     assert found.outcome == outcome
     assert found.estimate.n == 480
     assert "5%" in found.rule
@@ -47,7 +47,7 @@ def test_hidden_drift(share, outcome, clusters_of):
 def test_hidden_drift_with_too_few_controls_is_undecided(clusters_of):
     images = np.arange(10)
     moved = moved_far(np.ones(10), np.ones(5))
-    found = hidden_drift(images, np.ones(10, dtype=bool), moved, clusters_of(images))
+    found = hidden_drift(images, np.ones(10, dtype=bool), moved, clusters_of(images), control="x")
     assert found.outcome == "undecided"
     assert found.estimate.value is None
     assert "5 control values" in found.reason
@@ -55,7 +55,7 @@ def test_hidden_drift_with_too_few_controls_is_undecided(clusters_of):
 
 def test_nothing_moved_far_does_not_hold(clusters_of):
     images, moved = far(0.0)
-    found = hidden_drift(images, np.ones(600, dtype=bool), moved, clusters_of(images))
+    found = hidden_drift(images, np.ones(600, dtype=bool), moved, clusters_of(images), control="x")
     assert found.outcome == "does not hold"
     assert found.estimate.value == 0
 

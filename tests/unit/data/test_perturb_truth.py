@@ -10,6 +10,7 @@ import pytest
 from sightline.core.errors import DataError
 from sightline.core.types import Example
 from sightline.data.label_preservation import (
+    MILD,
     PRESERVED,
     QUESTION_KINDS,
     decide,
@@ -370,14 +371,27 @@ def test_decisions_on_generated_examples_come_from_the_scene(examples):
 
 # Other data
 
+MILDEST = (
+    *("translate:-8", "translate:8", "pad:4", "pad:16", "scale:0.9", "scale:0.95", "shrink:0.9"),
+    *("scale_pad:white", "jpeg:1", "blur:1", "noise:1", "brightness:1", "darkness:1"),
+    *("contrast:1", "jpeg:0"),
+)
+STRONGER = (
+    *("translate:-12", "translate:12", "pad:17", "crop:4", "scale:0.89", "shrink:0.5", "jpeg:2"),
+    *("blur:2", "noise:2", "brightness:2", "darkness:2", "contrast:2", "grayscale", "blank"),
+    *("rotate:30", "text:1", "text_box:1"),
+)
+
 
 def test_the_table_covers_every_family_and_only_known_kinds():
     assert PRESERVED.keys() == PERTURBATIONS.keys()
     assert set().union(*PRESERVED.values()) == set(QUESTION_KINDS)
     rows = dict(preservation_table())
-    assert set(rows["wording"]) == {True}
-    assert set(rows["blank"]) == {False}
-    assert rows["crop"] == tuple(kind == "scene" for kind in QUESTION_KINDS)
+    assert set(rows["wording"]) == {"same"}
+    assert set(rows["blank"]) == {""}
+    assert rows["crop"] == tuple("same" if kind == "scene" else "" for kind in QUESTION_KINDS)
+    assert {family for family, row in rows.items() if row[-1] == "mild"} == MILD.keys()
+    assert not any("mild" in row[:-1] for row in rows.values())
 
 
 @pytest.mark.parametrize(
@@ -422,12 +436,44 @@ def test_options_give_the_kind_of_a_question_away():
         ("translate:4", "Is there a dog?", "unknown"),
         ("blank", "Is there a dog?", "unknown"),
         ("text:1", "Is there a dog?", "unknown"),
+        *((name, "What animal is this?", "same") for name in MILDEST),
+        *((name, "What animal is this?", "unknown") for name in STRONGER),
+        *((name, "What does the sign say?", "unknown") for name in MILDEST if name[:3] == "jpe"),
+        ("wording:1+jpeg:1", "What animal is this?", "same"),
+        ("jpeg:1+noise:1", "What animal is this?", "unknown"),
+        ("translate:8+translate:8", "What animal is this?", "unknown"),
+        ("brightness:1", "What color is the cup?", "unknown"),
     ],
 )
 def test_the_table_decides_on_other_data_and_never_guesses(name, question, expected):
     decision = decide(parse_condition(name), Example("1", question, references=("x",)))
     references = ("x",) if expected == "same" else None
     assert decision == (expected, "table", references)
+
+
+@pytest.mark.parametrize(
+    ("name", "preserving", "expected"),
+    [
+        ("crop:4", {"crop:4"}, "named"),
+        ("crop:8", {"crop:4"}, None),
+        ("crop:4+rotate:30", {"crop:4", "rotate:30"}, "named"),
+        ("crop:4+rotate:30", {"crop:4"}, None),
+        ("crop:4+rotate:30", {"crop:4+rotate:30"}, "named"),
+        ("crop:4+jpeg:1", {"crop:4"}, "named"),
+        ("crop:4+jpeg:1+noise:1", {"crop:4"}, None),
+        ("jpeg:1", {"crop:4"}, "table"),
+    ],
+)
+def test_whoever_knows_more_names_conditions_that_keep_answers(name, preserving, expected):
+    example = Example("1", "What animal is this?", references=("x",))
+    decision = decide(parse_condition(name), example, preserving=preserving)
+    assert decision.truth == ("unknown" if expected is None else "same")
+    assert decision.source == (expected or "table")
+
+
+def test_a_scene_is_not_overruled(examples):
+    example = next(e for e in examples if e.question_type == "position")
+    assert decide(parse_condition("blank"), example, preserving={"blank"}).truth == "unknown"
 
 
 def test_counted_pairs_are_all_pairs(examples):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sightline.core.audit_results import Density
+from sightline.core.audit_results import CONTROL_NAMES, Density
 from sightline.report.audit_figures import _density
-from sightline.report.audit_terminal import CONTROL_NAMES, control_name
+from sightline.report.audit_terminal import control_name
 
 
 def density(*control: int) -> Density:

@@ -8,9 +8,9 @@ import pytest
 from sightline.audit.resampled import Clusters
 from sightline.core.types import Example, Generation, ImageRef, Record
 from sightline.workflow.auditing.budgeting import budgets_of
+from sightline.workflow.auditing.columns import columns_of
 from sightline.workflow.auditing.meaning import changed_meanings, meanings_of
 from sightline.workflow.auditing.pairs import AuditRows, Item, Pair
-from sightline.workflow.auditing.rates import columns_of
 
 IMAGE = (ImageRef("a.png", "0" * 64),)
 

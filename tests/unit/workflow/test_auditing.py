@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections import Counter
+import shutil
+from collections import Counter, defaultdict
 from dataclasses import replace
 
 import numpy as np
@@ -29,7 +30,11 @@ from sightline.workflow.auditing.running import AuditSettings, audit_run
 from sightline.workflow.auditing.writing import RESULTS, ROWS, write_audit
 from sightline.workflow.collect import collect
 
-CONDITIONS = ("jpeg:3", "rotate:30", "translate:8", "translate:12", "wording:1")
+CONDITIONS = (
+    *("jpeg:3", "rotate:30", "translate:8", "translate:12", "wording:1"),
+    *("wording:1+rotate:30", "answer_text:1", "answer_box:1"),
+)
+NAMED = ("answer_text", "answer_box", "translate:8")
 SETTINGS = AuditSettings(resamples=200, spectra=4)
 REQUEST = Request(
     max_new_tokens=4,
@@ -86,48 +91,269 @@ def exported(run, outcome):
 
 def test_the_document_reads_back_as_it_was(run, outcome):
     assert load_audit(run / RESULTS) == outcome.audit
-    (run / "broken.json").write_text(json.dumps({"format_version": 2}))
-    with pytest.raises(DataError, match="format version 1 is required"):
+    (run / "broken.json").write_text(json.dumps({"format_version": 1}))
+    with pytest.raises(DataError, match="format version 2 is required"):
         load_audit(run / "broken.json")
 
 
-def test_rates_recomputed_from_the_exported_rows(outcome, exported):
+@pytest.fixture(scope="module")
+def named(run, tmp_path_factory):
+    """The same run, with conditions that its owner says keep the answers; and its rows."""
+    found = audit_run(run, replace(SETTINGS, preserving=NAMED))
+    copy = tmp_path_factory.mktemp("named") / "run"
+    shutil.copytree(run, copy)
+    write_audit(found, copy)
+    with (copy / ROWS).open(encoding="utf-8", newline="") as file:
+        return found, list(csv.DictReader(file))
+
+
+@pytest.fixture(params=["as decided", "named"])
+def told(request, outcome, exported, named):
+    return (outcome, exported) if request.param == "as decided" else named
+
+
+def counted_pictures(rows):
+    """What the figures of all pairs together are of, by the columns of audit.csv alone."""
+    return [
+        r
+        for r in rows
+        if not r["excluded"] and "wording" not in r["condition"] and "answer_" not in r["condition"]
+    ]
+
+
+def rows_of(rates, rows):
+    if rates.name == "all":
+        return counted_pictures(rows)
+    return [r for r in rows if not r["excluded"] and rates.name in (r["kind"], r["condition"])]
+
+
+def numbers(rows, name, before=None):
+    """A column, or its change."""
+    return [float(r[name]) - (float(r[before]) if before else 0.0) for r in rows if r[name] != ""]
+
+
+def share(rows, hit, among=lambda r: True):
+    own = [hit(r) for r in rows if among(r)]
+    return np.mean(own) if own else None
+
+
+def mean_by_question(rows, name):
+    found = defaultdict(list)
+    for row in rows:
+        if row[name] != "":
+            found[row["example_id"]].append(float(row[name]))
+    return np.mean([np.mean(own) for own in found.values()]) if found else None
+
+
+def same(estimate, value):
+    assert (estimate.value is None) == (value is None)
+    if value is not None:
+        assert estimate.value == pytest.approx(value)
+
+
+def flips(row):
+    return row["flipped"] == "True"
+
+
+def was(row):
+    return row["right_before"] == "True"
+
+
+def now(row):
+    return row["right_after"] == "True"
+
+
+def test_rates_recomputed_from_the_exported_rows(told):
     """Every rate follows from audit.csv alone."""
+    outcome, exported = told
+    for rates in outcome.audit.rates:
+        rows = rows_of(rates, exported)
+        assert rates.pairs == len(rows)
+        assert rates.items == len({r["example_id"] for r in rows})
+        if not rows:
+            assert rates.ifr.value is None
+            continue
+        same(rates.ifr, share(rows, flips))
+        flipped = {r["example_id"] for r in rows if flips(r)}
+        same(rates.iv, len(flipped) / rates.items)
+        graded = [r for r in rows if r["right_before"] and r["right_after"]]
+        moves = Counter((r["right_before"], r["right_after"]) for r in graded)
+        assert rates.right_right == moves["True", "True"]
+        assert rates.right_wrong == moves["True", "False"]
+        assert rates.wrong_right == moves["False", "True"]
+        assert rates.wrong_wrong == moves["False", "False"]
+        same(rates.lost, share(graded, lambda r: not now(r), was))
+        same(rates.won, share(graded, now, lambda r: not was(r)))
+        same(rates.accuracy_before, share(graded, was))
+        same(rates.accuracy_after, share(graded, now))
+        same(rates.accuracy_change, share(graded, lambda r: now(r) * 1.0 - was(r)))
+        for estimate, values in (
+            (rates.margin_change, numbers(rows, "margin", "margin_before")),
+            (rates.margin_true_change, numbers(rows, "margin_true", "margin_true_before")),
+            (rates.score_change, numbers(rows, "score_change")),
+            (rates.energy_change, numbers(rows, "energy_change")),
+            (rates.prior_index, numbers(rows, "prior_index")),
+        ):
+            same(estimate, np.mean(values) if values else None)
+        same(rates.margin_flipped, mean_by_question([r for r in rows if flips(r)], "margin"))
+        same(rates.margin_stays, mean_by_question([r for r in rows if not flips(r)], "margin"))
+
+
+def test_undecided_pairs_are_counted_apart(told):
+    outcome, exported = told
     for rates in outcome.audit.rates:
         rows = [
             r
             for r in exported
-            if not r["excluded"]
+            if r["truth"] == "unknown"
             and (
                 rates.name in (r["kind"], r["condition"])
-                or (rates.name == "all" and r["kind"] != "wording")
+                or (rates.name == "all" and r["part"] == "picture")
             )
         ]
-        assert rates.pairs == len(rows)
-        if not rows:
-            continue
-        flips = [r["flipped"] == "True" for r in rows]
-        assert rates.ifr.value == pytest.approx(np.mean(flips))
-        per_item = {r["example_id"]: False for r in rows}
-        for row, flip in zip(rows, flips, strict=True):
-            per_item[row["example_id"]] |= flip
-        assert rates.iv.value == pytest.approx(np.mean(list(per_item.values())))
-        moves = Counter(
-            (r["right_before"], r["right_after"])
-            for r in rows
-            if r["right_before"] and r["right_after"]
-        )
-        assert rates.right_wrong == moves["True", "False"]
-        assert rates.wrong_right == moves["False", "True"]
-        if sum(moves.values()):
-            after = (moves["True", "True"] + moves["False", "True"]) / sum(moves.values())
-            assert rates.accuracy_after.value == pytest.approx(after)
-        losses = [float(r["margin"]) - float(r["margin_before"]) for r in rows if r["margin"]]
-        if losses:
-            assert rates.margin_change.value == pytest.approx(np.mean(losses))
-        index = [float(r["prior_index"]) for r in rows if r["prior_index"]]
-        if index:
-            assert rates.prior_index.value == pytest.approx(np.mean(index))
+        assert rates.undecided.n == len(rows)
+        same(rates.undecided, share(rows, flips))
+
+
+def test_other_ways_of_reading_labels_recomputed(told):
+    outcome, exported = told
+    rows = counted_pictures(exported)
+    found = outcome.audit.variants
+    for name, column in (
+        ("options, mean per token", "flipped_per_token"),
+        ("letters", "flipped_letters"),
+    ):
+        own = [r for r in rows if r[column] != ""]
+        assert own
+        assert found[name].n == len(own)
+        same(found[name], share(own, lambda r, c=column: r[c] == "True"))
+    forms = {"multiple choice": "choice", "yes or no": "yes_no", "free answers": "text"}
+    for name, form in forms.items():
+        same(found[f"{name} only"], share(rows, flips, lambda r, f=form: r["form"] == f))
+
+
+def test_visual_entropy_recomputed(told):
+    """Over the clean picture and the changed ones: no wording, no option on the picture."""
+    outcome, exported = told
+    own = {}
+    for row in counted_pictures(exported):
+        own.setdefault(row["example_id"], [row["clean_label"]]).append(row["label"])
+    entropies = []
+    for labels in own.values():
+        p = np.array(list(Counter(labels).values())) / len(labels)
+        entropies.append(-(p * np.log(p)).sum())
+    same(outcome.audit.visual_entropy, np.mean(entropies))
+
+
+def test_yes_or_no_figures_recomputed(told):
+    outcome, exported = told
+    every = [r for r in exported if r["form"] == "yes_no"]
+    kinds = dict.fromkeys(r["kind"] for r in every if not r["excluded"])
+    assert [own.name for own in outcome.audit.yes_no] == ["clean", *kinds]
+    for own in outcome.audit.yes_no[1:]:
+        rows = [r for r in every if r["kind"] == own.name and not r["excluded"]]
+        assert own.n == len(rows)
+        says, said = (lambda r, c=c: r[c] == "yes" for c in ("label", "clean_label"))
+
+        def true(r):  # yes is right where a right answer says yes, or a wrong one no
+            return now(r) == (r["label"] == "yes")
+
+        same(own.accuracy, share(rows, now))
+        same(own.precision, share(rows, true, says))
+        same(own.recall, share(rows, says, true))
+        same(own.false_positive_rate, share(rows, says, lambda r: not true(r)))
+        same(own.yes_rate, share(rows, says))
+        both = sum(says(r) and true(r) for r in rows)
+        under = sum(map(says, rows)) + sum(map(true, rows))
+        same(own.f1, 2 * both / under if under else None)
+        for name, yes, right in (
+            ("hit", True, True), ("false_alarm", True, False),
+            ("miss", False, True), ("rejection", False, False),
+        ):  # fmt: skip
+            cell = [r for r in rows if said(r) is yes and true(r) is right]
+            same(getattr(own, name), share(cell, flips))
+        for r in rows:  # the margin of the clean label, with the sign of that label
+            r["yes"] = str(float(r["margin"]) * (1 if said(r) else -1))
+        same(own.margin, np.mean(numbers(rows, "yes")))
+        same(own.margin_flipped, mean_by_question([r for r in rows if flips(r)], "yes"))
+        same(own.margin_stays, mean_by_question([r for r in rows if not flips(r)], "yes"))
+
+
+def test_drift_of_the_flagged_channel_and_what_energy_goes_with_recomputed(told):
+    outcome, exported = told
+    audit = outcome.audit
+    for rates in audit.rates:
+        for unchanged in (False, True):
+            rows = [r for r in rows_of(rates, exported) if not (unchanged and flips(r))]
+            drift = next(
+                (d for d in audit.drift
+                 if (d.channel, d.layer, d.name, d.control, d.unchanged)
+                 == ("ctx_open", 4, rates.name, audit.protocol.flag_control, unchanged)),
+                None,
+            )  # fmt: skip
+            if drift is None:
+                assert not rows
+                continue
+            assert drift.rows == len(rows)
+            same(drift.drift, mean_by_question(rows, "drift"))
+            same(drift.l2, np.mean(numbers(rows, "drift_l2")) if rows else None)
+    rows = [r for r in counted_pictures(exported) if r["energy_change"] != ""]
+    for name, column in (
+        ("L2 drift of ctx_open", "drift_l2"),
+        ("change of the clean answer's log-probability", "score_change"),
+    ):
+        found = audit.energy_correlations[name]
+        own = [r for r in rows if r[column] != ""]
+        assert found.n == len(own)
+        same(found, np.corrcoef(numbers(own, "energy_change"), numbers(own, column))[0, 1])
+
+
+def test_injection_and_wording_have_rows_of_their_own(named):
+    """A condition with an option on the picture, or with other words, is in no figure of all."""
+    outcome, exported = named
+    audit = outcome.audit
+    parts = {r["condition"]: r["part"] for r in exported}
+    assert parts["wording:1+rotate:30"] == parts["wording:1"] == "wording"
+    assert parts["answer_text:1"] == parts["answer_box:1"] == "injection"
+    assert parts["rotate:30"] == "picture"
+    by_name = {rates.name: rates for rates in audit.rates}
+    for name in ("answer_text:1", "text overlay naming an option", "wording:1+rotate:30"):
+        assert by_name[name].pairs > 0
+        assert by_name[name].part == parts.get(name, "injection")
+    flagged = [r for r in exported if r["moved_far"] == "True"]
+    assert all(r["part"] == "picture" for r in flagged)
+    pictures = counted_pictures(exported)
+    assert audit.rates[0].pairs == len(pictures)
+    assert outcome.columns.counted.sum() == len(pictures)
+    everywhere = [s for s in audit.unstable for s in s.pairs]
+    assert all(pair.part == "picture" and not pair.excluded for pair in everywhere)
+    per_answer = Counter(r["example_id"] for r in pictures)
+    for example_id, signals in outcome.signals.items():
+        own = [r for r in pictures if r["example_id"] == example_id]
+        assert signals[Feature.FLIP_RATE] == pytest.approx(share(own, flips))
+        assert per_answer[example_id] == len(own)
+    assert sum(density_total(d) for d in audit.densities if d.channel == "ctx_open") == len(
+        pictures
+    )
+
+
+def density_total(density):
+    return sum(density.unchanged) + sum(density.flipped)
+
+
+def test_spectra_are_of_pairs_that_count(named):
+    outcome, exported = named
+    shown = {s.name: s for s in outcome.audit.spectra}
+    assert "wording" not in shown
+    first = list(dict.fromkeys(r["example_id"] for r in exported))[: SETTINGS.spectra]
+    for name, spectrum in shown.items():
+        rows = [
+            r
+            for r in exported
+            if r["kind"] == name and not r["excluded"] and r["example_id"] in first
+        ]
+        assert spectrum.pictures == len(rows)
+        assert (spectrum.shares_of_flips is not None) == any(map(flips, rows))
 
 
 def test_labels_agree_with_margins(exported):
@@ -141,7 +367,7 @@ def test_labels_agree_with_margins(exported):
 
 def test_pairs_whose_truth_is_not_kept_are_counted_and_left_out(outcome, exported):
     excluded = Counter(
-        row["excluded"] for row in exported if row["excluded"] and row["kind"] != "wording"
+        row["excluded"] for row in exported if row["excluded"] and row["part"] == "picture"
     )
     assert excluded
     assert {s.reason: s.n for s in outcome.audit.rates[0].excluded} == dict(excluded)
@@ -186,7 +412,7 @@ def test_flags_are_only_for_labels_that_stay(exported, outcome):
     stays = [
         r
         for r in exported
-        if r["flipped"] == "False" and not r["excluded"] and r["kind"] != "wording"
+        if r["flipped"] == "False" and not r["excluded"] and r["part"] == "picture"
     ]
     assert outcome.audit.moved_far.value == pytest.approx(len(flagged) / len(stays))
 
@@ -244,7 +470,7 @@ def test_rows_are_read_shard_by_shard_in_the_plans_order(run):
 
 def test_what_is_known_of_each_answer_becomes_its_uncertainty(run, outcome, exported):
     records = {r.example.id: r for r in link(list(RunStore.open(run).records()), condition="clean")}
-    rows = [r for r in exported if not r["excluded"] and r["kind"] != "wording"]
+    rows = [r for r in exported if not r["excluded"] and r["part"] == "picture"]
     for example_id, record in records.items():
         own = [r for r in rows if r["example_id"] == example_id]
         assert record.has(Feature.FLIP_RATE) == bool(own)

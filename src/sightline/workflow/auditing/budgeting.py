@@ -13,8 +13,8 @@ from sightline.audit.resampled import Clusters
 from sightline.core.errors import DataError
 from sightline.core.estimates import Estimate
 from sightline.core.probe_results import BudgetedAudit, BudgetStep
+from sightline.workflow.auditing.columns import Columns
 from sightline.workflow.auditing.pairs import AuditRows
-from sightline.workflow.auditing.rates import Columns
 
 PARTS = 5
 FORMS = ("choice", "yes_no", "text")
@@ -43,7 +43,7 @@ def budgets_of(
         k: How many to choose.
         seed: Of the parts.
     """
-    counted = columns.pairs.counted & columns.pictures
+    counted = columns.counted_pictures
     if not counted.any():
         return ()
     conditions = list(dict.fromkeys(rows.conditions[counted].tolist()))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from sightline.audit.drift import ControlDrift
 from sightline.audit.labels import item_means
@@ -14,8 +14,8 @@ from sightline.core.features import Feature
 from sightline.core.types import Record
 from sightline.store.derived import Derivation
 from sightline.store.run import RunStore
+from sightline.workflow.auditing.columns import Columns
 from sightline.workflow.auditing.pairs import AuditRows
-from sightline.workflow.auditing.rates import Columns
 
 
 def answer_signals(
@@ -23,16 +23,14 @@ def answer_signals(
     columns: Columns,
     drift: Float[np.ndarray, " n"],
     control: ControlDrift | None,
-    counted: Bool[np.ndarray, " n"],
 ) -> dict[str, dict[Feature, float]]:
-    """Means over the pairs of each answer that count, by example id; higher = less stable.
+    """Means over each answer's picture pairs that count, by example id; higher = less stable.
 
     Args:
         rows: Questions and pairs.
         columns: What was measured of each pair.
         drift: 1 - cosine of the flagged channel, NaN where there is none.
         control: What it is held against; None where there is none.
-        counted: Pairs that count.
     """
     values = {
         Feature.FLIP_RATE: columns.pairs.flipped * 1.0,
@@ -46,7 +44,7 @@ def answer_signals(
             values[Feature.DRIFT_SHARE] = 100 * drift / mean
     found: dict[str, dict[Feature, float]] = {}
     for feature, own in values.items():
-        used = counted & np.isfinite(own)
+        used = columns.counted_pictures & np.isfinite(own)
         for item, value in zip(*item_means(rows.item_of[used], own[used]), strict=True):
             found.setdefault(rows.items[item].record.example.id, {})[feature] = float(value)
     return found

@@ -22,7 +22,8 @@ from sightline.core.audit_results import ChannelDrift, Density
 from sightline.core.errors import UndefinedMetricError
 from sightline.core.estimates import Estimate
 from sightline.core.features import LAYERED, Feature
-from sightline.workflow.auditing.pairs import CHANNEL_ORDER, WORDING, AuditRows
+from sightline.workflow.auditing.columns import WORDING, Columns
+from sightline.workflow.auditing.pairs import CHANNEL_ORDER, AuditRows
 from sightline.workflow.auditing.rates import ALL
 
 SAME_QUESTION, ANY_ITEM, PARAPHRASES = "other_images", "other_items", "paraphrases"
@@ -107,29 +108,28 @@ def flag(drifts: Drifts, place: Place, unchanged: Bool[np.ndarray, " n"]) -> tup
 
 def drift_table(
     rows: AuditRows,
+    columns: Columns,
     drifts: Drifts,
-    counted: Bool[np.ndarray, " n"],
     clusters: Clusters,
     *,
     flagged: Place | None,
 ) -> tuple[ChannelDrift, ...]:
-    """Drift per channel, layer and type of perturbation, beside the controls.
+    """Drift per channel, layer and type of perturbation, beside the controls, of pairs that count.
 
     The last layer of each channel is held against every control, the others against the main one;
-    with the main one, also conditioned on pairs that count and whose label stayed. What flags
+    with the main one, also conditioned on pairs whose label stayed. What flags
     single answers is also there for every single condition, held against the main control.
     """
-    items, images, kinds = rows.item_of, rows.image_of, rows.kinds
-    stayed = counted & ~rows.flipped
-    wording = np.array([WORDING in kind for kind in kinds])
+    items, images, kinds = rows.item_of, rows.image_of, columns.kinds
+    stayed = ~columns.pairs.flipped
     found = []
     for i, place in enumerate(drifts.places):
         last = i == 0 or drifts.places[i - 1].channel != place.channel
-        there = np.isfinite(drifts.cosine[place])
+        there = columns.pairs.counted & np.isfinite(drifts.cosine[place])
         main = main_control(drifts.controls[place])
         names = [ALL, *dict.fromkeys(kinds[there].tolist())]
         for name in names:
-            own = there & ((kinds == name) if name != ALL else ~wording)
+            own = there & (columns.counted_pictures if name == ALL else kinds == name)
             for control, values in drifts.controls[place].items():
                 if control != main and not last:
                     continue
@@ -141,8 +141,8 @@ def drift_table(
                     )
         if place != flagged:
             continue
-        for name in dict.fromkeys(rows.conditions[there].tolist()):
-            own = there & (rows.conditions == name)
+        for name in dict.fromkeys(columns.conditions[there].tolist()):
+            own = there & (columns.conditions == name)
             for unchanged, used in ((False, own), (True, own & stayed)):
                 case, values = _Case(place, name, main, unchanged), drifts.controls[place][main]
                 found.append(
@@ -151,14 +151,13 @@ def drift_table(
     return tuple(found)
 
 
-def density(
-    rows: AuditRows, drifts: Drifts, place: Place, counted: Bool[np.ndarray, " n"]
-) -> Density:
-    """Counts of drifts and of the main control's in common bins."""
+def density(columns: Columns, drifts: Drifts, place: Place) -> Density:
+    """Counts of the drifts of picture pairs that count, and of the main control's, in bins."""
     name = main_control(drifts.controls[place])
     control = drifts.controls[place][name].values
     values = drifts.cosine[place]
-    used = np.isfinite(values) & counted
+    used = np.isfinite(values) & columns.counted_pictures
+    flipped = columns.pairs.flipped
     top = float(max(np.max(values[used], initial=0.0), np.max(control, initial=0.0))) or 1.0
     edges = np.linspace(0.0, top, _BINS + 1)
 
@@ -169,8 +168,8 @@ def density(
         channel=place.channel.value,
         layer=place.layer,
         edges=tuple(float(edge) for edge in edges),
-        unchanged=counts(values[used & ~rows.flipped]),
-        flipped=counts(values[used & rows.flipped]),
+        unchanged=counts(values[used & ~flipped]),
+        flipped=counts(values[used & flipped]),
         control=counts(control),
         control_name=name,
     )

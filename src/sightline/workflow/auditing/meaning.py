@@ -11,8 +11,8 @@ from sightline.audit.resampled import Clusters
 from sightline.core.audit_results import Meaning
 from sightline.estimators.encoders import ContentWords
 from sightline.estimators.semantic import DiscreteSemanticEntropy
+from sightline.workflow.auditing.columns import Columns
 from sightline.workflow.auditing.pairs import AuditRows
-from sightline.workflow.auditing.rates import Columns
 from sightline.workflow.derive import EntailmentClassifier
 
 WORDS = "content words"
@@ -58,8 +58,8 @@ def meanings_of(
     changed: Mapping[str, Mapping[int, bool]],
     clusters: Clusters,
 ) -> tuple[Meaning, ...]:
-    """Shares of changed meanings, over the pairs that count and whose picture is changed."""
-    counted = columns.pairs.counted & columns.pictures
+    """Shares of changed meanings, over the picture pairs that count."""
+    counted = columns.counted_pictures
     found = []
     for judge, of_pair in changed.items():
         at = np.array([i for i in of_pair if counted[i]], dtype=np.int64)

@@ -6,26 +6,26 @@ kept, of clean records their channels, so that memory does not grow with the num
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 
 from sightline.audit.drift import cosine_drift, l2_drift
 from sightline.audit.instability import TRUTH_CHANGES, TRUTH_UNKNOWN, Pairs
-from sightline.audit.labels import labels, margins, per_token, score_change
+from sightline.audit.labels import labels, score_change
 from sightline.core.condition_names import ASKED, BLANK, CLEAN
 from sightline.core.errors import DataError
 from sightline.core.features import LAYERED, STATE_CHANNELS, VISION_CHANNELS, Feature
 from sightline.core.text import answer_form, canonical_answer, parse_yes_no
 from sightline.core.types import Example, Record
-from sightline.data.perturbations import parse_condition
+from sightline.data.label_preservation import decide
+from sightline.data.perturbations import Condition, parse_condition
 from sightline.grading import Auto, grade_records
 from sightline.store.run import RunStore
 
 CHANNEL_ORDER = (*STATE_CHANNELS, *VISION_CHANNELS)
-WORDING = "wording"
 _READ = (
     *CHANNEL_ORDER,
     *(Feature.VISION_ENERGY, Feature.VISION_ENERGY_NORMALISED, Feature.YES_NO_LOGPROBS),
@@ -99,6 +99,11 @@ class Pair:
     drift: dict[Feature, np.ndarray]
     l2: dict[Feature, np.ndarray]
 
+    @property
+    def condition(self) -> Condition:
+        """What was done to the picture and the question."""
+        return parse_condition(self.record.condition)
+
 
 @dataclass(slots=True)
 class AuditRows:
@@ -162,42 +167,16 @@ class AuditRows:
             excluded=np.array([reasons[pair.record.truth] for pair in self.pairs]),
         )
 
-    def scored(self) -> Int[np.ndarray, " s"]:
-        """Pairs whose label is read off scores."""
-        return np.array([i for i, pair in enumerate(self.pairs) if pair.scores is not None], int)
 
-    def margin_columns(self) -> Mapping[str, Float[np.ndarray, " n"]]:
-        """Margins in nats, NaN where there are none.
-
-        ``before`` and ``after`` are of the clean label, ``true`` of the right option under the
-        condition, ``blank`` of the clean label without the picture.
-        """
-        found = {name: np.full(len(self.pairs), np.nan) for name in _MARGINS}
-        for i in self.scored():
-            pair = self.pairs[i]
-            item = self.items[pair.item]
-            if item.scores is None or pair.scores is None:
-                continue
-            clean, now = item.scores[None], pair.scores[None]
-            label = labels(clean)
-            found["before"][i] = margins(clean, label)[0]
-            found["after"][i] = margins(now, label)[0]
-            if item.truth >= 0:
-                found["true"][i] = margins(now, np.array([item.truth]))[0]
-            if item.blank_scores is not None:
-                found["blank"][i] = margins(item.blank_scores[None], label)[0]
-        return found
-
-
-_MARGINS = ("before", "after", "true", "blank")
-
-
-def read_pairs(store: RunStore, *, threshold: float = 0.5) -> AuditRows:
+def read_pairs(
+    store: RunStore, *, threshold: float = 0.5, preserving: Collection[str] = ()
+) -> AuditRows:
     """Reads the clean records of a run and their perturbed ones.
 
     Args:
         store: A run collected under conditions.
         threshold: A free answer is right when its mark reaches this.
+        preserving: Conditions that keep the right answer where it was not known whether they do.
 
     Raises:
         DataError: The run has no record under a perturbation.
@@ -220,7 +199,7 @@ def read_pairs(store: RunStore, *, threshold: float = 0.5) -> AuditRows:
             item = _item(clean, blank, images, questions, threshold)
             rows.items.append(item)
             rows.pairs += [
-                _pair(len(rows.items) - 1, item, clean, record, threshold)
+                _pair(len(rows.items) - 1, item, clean, _decided(record, preserving), threshold)
                 for record in own.values()
                 if record.greedy is not None
             ]
@@ -230,6 +209,14 @@ def read_pairs(store: RunStore, *, threshold: float = 0.5) -> AuditRows:
             "with --conditions default --channels, or give 'sightline audit' a model and data."
         )
     return rows
+
+
+def _decided(record: Record, preserving: Collection[str]) -> Record:
+    """The record, its truth known where whoever audits said so."""
+    if not preserving or record.truth != "unknown":
+        return record
+    condition = parse_condition(record.condition)
+    return replace(record, truth=decide(condition, record.example, preserving=preserving).truth)
 
 
 def _item(
@@ -328,19 +315,6 @@ def right_option(example: Example, form: str) -> int:
         return int(known.count("yes") * 2 > len(known)) if known else -1
     votes = [r for r in example.references if r in example.letters]
     return example.letters.index(max(votes, key=votes.count)) if votes else -1
-
-
-def per_token_labels(rows: AuditRows) -> tuple[Int[np.ndarray, " s"], Bool[np.ndarray, " s"]]:
-    """Pairs with option lengths, and whether their label by mean per token flips."""
-    found, flips = [], []
-    for i in rows.scored():
-        pair, item = rows.pairs[i], rows.items[rows.pairs[i].item]
-        if pair.lengths is None or item.scores is None or pair.scores is None:
-            continue
-        before, after = (per_token(s[None], pair.lengths[None]) for s in (item.scores, pair.scores))
-        found.append(i)
-        flips.append(bool(labels(before)[0] != labels(after)[0]))
-    return np.array(found, dtype=np.int64), np.array(flips, dtype=bool)
 
 
 def _vectors(record: Record, feature: Feature) -> np.ndarray:

@@ -2,82 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import fields
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from sightline.audit.instability import Pairs, instability, mean_visual_entropy
-from sightline.audit.labels import labels, margins
-from sightline.audit.prior import drift_to_prior, language_prior
+from sightline.audit.instability import TRUTH_UNKNOWN, instability, mean_visual_entropy
+from sightline.audit.labels import labels, margins, margins_by_flip
+from sightline.audit.prior import language_prior
 from sightline.audit.resampled import Clusters
-from sightline.audit.yes_no import YesNoRates, yes_no_rates
-from sightline.core.audit_results import Prior, Rates, YesNo
+from sightline.audit.yes_no import YesNoFlips, YesNoRates, yes_no_flips, yes_no_rates
+from sightline.core.audit_results import Part, Prior, Rates, YesNo
 from sightline.core.estimates import Estimate
-from sightline.core.results import Skipped
-from sightline.workflow.auditing.pairs import WORDING, AuditRows, per_token_labels
+from sightline.workflow.auditing.columns import Columns
+from sightline.workflow.auditing.pairs import AuditRows
 
 ALL = "all"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Columns:
-    """Columns of all pairs, NaN where a pair has no such value.
-
-    Attributes:
-        pairs: Flips and grades.
-        kinds: Type of perturbation.
-        conditions: Condition.
-        pictures: Whether the picture is changed, and not the wording alone.
-        margin_before: Margin of the clean label, nats.
-        margin: The same under the condition.
-        margin_true: Margin of the right option under the condition.
-        score_change: Log-probability of the clean answer, after less before.
-        energy_change: Change of the normalised energy.
-        prior_index: Drift-to-prior.
-        without_index: Scored pairs that have none, by reason.
-    """
-
-    pairs: Pairs
-    kinds: np.ndarray
-    conditions: np.ndarray
-    pictures: Bool[np.ndarray, " n"]
-    margin_before: Float[np.ndarray, " n"]
-    margin: Float[np.ndarray, " n"]
-    margin_true: Float[np.ndarray, " n"]
-    score_change: Float[np.ndarray, " n"]
-    energy_change: Float[np.ndarray, " n"]
-    prior_index: Float[np.ndarray, " n"]
-    without_index: tuple[Skipped, ...]
-
-
-def columns_of(rows: AuditRows) -> Columns:
-    """Reads the columns off a run's pairs."""
-    found = rows.margin_columns()
-    index = np.full(len(rows.pairs), np.nan)
-    there = np.flatnonzero(np.isfinite(found["blank"]) & np.isfinite(found["after"]))
-    without: tuple[Skipped, ...] = ()
-    if len(there):
-        prior = drift_to_prior(found["before"][there], found["after"][there], found["blank"][there])
-        index[there[prior.rows]] = prior.values
-        without = prior.excluded
-    return Columns(
-        pairs=rows.as_pairs(),
-        kinds=rows.kinds,
-        conditions=rows.conditions,
-        pictures=rows.kinds != WORDING,
-        margin_before=found["before"],
-        margin=found["after"],
-        margin_true=found["true"],
-        score_change=rows.column("score_change").astype(np.float64),
-        energy_change=_energy_changes(rows),
-        prior_index=index,
-        without_index=without,
-    )
-
-
 def every_rate(columns: Columns, clusters: Clusters) -> tuple[Rates, ...]:
-    """Rates of all changed pictures, of each type of perturbation and of each condition."""
+    """Rates of all picture pairs together, of each type of perturbation and of each condition."""
     found = [_rates(ALL, columns, columns.pictures, clusters)]
     for names in (columns.kinds, columns.conditions):
         for name in dict.fromkeys(names.tolist()):
@@ -89,7 +33,7 @@ def every_rate(columns: Columns, clusters: Clusters) -> tuple[Rates, ...]:
 
 
 def entropy_of(rows: AuditRows, columns: Columns, clusters: Clusters) -> Estimate:
-    """Mean visual entropy of the labels of a question over all its pictures, in nats."""
+    """Mean visual entropy of a question's labels over its clean and changed pictures, in nats."""
     codes: dict[str, int] = {}
     clean, perturbed = (
         np.array([codes.setdefault(label, len(codes)) for label in own], dtype=np.int64)
@@ -98,65 +42,106 @@ def entropy_of(rows: AuditRows, columns: Columns, clusters: Clusters) -> Estimat
             [pair.label for pair in rows.pairs],
         )
     )
-    if not columns.pairs.counted.any():
+    own = columns.counted_pictures
+    if not own.any():
         return Estimate(None, n=0, reason="no pair counts")
-    return mean_visual_entropy(columns.pairs, clean, perturbed, clusters)
+    return mean_visual_entropy(columns.pairs.where(own), clean[own], perturbed[own], clusters)
 
 
 def label_variants(rows: AuditRows, columns: Columns, clusters: Clusters) -> dict[str, Estimate]:
-    """Flip rates with labels read off in other ways, on the pairs that have them."""
+    """Flip rates with labels read off in other ways, on the picture pairs that have them."""
     found = {}
-    at, flips = per_token_labels(rows)
-    if len(at):
-        used = columns.pairs.counted[at]
-        images = columns.pairs.images[at]
-        found["options, mean per token"] = clusters.share(images[used], flips[used])
-    lettered = [i for i, pair in enumerate(rows.pairs) if pair.letters is not None]
-    if lettered:
-        pairs = [rows.pairs[i].letters for i in lettered]
-        flips = np.array([bool(np.argmax(p[0]) != np.argmax(p[1])) for p in pairs if p])
-        used = columns.pairs.counted[lettered]
-        found["letters"] = clusters.share(columns.pairs.images[lettered][used], flips[used])
-    for form in ("choice", "yes_no", "text"):
-        own = np.array([rows.items[pair.item].form == form for pair in rows.pairs])
-        used = own & columns.pairs.counted
+    for name, flips in (
+        ("options, mean per token", columns.per_token),
+        ("letters", columns.letters),
+    ):
+        used = columns.counted_pictures & np.isfinite(flips)
         if used.any():
-            name = {"choice": "multiple choice", "yes_no": "yes or no", "text": "free answers"}
-            found[f"{name[form]} only"] = clusters.share(
-                columns.pairs.images[used], columns.pairs.flipped[used]
-            )
+            found[name] = clusters.share(columns.pairs.images[used], flips[used] > 0)
+    forms = np.array([rows.items[pair.item].form for pair in rows.pairs])
+    for form, name in (
+        ("choice", "multiple choice only"),
+        ("yes_no", "yes or no only"),
+        ("text", "free answers only"),
+    ):
+        used = columns.counted_pictures & (forms == form)
+        if used.any():
+            found[name] = clusters.share(columns.pairs.images[used], columns.pairs.flipped[used])
     return found
 
 
 def yes_no_of(rows: AuditRows, columns: Columns, clusters: Clusters) -> tuple[YesNo, ...]:
     """Yes-or-no figures of the clean pictures and under each type; empty without such questions."""
-    asked = [i for i, item in enumerate(rows.items) if item.form == "yes_no" and item.truth >= 0]
+    items = rows.items
+    asked = [i for i, item in enumerate(items) if item.form == "yes_no" and item.truth >= 0]
     if not asked:
         return ()
-    items = rows.items
-    clean = yes_no_rates(
-        np.array([items[i].image for i in asked]),
+    images = np.array([items[i].image for i in asked])
+    scores = [items[i].scores for i in asked]
+    rates = yes_no_rates(
+        images,
         np.array([items[i].label == "yes" for i in asked]),
         np.array([items[i].truth == 1 for i in asked]),
         clusters,
     )
-    found = [_yes_no("clean", len(asked), clean)]
+    scored = np.array([own is not None for own in scores])
+    gaps = np.array([float(own[1] - own[0]) for own in scores if own is not None])
+    none = Estimate(None, n=0, reason="the clean pictures")
+    margin = clusters.mean(images[scored], gaps)
+    found = [
+        YesNo("clean", len(asked), **_fields(rates), margin=margin, margin_flipped=none,
+              margin_stays=none, hit=none, false_alarm=none, miss=none, rejection=none)
+    ]  # fmt: skip
     known = set(asked)
+    usable = columns.pairs.counted & np.array([pair.item in known for pair in rows.pairs])
     for kind in dict.fromkeys(columns.kinds.tolist()):
-        at = [
-            i
-            for i, pair in enumerate(rows.pairs)
-            if pair.item in known and pair.kind == kind and columns.pairs.counted[i]
-        ]
-        if at:
-            own = yes_no_rates(
-                columns.pairs.images[at],
-                np.array([rows.pairs[i].label == "yes" for i in at]),
-                np.array([items[rows.pairs[i].item].truth == 1 for i in at]),
-                clusters,
-            )
-            found.append(_yes_no(kind, len(at), own))
+        own = usable & (columns.kinds == kind)
+        if own.any():
+            found.append(_yes_no(kind, rows, columns, np.flatnonzero(own), clusters))
     return tuple(found)
+
+
+def _yes_no(
+    kind: str, rows: AuditRows, columns: Columns, at: np.ndarray, clusters: Clusters
+) -> YesNo:
+    images = columns.pairs.images[at]
+    items = [rows.items[rows.pairs[i].item] for i in at]
+    says = np.array([rows.pairs[i].label == "yes" for i in at])
+    said = np.array([item.label == "yes" for item in items])
+    right = np.array([item.truth == 1 for item in items])
+    scored = at[np.isfinite(columns.yes[at])]
+    flipped, stays = _by_flip(columns, columns.yes, scored, clusters)
+    return YesNo(
+        kind,
+        len(at),
+        **_fields(yes_no_rates(images, says, right, clusters)),
+        margin=clusters.mean(columns.pairs.images[scored], columns.yes[scored]),
+        margin_flipped=flipped,
+        margin_stays=stays,
+        **_fields(yes_no_flips(images, said, says, right, clusters)),
+    )
+
+
+def _fields(found: YesNoRates | YesNoFlips) -> dict[str, Estimate]:
+    return {field.name: getattr(found, field.name) for field in fields(found)}
+
+
+def _by_flip(
+    columns: Columns, margin: Float[np.ndarray, " n"], at: np.ndarray, clusters: Clusters
+) -> tuple[Estimate, Estimate]:
+    """Means over questions of a margin where the label flips, and where it stays."""
+    images = dict(zip(columns.pairs.items.tolist(), columns.pairs.images.tolist(), strict=True))
+    own = margins_by_flip(columns.pairs.items[at], margin[at], columns.pairs.flipped[at])
+
+    def mean(items: np.ndarray, values: np.ndarray, missing: str) -> Estimate:
+        if not len(items):
+            return Estimate(None, n=0, reason=missing)
+        return clusters.mean(np.array([images[item] for item in items.tolist()]), values)
+
+    return (
+        mean(own.flipped_items, own.flipped, "no scored answer flips"),
+        mean(own.kept_items, own.kept, "no scored answer stays"),
+    )
 
 
 def prior_of(rows: AuditRows, columns: Columns, clusters: Clusters) -> Prior | None:
@@ -175,7 +160,11 @@ def prior_of(rows: AuditRows, columns: Columns, clusters: Clusters) -> Prior | N
     ]
     if not table:
         none = Estimate(None, n=0, reason="no question has options or yes and no as answers")
-        return Prior(unchanged, none, none, none, none, columns.without_index)
+        return Prior(
+            unchanged=unchanged, unchanged_right=none, unchanged_wrong=none, accuracy=none,
+            accuracy_blank=none, accuracy_gain=none, margin=none, margin_blank=none,
+            without_index=columns.without_index,
+        )  # fmt: skip
     label = np.array([int(labels(clean)[0]) for _, clean, _ in table])
     found = language_prior(
         np.array([item.image for item, _, _ in table]),
@@ -187,12 +176,15 @@ def prior_of(rows: AuditRows, columns: Columns, clusters: Clusters) -> Prior | N
         clusters,
     )
     return Prior(
-        unchanged,
-        found.accuracy,
-        found.accuracy_blank,
-        found.margin,
-        found.margin_blank,
-        columns.without_index,
+        unchanged=unchanged,
+        unchanged_right=found.unchanged_right,
+        unchanged_wrong=found.unchanged_wrong,
+        accuracy=found.accuracy,
+        accuracy_blank=found.accuracy_blank,
+        accuracy_gain=found.accuracy_gain,
+        margin=found.margin,
+        margin_blank=found.margin_blank,
+        without_index=columns.without_index,
     )
 
 
@@ -213,11 +205,25 @@ def mean_where(
 def _rates(name: str, columns: Columns, among: Bool[np.ndarray, " n"], clusters: Clusters) -> Rates:
     found = instability(columns.pairs.where(among), clusters)
     moves = found.transitions
+    parts: list[Part] = columns.parts[among].tolist()
+    undecided = among & (columns.pairs.excluded == TRUTH_UNKNOWN)
+    scored = np.flatnonzero(among & columns.pairs.counted & np.isfinite(columns.margin))
+    flipped, stays = _by_flip(columns, columns.margin, scored, clusters)
+
+    def mean(values: Float[np.ndarray, " n"], missing: str) -> Estimate:
+        return mean_where(columns, values, among, clusters, missing)
+
     return Rates(
         name=name,
+        part=parts[0] if parts else "picture",
         pairs=found.pairs,
         items=found.items,
         excluded=found.excluded,
+        undecided=clusters.share(
+            columns.pairs.images[undecided],
+            columns.pairs.flipped[undecided],
+            undefined="no pair is undecided",
+        ),
         ifr=found.ifr,
         iv=found.iv,
         right_wrong=moves.right_wrong,
@@ -229,38 +235,13 @@ def _rates(name: str, columns: Columns, among: Bool[np.ndarray, " n"], clusters:
         accuracy_before=found.accuracy_before,
         accuracy_after=found.accuracy_after,
         accuracy_change=found.accuracy_change,
-        margin_change=mean_where(
-            columns, columns.margin - columns.margin_before, among, clusters, "no scored pair"
+        margin_change=mean(columns.margin - columns.margin_before, "no scored pair"),
+        margin_true_change=mean(
+            columns.margin_true - columns.margin_true_before, "no scored pair has a known truth"
         ),
-        score_change=mean_where(
-            columns, columns.score_change, among, clusters, "the clean answer was not scored"
-        ),
-        energy_change=mean_where(
-            columns, columns.energy_change, among, clusters, "no energy was observed"
-        ),
-        prior_index=mean_where(
-            columns, columns.prior_index, among, clusters, "no pair has a prior index"
-        ),
+        margin_flipped=flipped,
+        margin_stays=stays,
+        score_change=mean(columns.score_change, "the clean answer was not scored"),
+        energy_change=mean(columns.energy_change, "no energy was observed"),
+        prior_index=mean(columns.prior_index, "no pair has a prior index"),
     )
-
-
-def _yes_no(name: str, n: int, found: YesNoRates) -> YesNo:
-    return YesNo(
-        name,
-        n,
-        found.accuracy,
-        found.precision,
-        found.recall,
-        found.f1,
-        found.false_positive_rate,
-        found.yes_rate,
-    )
-
-
-def _energy_changes(rows: AuditRows) -> Float[np.ndarray, " n"]:
-    out = np.full(len(rows.pairs), np.nan)
-    for i, pair in enumerate(rows.pairs):
-        before = rows.items[pair.item].energy
-        if before is not None and pair.energy is not None:
-            out[i] = pair.energy[1] - before[1]
-    return out

@@ -12,19 +12,29 @@ import numpy as np
 from jaxtyping import Bool
 
 import sightline
+from sightline.audit.drift import MovedFar
 from sightline.audit.instability import Pairs
 from sightline.audit.resampled import Clusters
 from sightline.audit.verdicts import Verdict, hidden_drift, task_dependent
-from sightline.core.audit_results import Audit, AuditedPair, AuditProtocol, Finding
+from sightline.core.audit_results import (
+    CONTROL_NAMES,
+    Audit,
+    AuditedPair,
+    AuditProtocol,
+    Finding,
+    Rates,
+)
 from sightline.core.errors import UsageError
 from sightline.core.estimates import Estimate
 from sightline.core.features import Feature
 from sightline.core.results import Skipped
+from sightline.data.perturbations import parse_conditions
 from sightline.models.vision import no_grid_reason
 from sightline.store.run import RunStore
 from sightline.workflow.auditing import drifts as drift_measures
 from sightline.workflow.auditing import rates, shown, spectra
 from sightline.workflow.auditing.budgeting import budgets_of
+from sightline.workflow.auditing.columns import Columns, columns_of
 from sightline.workflow.auditing.derived import answer_signals
 from sightline.workflow.auditing.drifts import Drifts, Place
 from sightline.workflow.auditing.meaning import changed_meanings, meanings_of
@@ -32,6 +42,7 @@ from sightline.workflow.auditing.pairs import CHANNEL_ORDER, AuditRows, read_pai
 from sightline.workflow.auditing.probed import probes_of
 from sightline.workflow.derive import EntailmentClassifier
 
+DEFAULT_CHANNEL = Feature.CTX_OPEN
 _HELD = 64_000_000
 
 
@@ -40,22 +51,26 @@ class AuditSettings:
     """How a run is audited.
 
     Attributes:
-        channel: Channel whose drift flags single answers, at its last stored layer.
+        channel: Channel whose drift flags single answers, at its last stored layer; None =
+            `DEFAULT_CHANNEL` where the run has it, else the first that it has.
         control_items: Questions that controls are drawn among.
         controls: Partners of each question.
         spectra: Questions whose perturbations are rendered again for their spectra.
         budget: Conditions to choose as the most informative; 0 for none.
+        preserving: Conditions that keep the right answer of this run's questions, where that is
+            not known otherwise: as `sightline.data.condition_lists` reads them.
         threshold: A free answer is right when its mark reaches this.
         resamples: Bootstrap resamples over pictures.
         level: Coverage of the intervals.
         seed: Of bootstrap and controls.
     """
 
-    channel: str = Feature.CTX_OPEN.value
+    channel: str | None = None
     control_items: int = 600
     controls: int = 25
     spectra: int = 32
     budget: int = 0
+    preserving: tuple[str, ...] = ()
     threshold: float = 0.5
     resamples: int = 1000
     level: float = 0.95
@@ -69,7 +84,7 @@ class AuditOutcome:
     Attributes:
         audit: The results.
         pairs: One row per pair.
-        columns: Flips and grades of the pairs whose picture is changed.
+        columns: Flips and grades of the picture pairs; see `auditing.columns.part_of`.
         image_keys: What identifies each picture, in the order of its number.
         model: The run's model, as its manifest has it.
         signals: What is known of each clean answer, by example id.
@@ -98,11 +113,13 @@ def audit_run(
 
     Raises:
         DataError: The run has no answer under a perturbation.
-        UsageError: The channel is none, or the run does not have it.
+        UsageError: The channel is none, or the run does not have it; or a condition that is said to
+            preserve the answer is none.
     """
     store = RunStore.open(path)
-    rows = read_pairs(store, threshold=settings.threshold)
-    columns = rates.columns_of(rows)
+    preserving = preserved_by(settings)
+    rows = read_pairs(store, threshold=settings.threshold, preserving=preserving)
+    columns = columns_of(rows)
     clusters = Clusters.of(
         np.array([item.image for item in rows.items]),
         rng=np.random.default_rng(settings.seed),
@@ -113,21 +130,29 @@ def audit_run(
         rows, control_items=settings.control_items, k=settings.controls, seed=settings.seed
     )
     place = _flagged_place(drifts, settings.channel)
-    counted = columns.pairs.counted & columns.pictures
+    counted = columns.counted_pictures
     nothing = np.full(len(rows.pairs), np.nan)
     far, rule, control = np.zeros(len(rows.pairs), dtype=bool), "no channel was observed", ""
     findings: list[Finding] = []
+    moved_share = Estimate(None, n=0, reason=rule)
     if place is not None:
         moved, control = drift_measures.flag(drifts, place, counted & ~rows.flipped)
         far, rule = moved.flags, moved.rule
         used = counted & np.isfinite(drifts.cosine[place])
         if used.any():
             kept = replace(moved, flags=moved.flags[used])
-            verdict = hidden_drift(rows.image_of[used], ~rows.flipped[used], kept, clusters)
+            verdict = hidden_drift(
+                rows.image_of[used],
+                ~rows.flipped[used],
+                kept,
+                clusters,
+                control=CONTROL_NAMES[control],
+            )
             findings.append(finding_of(verdict))
+        moved_share = _moved_share(rows, used & ~rows.flipped, moved, clusters)
     findings += _by_task(rows, columns.pairs.where(columns.pictures), columns.pictures, clusters)
     root = Path(store.manifest.image_root) if store.manifest.image_root else store.path
-    seen = spectra.measure_spectra(rows, root, pictures=settings.spectra)
+    seen = spectra.measure_spectra(rows, columns, root, pictures=settings.spectra)
     drift = nothing if place is None else drifts.cosine[place]
     changed = changed_meanings(rows, judge)
     pairs = shown.audited_pairs(
@@ -139,10 +164,10 @@ def audit_run(
         list(changed.values())[-1] if changed else {},
     )
     sheets, unstable = shown.sheet(rows, pairs), shown.most_unstable(rows, pairs)
-    stayed = counted & ~rows.flipped
     manifest = store.manifest
+    everything = rates.every_rate(columns, clusters)
     audit = Audit(
-        format_version=1,
+        format_version=2,
         sightline_version=sightline.__version__,
         run=store.path.name,
         path=str(store.path),
@@ -150,12 +175,14 @@ def audit_run(
         dataset=str(manifest.dataset.get("name", "unknown")),
         partial=_partial(store),
         notes=tuple(manifest.notes),
+        warning=_warning(columns, everything[0]),
         items=len(rows.items),
         images=len({item.image for item in rows.items}),
         quarantined=len({row.key for row in store.quarantined()}),
         refused=_refused(store),
         protocol=AuditProtocol(
             conditions=tuple(dict.fromkeys(pair.record.condition for pair in rows.pairs)),
+            preserving=preserving,
             layers=rows.layers,
             channel="" if place is None else place.channel.value,
             flag_rule=rule,
@@ -169,26 +196,23 @@ def audit_run(
             band_edges="log, from the lowest frequency of the longer side to the corner",
             spectra_pictures=seen.pictures,
         ),
-        rates=rates.every_rate(columns, clusters),
+        rates=everything,
         visual_entropy=rates.entropy_of(rows, columns, clusters),
         variants=rates.label_variants(rows, columns, clusters),
-        drift=drift_measures.drift_table(rows, drifts, counted, clusters, flagged=place),
+        drift=drift_measures.drift_table(rows, columns, drifts, clusters, flagged=place),
         densities=tuple(
-            drift_measures.density(rows, drifts, own, counted) for own in _last_places(drifts)
+            drift_measures.density(columns, drifts, own) for own in _last_places(drifts)
         ),
-        cka=_similarity(store, rows, place),
+        cka=_similarity(store, rows, columns, place),
         no_energy=_no_energy(rows, str(manifest.model.get("model_type", "this model"))),
         energy_correlations=spectra.energy_correlations(columns, seen, drifts, place, clusters),
         yes_no=rates.yes_no_of(rows, columns, clusters),
         prior=rates.prior_of(rows, columns, clusters),
-        spectra=spectra.spectra_by_kind(rows, seen),
+        spectra=spectra.spectra_by_kind(columns, seen),
         no_spectra=seen.missing,
+        spectra_skipped=seen.skipped,
         findings=tuple(findings),
-        moved_far=Estimate(None, n=0, reason=rule)
-        if place is None
-        else clusters.share(
-            rows.image_of, far, stayed, undefined="no answer stays under perturbation"
-        ),
+        moved_far=moved_share,
         unstable=unstable,
         hidden=shown.same_answer_moved_far(rows, pairs),
         sheet=sheets,
@@ -205,20 +229,60 @@ def audit_run(
         columns,
         drift,
         None if place is None else drifts.controls[place][control],
-        counted,
     )
     return AuditOutcome(audit, tuple(pairs), compared, _image_keys(rows), manifest.model, signals)
 
 
-def _flagged_place(drifts: Drifts, channel: str) -> Place | None:
+def preserved_by(settings: AuditSettings) -> tuple[str, ...]:
+    """Names of the conditions that are said to keep the right answer.
+
+    Raises:
+        UsageError: A name that does not exist.
+    """
+    if not settings.preserving:
+        return ()
+    return tuple(condition.name for condition in parse_conditions(settings.preserving))
+
+
+def _moved_share(
+    rows: AuditRows, stayed: Bool[np.ndarray, " n"], moved: MovedFar, clusters: Clusters
+) -> Estimate:
+    """Share of flagged pairs among those that stay and have the channel."""
+    if moved.threshold is None:
+        return Estimate(None, n=int(stayed.sum()), reason=moved.rule)
+    return clusters.share(
+        rows.image_of, moved.flags, stayed, undefined="no answer stays under perturbation"
+    )
+
+
+def _warning(columns: Columns, everything: Rates) -> str | None:
+    """What to do where no pair of a changed picture counts."""
+    if everything.pairs:
+        return None
+    if not columns.pictures.any():
+        return "No condition changes the picture alone: all figures of changed pictures are empty."
+    return (
+        f"None of {int(columns.pictures.sum())} pairs of changed pictures counts, since it is not "
+        "known whether the right answer stays, or it changes: flip rates are empty. Collect with "
+        "milder conditions, or name those that keep the answers with --preserving."
+    )
+
+
+def _flagged_place(drifts: Drifts, channel: str | None) -> Place | None:
     """The last layer of the channel that flags answers; None where the run has no channel."""
     names = [feature.value for feature in CHANNEL_ORDER]
+    if channel is None:
+        default = (place for place in drifts.places if place.channel == DEFAULT_CHANNEL)
+        return next(default, drifts.places[0] if drifts.places else None)
     if channel not in names:
         raise UsageError(
             f"--channel {channel!r}; one of {', '.join(names)} is required. Correct the name."
         )
     if not drifts.places:
-        return None
+        raise UsageError(
+            f"--channel {channel}, and the run was collected without channels; one that it holds "
+            "is required. Collect with --channels, or leave --channel out."
+        )
     found = next((place for place in drifts.places if place.channel == channel), None)
     if found is None:
         have = ", ".join(dict.fromkeys(place.channel.value for place in drifts.places))
@@ -270,15 +334,19 @@ def _no_energy(rows: AuditRows, model_type: str) -> str | None:
     return no_grid_reason(model_type) or "the run was collected without --channels"
 
 
-def _similarity(store: RunStore, rows: AuditRows, place: Place | None) -> dict[str, float]:
+def _similarity(
+    store: RunStore, rows: AuditRows, columns: Columns, place: Place | None
+) -> dict[str, float]:
     """CKA of the flagged channel between clean and perturbed vectors, by condition.
 
+    Of the pairs that count; a condition with fewer than four has none.
     The run is read once for as many conditions as `_HELD` values hold the vectors of.
     """
     if place is None:
         return {}
     number = {item.record.example.id: i for i, item in enumerate(rows.items)}
-    conditions = list(dict.fromkeys(pair.record.condition for pair in rows.pairs))
+    conditions = list(dict.fromkeys(columns.conditions.tolist()))
+    counted = {rows.pairs[i].record.key for i in np.flatnonzero(columns.pairs.counted)}
     layers = None if place.layer is None else {place.layer}
     width = next(
         item.channels[place.channel].shape[-1]
@@ -291,9 +359,9 @@ def _similarity(store: RunStore, rows: AuditRows, place: Place | None) -> dict[s
         held: dict[str, dict[int, np.ndarray]] = {c: {} for c in conditions[start:][:at_once]}
         for record in store.records(features={place.channel}, layers=layers):
             own = number.get(record.example.id)
-            if own is None or record.condition not in held or not record.has(place.channel):
+            if own is None or record.condition not in held or record.key not in counted:
                 continue
-            if place.channel in rows.items[own].channels:
+            if record.has(place.channel) and place.channel in rows.items[own].channels:
                 held[record.condition][own] = record.array(place.channel).reshape(-1)
         vectors = {}
         for condition, after in held.items():

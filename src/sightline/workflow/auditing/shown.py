@@ -11,8 +11,8 @@ from sightline.core.audit_results import AuditedPair, ShownExample, ShownMap
 from sightline.core.condition_names import CLEAN, by_level
 from sightline.core.features import Feature
 from sightline.store.run import RunStore
-from sightline.workflow.auditing.pairs import WORDING, AuditRows
-from sightline.workflow.auditing.rates import Columns
+from sightline.workflow.auditing.columns import PICTURE, Columns
+from sightline.workflow.auditing.pairs import AuditRows
 
 SHOWN, SHEETS = 6, 4
 
@@ -45,6 +45,7 @@ def audited_pairs(
                 example_id=pair.record.example.id,
                 condition=pair.record.condition,
                 kind=pair.kind,
+                part=columns.parts[i],
                 image=item.image,
                 form=item.form,
                 truth=pair.record.truth,
@@ -52,11 +53,14 @@ def audited_pairs(
                 clean_label=item.label,
                 label=pair.label,
                 flipped=bool(flipped[i]),
+                flipped_per_token=_flag(columns.per_token[i]),
+                flipped_letters=_flag(columns.letters[i]),
                 meaning_changed=changed.get(i),
                 right_before=item.right,
                 right_after=pair.right,
                 margin_before=_number(columns.margin_before[i]),
                 margin=_number(columns.margin[i]),
+                margin_true_before=_number(columns.margin_true_before[i]),
                 margin_true=_number(columns.margin_true[i]),
                 score_change=_number(columns.score_change[i]),
                 drift=_number(drift[i]),
@@ -76,14 +80,17 @@ def most_unstable(rows: AuditRows, pairs: Sequence[AuditedPair]) -> tuple[ShownE
     """Questions whose label flips most often, of pictures that count; equals by id."""
     flips: dict[int, list[bool]] = defaultdict(list)
     for pair, shown in zip(rows.pairs, pairs, strict=True):
-        if not shown.excluded and shown.kind != WORDING:
+        if not shown.excluded and shown.part == PICTURE:
             flips[pair.item].append(shown.flipped)
     ranked = sorted(
         (item for item, own in flips.items() if any(own)),
         key=lambda item: (-np.mean(flips[item]), rows.items[item].record.example.id),
     )
     return _examples(
-        rows, pairs, ranked[:SHOWN], lambda pair: pair.flipped and pair.kind != WORDING
+        rows,
+        pairs,
+        ranked[:SHOWN],
+        lambda pair: pair.flipped and not pair.excluded and pair.part == PICTURE,
     )
 
 
@@ -170,6 +177,10 @@ def _examples(
             )
         )
     return tuple(found)
+
+
+def _flag(value: float) -> bool | None:
+    return bool(value) if np.isfinite(value) else None
 
 
 def _number(value: float) -> float | None:

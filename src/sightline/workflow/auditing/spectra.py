@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
+from PIL.Image import Image
 
 from sightline.audit.frequency import (
     band_edges,
@@ -17,13 +20,15 @@ from sightline.audit.frequency import (
 )
 from sightline.audit.resampled import Clusters
 from sightline.core.audit_results import Spectrum
-from sightline.core.errors import ImageError
+from sightline.core.errors import ImageError, UsageError
 from sightline.core.estimates import Estimate
+from sightline.core.results import Skipped
+from sightline.core.types import Example
 from sightline.data.images import load_image
 from sightline.data.perturbations import parse_condition, prepared
+from sightline.workflow.auditing.columns import Columns
 from sightline.workflow.auditing.drifts import Drifts, Place
 from sightline.workflow.auditing.pairs import AuditRows
-from sightline.workflow.auditing.rates import Columns
 from sightline.workflow.conditions import views_of
 
 BANDS = ("low", "middle", "high")
@@ -34,12 +39,13 @@ class PairSpectra:
     """Spectra of some pairs' perturbations, low band first.
 
     Attributes:
-        rows: Pairs that were rendered and change a pixel.
+        rows: Pairs that count, were rendered and change a pixel.
         shares: Share of each band in the change of the pixels.
         relative: Change of each band's power over the clean picture's total power.
         coherence: Agreement of clean and perturbed picture in each band.
         pictures: Pictures that were rendered.
         missing: Why there are none, in words; None where there are some.
+        skipped: Questions whose picture was not rendered, by reason.
     """
 
     rows: np.ndarray
@@ -48,35 +54,38 @@ class PairSpectra:
     coherence: Float[np.ndarray, "r 3"]
     pictures: int
     missing: str | None
+    skipped: tuple[Skipped, ...]
 
 
-def measure_spectra(rows: AuditRows, root: Path, *, pictures: int) -> PairSpectra:
+def measure_spectra(rows: AuditRows, columns: Columns, root: Path, *, pictures: int) -> PairSpectra:
     """Renders the perturbations of the run's first questions again and measures them.
+
+    Only pairs that count are rendered, and only of questions with one picture.
 
     Args:
         rows: Questions and pairs.
+        columns: What was measured of each pair.
         root: Folder that relative image paths start from.
         pictures: Questions that are rendered.
     """
     of_item: dict[int, list[int]] = {}
-    for number, pair in enumerate(rows.pairs):
-        of_item.setdefault(pair.item, []).append(number)
+    for number in np.flatnonzero(columns.pairs.counted):
+        if rows.pairs[number].condition.changes_image:
+            of_item.setdefault(rows.pairs[number].item, []).append(int(number))
     found: list[tuple[int, np.ndarray, np.ndarray, np.ndarray]] = []
-    rendered, reason = 0, "no question of the run has a picture"
+    skipped: Counter[str] = Counter()
+    rendered = 0
     for item, numbers in of_item.items():
         if rendered == pictures:
             break
         clean = rows.items[item].record
-        if len(clean.example.images) != 1:
-            continue
-        try:
-            image = prepared(load_image(clean.example.images[0], root))
-        except ImageError as error:
-            reason = str(error)
+        picture = _picture(clean.example, root)
+        if isinstance(picture, str):
+            skipped[picture] += 1
             continue
         rendered += 1
+        image, edges = picture
         before = pixels(image)
-        edges = band_edges(len(BANDS), height=image.height, width=image.width)
         names = {rows.pairs[n].record.condition: n for n in numbers}
         views, _ = views_of(clean, [parse_condition(name) for name in names])
         for view in views:
@@ -92,9 +101,12 @@ def measure_spectra(rows: AuditRows, root: Path, *, pictures: int) -> PairSpectr
                     coherence(*pair_of, edges)[0],
                 )
             )
+    left_out = tuple(Skipped(reason, n) for reason, n in skipped.most_common())
     if not found:
         empty = np.zeros((0, len(BANDS)))
-        return PairSpectra(np.zeros(0, dtype=np.int64), empty, empty, empty, rendered, reason)
+        why = _missing(bool(of_item), pictures, rendered, left_out)
+        none = np.zeros(0, dtype=np.int64)
+        return PairSpectra(none, empty, empty, empty, rendered, why, left_out)
     numbers_, shares, relative, agreement = zip(*found, strict=True)
     return PairSpectra(
         np.array(numbers_),
@@ -103,12 +115,37 @@ def measure_spectra(rows: AuditRows, root: Path, *, pictures: int) -> PairSpectr
         np.stack(agreement),
         rendered,
         None,
+        left_out,
     )
 
 
-def spectra_by_kind(rows: AuditRows, spectra: PairSpectra) -> tuple[Spectrum, ...]:
-    """Mean shares of the bands per type of perturbation, over all pairs and over flips alone."""
-    kinds, flipped = rows.kinds[spectra.rows], rows.flipped[spectra.rows]
+def _picture(example: Example, root: Path) -> tuple[Image, Float[np.ndarray, " edges"]] | str:
+    """A question's only picture with the edges of its bands, or why it has no spectrum."""
+    if len(example.images) != 1:
+        return "spectra are of questions with one picture"
+    try:
+        image = prepared(load_image(example.images[0], root))
+    except ImageError as error:
+        return str(error)
+    try:
+        return image, band_edges(len(BANDS), height=image.height, width=image.width)
+    except UsageError:
+        return f"a picture of {image.width} × {image.height} pixels has no {len(BANDS)} bands"
+
+
+def _missing(counted: bool, pictures: int, rendered: int, skipped: Sequence[Skipped]) -> str | None:
+    if not pictures:
+        return "spectra were not asked for"
+    if not counted:
+        return "no spectra: no pair with a changed picture counts"
+    if not rendered and skipped:
+        return f"no spectra: {skipped[0].reason}"
+    return "no spectra: no perturbation changes a pixel"
+
+
+def spectra_by_kind(columns: Columns, spectra: PairSpectra) -> tuple[Spectrum, ...]:
+    """Mean shares of the bands per type, over its pairs that count and over their flips alone."""
+    kinds, flipped = columns.kinds[spectra.rows], columns.pairs.flipped[spectra.rows]
     out = []
     for kind in dict.fromkeys(kinds.tolist()):
         own = kinds == kind
@@ -132,7 +169,10 @@ def energy_correlations(
     place: Place | None,
     clusters: Clusters,
 ) -> dict[str, Estimate]:
-    """Pearson's correlations of the change of normalised energy with what else changes."""
+    """Pearson's correlations of the change of normalised energy with what else changes.
+
+    Over the picture pairs that count: where the picture stays, nothing changes and nothing is told.
+    """
     energy, images = columns.energy_change, columns.pairs.images
     if not np.isfinite(energy).any():
         return {}
@@ -145,7 +185,7 @@ def energy_correlations(
         others[f"relative change of the {band} band"] = values
     found = {}
     for name, values in others.items():
-        used = np.isfinite(values) & np.isfinite(energy)
+        used = columns.counted_pictures & np.isfinite(values) & np.isfinite(energy)
         found[name] = clusters.correlation(images[used], energy[used], values[used])
     return found
 
