@@ -21,6 +21,7 @@ from sightline.serving.completions import (
     with_top_logprobs,
 )
 from sightline.serving.decisions import decide
+from sightline.serving.departures import SAMPLED, set_fields
 from sightline.serving.engine import Engine, Seen, Told
 from sightline.serving.errors import RequestError
 from sightline.serving.explained import explained
@@ -35,9 +36,7 @@ from sightline.serving.wire import ChatBody, DecisionsBody
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_UNSUPPORTED = ("stop", "tools", "response_format", "presence_penalty", "frequency_penalty")
 _NO_TOP = "top_logprobs is not used: of sampled answers only their own tokens are observed"
-_PLAIN: tuple[Any, ...] = ({"type": "text"}, 0, 0.0, [], None)
 
 
 @runtime_checkable
@@ -249,8 +248,8 @@ class LocalModel:
 
     def _check(self, body: ChatBody) -> None:
         self._require_name(body.model)
-        for name in _UNSUPPORTED:
-            if getattr(body, name) not in _PLAIN:
+        for name in set_fields(body):
+            if name != "top_p":  # samples heed it, and greedy answers do not change by it
                 raise RequestError(
                     f"{name} is not supported by the local model; answers are the model's own, "
                     "greedy or sampled. Leave it out.",
@@ -291,13 +290,12 @@ class LocalModel:
 
     def _sampled(self, seen: Seen) -> list[Seen]:
         """Each sample as an answer of its own; the policy knows greedy answers only."""
-        reason = "sampled answer: the policy was fitted on greedy ones (temperature 0)"
         found = []
         for sample in seen.record.samples:
             record = Record(seen.record.example, greedy=sample)
             judgement = self._judge.judge([record])[0]
             if judgement.abstain is not None:
-                judgement = without_confidence(judgement, reason)
+                judgement = without_confidence(judgement, SAMPLED)
             found.append(Seen(record, judgement))
         return found
 
