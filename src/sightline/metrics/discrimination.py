@@ -193,7 +193,9 @@ def fpr_at_tpr_nearest(
     """False positive rate at the ROC point nearest to 95 % true positives; lower is better.
 
     Kept for comparison with published numbers: the accepted share of right answers may lie below
-    95 %. Of two equally near points the stricter threshold counts.
+    95 %. Of two equally near points the stricter threshold counts. Points within a straight run of
+    the curve are no candidates, as in the published code; with few answers the rate may therefore
+    lie far from 95 %.
 
     Args:
         confidence: Any real number, higher = more trustworthy.
@@ -208,13 +210,19 @@ def fpr_at_tpr_nearest(
         DataError: A value is not finite, or correctness is a fraction.
 
     Source:
-        TrustVLM's evaluation code, over all ROC points (theirs first drops collinear ones).
+        TrustVLM's evaluation code, on the points of scikit-learn's ``roc_curve`` with its default
+        ``drop_intermediate=True``.
     """
     ranked = _prepared(confidence, correct, "FPR95")
     if not (ranked.total_right[0] and ranked.total_wrong[0]):
         return value_or_reason(np.array([np.nan]), ONE_CLASS)
-    true_positive = np.append(0.0, ranked.right_above[0]) / ranked.total_right[0]
-    wrong_above = ranked.rows_above[0] - ranked.right_above[0]
+    right_above = ranked.right_above[0]
+    wrong_above = ranked.rows_above[0] - right_above
+    if len(right_above) > 2:
+        bends = (np.diff(right_above, 2) != 0) | (np.diff(wrong_above, 2) != 0)
+        kept = np.concatenate([[True], bends, [True]])
+        right_above, wrong_above = right_above[kept], wrong_above[kept]
+    true_positive = np.append(0.0, right_above) / ranked.total_right[0]
     false_positive = np.append(0.0, wrong_above) / ranked.total_wrong[0]
     return float(false_positive[np.argmin(np.abs(true_positive - tpr))])
 

@@ -65,6 +65,16 @@ def test_the_nearest_rule_may_accept_fewer_right_answers():
     assert fpr95(confidence, correct) == 1.0
 
 
+def test_the_nearest_rule_takes_corners_only():
+    # One right and one wrong answer at each of 20 levels: a straight line, and its ends are left.
+    confidence = np.repeat(np.arange(20.0), 2)
+    correct = np.tile([1.0, 0.0], 20)
+    assert fpr_at_tpr_nearest(confidence, correct) == 1.0
+    # The wrong one of the level that 19 of 20 right ones reach comes late: a corner at .95.
+    confidence[3] = -1.0
+    assert fpr_at_tpr_nearest(confidence, correct) == 18 / 20
+
+
 def test_cohens_d_pools_the_variances():
     confidence = np.array([2.0, 4.0, 6.0, 1.0, 3.0])
     correct = np.array([1.0, 1, 1, 0, 0])

@@ -243,6 +243,28 @@ class TestLimits:
         np.testing.assert_allclose(shrunk_covariance(rows), wanted, rtol=1e-8, atol=1e-12)
 
 
+def released_auroc(wanted, right):
+    """Share of pairs in the right order, a tie counting one half."""
+    good, bad = wanted[right == 1][:, None], wanted[right == 0][None, :]
+    return np.mean((good > bad) + 0.5 * (good == bad))
+
+
+def released_fpr95(wanted, right):
+    """The curve's corners by threshold, and the one whose true positive rate is nearest to .95."""
+    points = [
+        (int(np.sum(right[wanted >= level])), int(np.sum(1 - right[wanted >= level])))
+        for level in sorted(set(wanted.tolist()), reverse=True)
+    ]
+    corners = [
+        here
+        for at, here in enumerate(points)
+        if at in (0, len(points) - 1)
+        or any(2 * here[i] != points[at - 1][i] + points[at + 1][i] for i in (0, 1))
+    ]
+    tp, fp = np.array([(0, 0), *corners]).T
+    return (fp / fp[-1])[np.argmin(np.abs(tp / tp[-1] - 0.95))]
+
+
 class TestReleasedCode:
     """An independent transcription of the published formulas, in double precision."""
 
@@ -288,18 +310,26 @@ class TestReleasedCode:
             right = (label == labels).astype(float)
             order = np.argsort(-wanted)
             risks = np.cumsum(1 - right[order]) / np.arange(1, n + 1)
-            fpr, tpr, _ = roc_curve(right, wanted)
             found = -result.uncertainty
             assert 1000 * aurc(found, right) == pytest.approx(1000 * risks.mean(), abs=1e-6)
-            above = wanted[right == 1][:, None] > wanted[right == 0][None, :]
-            assert auroc(found, right) == pytest.approx(above.mean(), abs=1e-6)
-            nearest = fpr[np.argmin(np.abs(tpr - 0.95))]
-            # The released code's ROC leaves out points on a straight line.
-            all_fpr, all_tpr, _ = roc_curve(right, wanted, drop_intermediate=False)
-            assert fpr_at_tpr_nearest(found, right) == pytest.approx(
-                all_fpr[np.argmin(np.abs(all_tpr - 0.95))], abs=1e-6
-            )
-            assert abs(nearest - fpr_at_tpr_nearest(found, right)) < 0.1
+            assert auroc(found, right) == pytest.approx(released_auroc(wanted, right), abs=1e-6)
+            nearest = released_fpr95(wanted, right)
+            assert fpr_at_tpr_nearest(found, right) == pytest.approx(nearest, abs=1e-6)
+
+    @pytest.mark.parametrize("digits", [1, 2, 9])
+    @pytest.mark.parametrize("seed", range(40))
+    def test_metrics_with_ties(self, seed, digits):
+        """Among few answers, where a corner of the curve more or less counts, and many ties."""
+        rng = np.random.default_rng([9, seed])
+        n = int(rng.integers(5, 120))
+        right = (np.arange(n) < rng.integers(1, n)).astype(float)
+        wanted = np.round(rng.normal(size=n) + 0.5 * right, digits)
+        assert auroc(wanted, right) == pytest.approx(released_auroc(wanted, right), abs=1e-6)
+        nearest = released_fpr95(wanted, right)
+        assert fpr_at_tpr_nearest(wanted, right) == pytest.approx(nearest, abs=1e-6)
+        # What the transcription stands for: scikit-learn's curve as its callers get it.
+        fpr, tpr, _ = roc_curve(right, wanted)
+        assert nearest == fpr[np.argmin(np.abs(tpr - 0.95))]
 
     def test_unit_averaging_differs_where_lengths_do(self):
         vectors = np.array([[3.0, 0.0], [0.0, 1.0], [1.0, 1.0]], dtype=np.float32)
