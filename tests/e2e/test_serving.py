@@ -44,7 +44,8 @@ def refused(*args: object, code: int = 2) -> str:
     with pytest.raises((SightlineError, click.UsageError)) as error:
         cli.main(["serve", *map(str, args)], prog_name="sightline", standalone_mode=False)
     assert error.value.exit_code == code
-    line = str(error.value)
+    found = error.value
+    line = found.format_message() if isinstance(found, click.UsageError) else str(found)
     assert "\n" not in line
     return line
 
@@ -154,6 +155,45 @@ def test_what_is_refused_before_a_port_opens(policy: Path, tmp_path: Path) -> No
     line = refused("-m", "m", "--upstream", "http://127.0.0.1:1/v1", "--policy", policy)
     assert "fitted on fake and the upstream's model is m" in line
     assert "Base URL" in refused("-m", "m", "--upstream", "file:///etc/passwd")
+
+
+@pytest.mark.parametrize("upstream_flags", [(), ("--upstream", "http://127.0.0.1:1/v1")])
+def test_raw_scores_that_cannot_be_shown_are_refused(upstream_flags: tuple[str, ...]) -> None:
+    model = ("-m", "fake", *upstream_flags)
+    assert "Estimator 'nosuch' does not exist" in refused(*model, "-e", "nosuch")
+    assert "has no setting 'x'" in refused(*model, "-e", "perplexity:x=1")
+    line = refused(*model, "-e", "sequence_probability", "-e", "linear_probe")
+    assert "linear_probe learns from labelled answers" in line
+    assert "reads conditions" in refused(*model, "-e", "condition_agreement")
+    if upstream_flags:
+        assert "reads sample_hidden" in refused(*model, "-e", "eigenscore")
+
+
+def test_a_policy_is_read_before_the_model_is_loaded(
+    policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[str] = []
+    monkeypatch.setattr(
+        "sightline.models.loading.load_model", lambda name, **_: loaded.append(name)
+    )
+    assert "has no policy.json" in refused("-m", "embedded:vlm", "--policy", tmp_path)
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    (damaged / "policy.json").write_bytes((policy / "policy.json").read_bytes()[:-40])
+    assert "damaged" in refused("-m", "embedded:vlm", "--policy", damaged, code=5)
+    assert "Estimator 'nosuch' does not exist" in refused("-m", "embedded:vlm", "-e", "nosuch")
+    assert loaded == []
+
+
+TIMES = ("--header-timeout", "--body-timeout", "--write-timeout", "--request-timeout")
+
+
+@pytest.mark.parametrize("flag", [*TIMES, "--batch-window"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "-1", "1e300", "soon"])
+def test_times_are_finite(flag: str, value: str) -> None:
+    assert flag in refused("-m", "fake", flag, value)
+    if flag in TIMES:
+        assert flag in refused("-m", "fake", flag, "0")
 
 
 QUESTION = [{"role": "user", "content": "What is it?"}]

@@ -6,8 +6,10 @@ import pytest
 from click.testing import CliRunner
 
 from sightline.cli import asking, policies
+from sightline.core.errors import UsageError
 from sightline.core.estimates import Estimate
 from sightline.core.types import Example, Generation, Record
+from sightline.data.splits import split_groups
 from sightline.workflow.asking import Answer
 from sightline.workflow.explaining import Draws, Explanation, Prior, Shift, Token
 from sightline.workflow.policy.evidence import Achieved
@@ -94,3 +96,37 @@ def test_achieved_figures_read_as_shares():
         "  seen       0.0% [0.0%, 30.0%] of 10 answers (5 groups) accepted, "
         "— (no answer was accepted) of these wrong; of all 50.0% right"
     )
+
+
+SHARES = ("--risk", "--delta", "--coverage", "--hold-out", "--sets-level", "--threshold")
+
+
+@pytest.mark.parametrize("flag", [*SHARES, "--budget"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-0.1", "-inf", "much"])
+def test_senseless_numbers_are_refused_before_anything_is_read(flag, value):
+    flags = ["no-such-run", "-e", "perplexity", "-o", "x", flag, value]
+    result = CliRunner().invoke(policies.calibrate_command, flags)
+    assert result.exit_code == 2
+    assert f"'{flag}'" in result.output
+
+
+@pytest.mark.parametrize("value", ["-1", "0.5", "nan"])
+def test_a_seed_is_a_whole_number(value):
+    flags = ["no-such-run", "-e", "perplexity", "-o", "x", "--seed", value]
+    result = CliRunner().invoke(policies.calibrate_command, flags)
+    assert result.exit_code == 2
+    assert "'--seed'" in result.output
+
+
+@pytest.mark.parametrize("name", ["risk", "coverage", "delta", "sets_level", "hold_out", "budget"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_the_function_refuses_them_in_one_line_too(name, value, tmp_path):
+    from sightline import api
+
+    with pytest.raises(UsageError, match=f"^{name} is .*; a finite number is required"):
+        api.calibrate(tmp_path, "perplexity", tmp_path / "policy", **{name: value})
+
+
+def test_a_negative_split_seed_is_refused():
+    with pytest.raises(UsageError, match="Split seed -1; a whole number from 0 on is required"):
+        split_groups(["a", "b", "c"], (0.4, 0.2, 0.4), seed=-1)
