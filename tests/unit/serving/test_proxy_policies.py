@@ -196,16 +196,29 @@ def test_38_fewer_samples_have_no_confidence(dear: Running, fitted: Fitted, stre
     assert warning == "the upstream gave 2 of 10 samples: the policy was fitted on 10"
 
 
-def test_38_where_n_is_not_honoured_samples_come_one_by_one(fitted: Fitted, tmp_path: Path) -> None:
-    chat = Chat(replace(fitted.chat.chat, ignored=frozenset({"n", "seed"})))
+def test_38_a_server_that_does_little_is_asked_for_no_more(fitted: Fitted, tmp_path: Path) -> None:
+    refused = frozenset({"logprobs", "max_completion_tokens", "min_p"})
+    ignored = frozenset({"n", "seed"})
+    chat = Chat(replace(fitted.chat.chat, refused=refused, ignored=ignored))
     with ChatServer(chat) as server:
         made = policy(collect(tmp_path, server.url, count=120, samples=3), "single", DEAR)
         with running(server=build(settings(server.url, made))) as proxy:
             server.requests.clear()
             assert trust_of(proxy)["confidence"] is not None
-        drawn = [body for body in server.bodies if body["temperature"] == 1.0]
-        assert len(drawn) == 3
-        assert not any({"n", "seed"} & set(body) for body in drawn)
+        messages = [{"role": "user", "content": "Question 1?"}]
+        own = {"model": "m", "messages": messages, "max_tokens": TOKENS}
+        drawn = {**own, "temperature": 1.0, "top_p": 1.0}
+        found = sorted(server.bodies, key=lambda body: body["temperature"])
+        assert found == [{**own, "temperature": 0}, drawn, drawn, drawn]
+
+
+def test_the_key_goes_with_every_question_of_the_examination(fitted: Fitted) -> None:
+    fitted.server.requests.clear()
+    build(settings(fitted.server.url, fitted.cheap, upstream_key="secret"))
+    assert len(fitted.server.requests) > 10
+    for _, headers, _ in fitted.server.requests:
+        sent = {name.lower(): value for name, value in headers.items()}
+        assert sent["authorization"] == "Bearer secret"
 
 
 def test_twenty_samples_of_our_own_server(tmp_path: Path) -> None:
