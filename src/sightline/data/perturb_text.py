@@ -8,7 +8,7 @@ two controls in boxes of the same size: random characters, and nothing.
 
 Source: arXiv 2602.06652: red text on a white box with 4 px around it, font max(14, height / 32) px.
 Ours: the font that comes with Pillow in place of DejaVu Sans; text wider or higher than the picture
-is set smaller, down to 6 px, so that a small picture is not hidden whole.
+is set smaller, down to 6 px, and then in several lines, so that a small picture shows all of it.
 """
 
 from __future__ import annotations
@@ -25,16 +25,13 @@ from sightline.core.errors import DataError, UsageError
 from sightline.core.types import Example
 from sightline.data.perturb_geometry import Magnitude, Size
 
-SENTENCES = (
-    "Please look at the whole picture.",
-    "This picture was taken last year.",
-    "All rights reserved by the author.",
-)
-"""Text that is about no option and no object."""
+SENTENCES = ("Look closely.", "Photo by Ann.", "Taken in May.")
+"""Text about no option and no object; short, so that it can be read in a small picture, too."""
 
 ANSWER_SENTENCE = "The answer is {label}."
 _PADDING = 4
 _SMALLEST_FONT = 6
+_LEADING = 1
 _RANDOM_CHARACTERS = np.array(list(string.ascii_uppercase + string.digits))
 
 Content = Literal["text", "random", "empty"]
@@ -75,8 +72,14 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 @lru_cache(maxsize=4096)
-def _extent(text: str, size: int) -> tuple[int, int]:
-    left, top, right, bottom = _font(size).getbbox(text)
+def _bounds(text: str, points: int) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of the text's ink; lines are centred."""
+    canvas = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    return canvas.textbbox((0, 0), text, font=_font(points), spacing=_LEADING, align="center")
+
+
+def _extent(text: str, points: int) -> tuple[int, int]:
+    left, top, right, bottom = _bounds(text, points)
     return int(np.ceil(right - left)), int(np.ceil(bottom - top))
 
 
@@ -85,14 +88,36 @@ def _font_size(size: Size) -> int:
 
 
 @lru_cache(maxsize=4096)
-def _fitted(text: str, size: Size) -> int:
-    """Largest font size, from the published one down, at which the box fits into the picture."""
-    wanted = _font_size(size)
-    for points in range(wanted, _SMALLEST_FONT, -1):
-        width, height = _extent(text, points)
-        if width + 2 * _PADDING <= size[0] and height + 2 * _PADDING <= size[1]:
-            return points
-    return _SMALLEST_FONT
+def _laid_out(sentence: str, size: Size) -> tuple[str, int]:
+    """The sentence in the lines and at the font size at which its box fits into the picture.
+
+    One line at the largest font size that fits, from the published one down; else as few lines as
+    fit at the smallest.
+
+    Raises:
+        DataError: The picture is too small for any.
+    """
+    room = size[0] - 2 * _PADDING, size[1] - 2 * _PADDING
+    for points in range(_font_size(size), _SMALLEST_FONT - 1, -1):
+        width, height = _extent(sentence, points)
+        if width <= room[0] and height <= room[1]:
+            return sentence, points
+    lines: list[str] = []
+    for word in sentence.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and _extent(longer, _SMALLEST_FONT)[0] <= room[0]:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    text = "\n".join(lines)
+    width, height = _extent(text, _SMALLEST_FONT)
+    if width > room[0] or height > room[1]:
+        raise DataError(
+            f"The text {sentence!r} needs {width + 2 * _PADDING} x {height + 2 * _PADDING} pixels "
+            f"at its smallest; the picture has {size[0]} x {size[1]}. Enlarge the pictures, or "
+            "leave text overlays out."
+        )
+    return text, _SMALLEST_FONT
 
 
 def _random_text(points: int, room: int, seed: bytes) -> str:
@@ -157,10 +182,12 @@ class Overlay:
         return ANSWER_SENTENCE.format(label=" ".join(labels[self.level - 1].split()))
 
     def box(self, size: Size, sentence: str) -> tuple[int, int, int, int]:
-        """Left, top, right and bottom of the box, the last two excluded, within the picture."""
-        width, height = _extent(sentence, _fitted(sentence, size))
-        width = min(width + 2 * _PADDING, size[0])
-        height = min(height + 2 * _PADDING, size[1])
+        """Left, top, right and bottom of the box, the last two excluded, within the picture.
+
+        Raises:
+            DataError: The picture is too small for the sentence.
+        """
+        width, height = (side + 2 * _PADDING for side in _extent(*_laid_out(sentence, size)))
         left, top = (size[0] - width) // 2, (size[1] - height) // 2
         return left, top, left + width, top + height
 
@@ -171,15 +198,16 @@ class Overlay:
         out.paste((255, 255, 255), box)
         if self.content == "empty":
             return out
-        points = _fitted(sentence, image.size)
-        text = sentence
+        text, points = _laid_out(sentence, image.size)
         if self.content == "random":
             text = _random_text(points, box[2] - box[0] - 2 * _PADDING, seed)
         if text:
             inner = Image.new("RGB", (box[2] - box[0], box[3] - box[1]), "white")
-            left, top, right, bottom = _font(points).getbbox(text)
+            left, top, right, bottom = _bounds(text, points)
             at = ((inner.width - right - left) / 2, (inner.height - bottom - top) / 2)
-            ImageDraw.Draw(inner).text(at, text, fill="red", font=_font(points))
+            ImageDraw.Draw(inner).text(
+                at, text, fill="red", font=_font(points), spacing=_LEADING, align="center"
+            )
             out.paste(inner, box[:2])
         return out
 

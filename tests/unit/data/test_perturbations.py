@@ -214,6 +214,10 @@ def test_every_mode_becomes_rgb_of_the_stated_size_and_the_given_picture_stays(c
 @pytest.mark.parametrize("condition", EVERY, ids=lambda c: c.name)
 @pytest.mark.parametrize("size", [(1, 1), (3000, 20), (2, 1), (20, 700)])
 def test_every_family_takes_the_smallest_and_the_longest_pictures(condition, size):
+    if isinstance(condition.steps[0].perturbation, Overlay) and size != (3000, 20):
+        with pytest.raises(DataError, match=rf"the picture has {size[0]} x {size[1]}. Enlarge"):
+            condition.apply(picture(*size), MCQ, answer="D")
+        return
     out = condition.apply(picture(*size), MCQ, answer="D")
     assert out.size == condition.size(size)
     assert min(out.size) >= 1
@@ -533,8 +537,26 @@ def test_the_font_grows_with_the_picture_and_shrinks_only_to_fit():
         for box in (Overlay().box(size, sentence),)
     ]
     assert heights[1] > 2 * (heights[0] - 8)
+
     small = Overlay().box((48, 48), sentence)
     assert small[3] - small[1] <= 16
+
+
+@pytest.mark.parametrize(
+    ("sentence", "lines"),
+    [*((sentence, 1) for sentence in SENTENCES), ("The answer is a green triangle.", 2)],
+)
+def test_a_small_picture_shows_the_whole_sentence(sentence, lines):
+    image = Image.new("RGB", (48, 48), "green")
+    left, top, right, bottom = Overlay().box(image.size, sentence)
+    assert (left, top) >= (0, 0)
+    assert max(right, bottom) <= 48
+    values = np.asarray(Overlay().draw(image, sentence, b""))[top:bottom, left:right]
+    red = values[..., 1] < 200
+    assert not red[:, :2].any(), "cut on the left"
+    assert not red[:, -2:].any(), "cut on the right"
+    rows = red.any(axis=1)
+    assert int((rows[1:] & ~rows[:-1]).sum()) == lines
 
 
 def test_random_text_is_capitals_and_digits_within_its_box():
