@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sightline.api.observing import DEFAULT_LAYERS, collect
+from sightline.core.condition_names import BLANK, CLEAN
 
 if TYPE_CHECKING:
     from sightline.workflow.auditing.running import AuditOutcome, AuditSettings
@@ -60,9 +61,11 @@ def audit(
         probing was stopped; the same call goes on.
     """
     from sightline.core.errors import UsageError
-    from sightline.workflow.auditing.running import AuditSettings, audit_run
+    from sightline.workflow.auditing.running import AuditSettings, audit_run, check_settings
     from sightline.workflow.auditing.writing import write_audit
 
+    settings = settings or AuditSettings()
+    check_settings(settings)
     collected = None
     options = dict(model_options or {})
     if model is not None and data is None and not probe:
@@ -71,6 +74,7 @@ def audit(
             "Give --data, or a number of questions to --probe."
         )
     if model is not None and data is not None:
+        _require_perturbation(conditions)
         arguments = {
             "samples": 0,
             "top_k": 0,
@@ -98,16 +102,29 @@ def audit(
 
         own = {name: value for name, value in options.items() if name != "revision"}
         judge = load_entailment_model(entailment, **own)
-    outcome = audit_run(Path(run), settings or AuditSettings(), judge=judge)
+    outcome = audit_run(Path(run), settings, judge=judge)
     write_audit(outcome, Path(run))
     return outcome, collected
+
+
+def _require_perturbation(conditions: str | Path | Sequence[str]) -> None:
+    """Refuses conditions that an audit would find nothing to compare under."""
+    from sightline.core.errors import UsageError
+    from sightline.data.condition_lists import read_conditions
+
+    names = [condition.name for condition in read_conditions(conditions)]
+    if set(names) <= {CLEAN, BLANK}:
+        raise UsageError(
+            f"--conditions {','.join(names)} perturbs no picture and no question; at least one "
+            "condition besides clean and blank is required. Name for example default or rotate:30."
+        )
 
 
 def _probed(
     run: Path,
     model: str | None,
     questions: int,
-    settings: AuditSettings | None,
+    settings: AuditSettings,
     probing: Mapping[str, Any],
     options: Mapping[str, Any],
 ) -> bool:
@@ -118,5 +135,5 @@ def _probed(
     from sightline.workflow.auditing.probing import probe_run
 
     name = model or str(RunStore.open(run).manifest.model.get("name", ""))
-    plan = ProbeSettings(questions, seed=0 if settings is None else settings.seed)
+    plan = ProbeSettings(questions, seed=settings.seed)
     return probe_run(run, load_model(name, **options), plan, **probing)

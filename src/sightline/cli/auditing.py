@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -48,9 +49,8 @@ if TYPE_CHECKING:
 @size_options(layers="Depths whose states are compared: fractions or layer indices.")
 @option(
     "--channel",
-    default="ctx_open",
-    help="What flags single answers, at its last layer: ctx_open, ctx_mcq, ans_open, ans_mcq, "
-    "ans_mcq_free, ans_fixed, vision_encoded or vision_projected.",
+    help="What flags single answers, at its last layer: ctx_open (the default), ctx_mcq, "
+    "ans_open, ans_mcq, ans_mcq_free, ans_fixed, vision_encoded or vision_projected.",
 )
 @option(
     "--control-items",
@@ -77,6 +77,12 @@ if TYPE_CHECKING:
     default=0,
     type=click.IntRange(0),
     help="Choose as many conditions as the most informative, and measure them on other questions.",
+)
+@option(
+    "--preserving",
+    metavar="NAMES|FILE.yaml",
+    help="Conditions that keep the right answer of your questions, where that is not known "
+    "(docs/perturbations.md): their pairs count. Named as for --conditions; kept in the audit.",
 )
 @option("--entailment", help="Entailment model that compares free answers by meaning.")
 @option("--resamples", default=1000, type=click.IntRange(100), help="Bootstrap resamples.")
@@ -108,14 +114,19 @@ def audit_command(ctx: click.Context, /, **flags: Any) -> int:
         show_config(ctx)
         return 0
     _require_one_way(flags)
+    from sightline.data.condition_lists import read_conditions
     from sightline.workflow.auditing.running import AuditSettings
 
+    preserving = () if flags["preserving"] is None else read_conditions(flags["preserving"])
+    beside = int(flags["data"] is not None) + len(flags["runs"])
+    sizes = None if flags["sizes"] is None else _sizes(flags["sizes"], beside)
     settings = AuditSettings(
         channel=flags["channel"],
         control_items=flags["control_items"],
         controls=flags["controls"],
         spectra=flags["spectra"],
         budget=flags["budget"],
+        preserving=tuple(condition.name for condition in preserving),
         resamples=flags["resamples"],
         seed=flags["seed"],
     )
@@ -131,7 +142,7 @@ def audit_command(ctx: click.Context, /, **flags: Any) -> int:
         if outcome is None:
             return stopped
         found.append(outcome)
-    _show(found, flags, settings)
+    _show(found, flags, settings, sizes)
     return code
 
 
@@ -222,7 +233,12 @@ def _failures(collected: CollectResult | None) -> int:
     return 4
 
 
-def _show(outcomes: list[AuditOutcome], flags: dict[str, Any], settings: AuditSettings) -> None:
+def _show(
+    outcomes: list[AuditOutcome],
+    flags: dict[str, Any],
+    settings: AuditSettings,
+    sizes: list[int] | None,
+) -> None:
     from sightline.report.audit_terminal import print_audit, print_comparison
     from sightline.report.render import write_audit_report
     from sightline.workflow.auditing.comparing import comparison
@@ -232,7 +248,7 @@ def _show(outcomes: list[AuditOutcome], flags: dict[str, Any], settings: AuditSe
     beside = flags["against"] is not None
     together = comparison(
         outcomes[:-1] if beside else outcomes,
-        sizes=None if flags["sizes"] is None else _sizes(flags["sizes"]),
+        sizes=sizes,
         against=outcomes[-1] if beside else None,
         settings=settings,
     )
@@ -253,11 +269,15 @@ def _show(outcomes: list[AuditOutcome], flags: dict[str, Any], settings: AuditSe
         print_comparison(audits, together)
 
 
-def _sizes(text: str) -> list[int]:
+def _sizes(text: str, runs: int) -> list[int]:
+    """Parameters of each run's model, in the order of the runs."""
     try:
-        return [int(float(part)) for part in text.split(",")]
+        sizes = [float(part) for part in text.split(",")]
     except ValueError:
+        sizes = []
+    if len(sizes) != runs or not all(math.isfinite(size) and size >= 1 for size in sizes):
         raise UsageError(
-            f"--sizes {text}; numbers of parameters are required, one a run. For example: --sizes "
-            "7e9,13e9."
-        ) from None
+            f"--sizes {text[:80]} for {runs} runs; a number of parameters for each, in their "
+            "order, is required. For example: --sizes 7e9,13e9."
+        )
+    return [int(size) for size in sizes]

@@ -80,7 +80,7 @@ class Translate:
 
     def warp(self, image: Image.Image, *, labels: bool = False) -> Image.Image:
         """The picture with its columns moved."""
-        return ImageChops.offset(image, self.level, 0)
+        return ImageChops.offset(image, self.level % image.width, 0)
 
     def size(self, size: Size) -> Size:
         """Size of the result."""
@@ -274,6 +274,16 @@ class Rotate:
     def size(self, size: Size) -> Size:
         """Size of the result, by Pillow's own rounding."""
         return Image.new("1", size).rotate(self.level, expand=True).size
+
+    def largest(self, size: Size) -> Size:
+        """Sides that the result does not exceed, without turning anything."""
+        across = abs(math.cos(math.radians(self.level)))
+        along = abs(math.sin(math.radians(self.level)))
+        width, height = size
+        return (
+            math.ceil(width * across + height * along) + 2,
+            math.ceil(width * along + height * across) + 2,
+        )
 
     def magnitude(self, size: Size) -> Magnitude:
         """Angle, and how far a corner moves, also as a share of the longer side."""

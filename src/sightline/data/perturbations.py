@@ -27,7 +27,7 @@ from sightline.core.condition_names import CLEAN
 from sightline.core.errors import UsageError
 from sightline.core.specs import parse
 from sightline.core.types import Example
-from sightline.data.images import to_rgb
+from sightline.data.images import ImageLimits, to_rgb
 from sightline.data.perturb_geometry import (
     Crop,
     Magnitude,
@@ -122,9 +122,25 @@ class Condition:
 
     Attributes:
         steps: Perturbations in the order they are applied; none for the clean condition.
+
+    Raises:
+        UsageError: Pictures would grow beyond what is decoded.
     """
 
     steps: tuple[Step, ...] = ()
+
+    def __post_init__(self) -> None:
+        size, most = (LONGEST_SIDE, LONGEST_SIDE), ImageLimits().max_pixels
+        for _, perturbation in self.steps:
+            if isinstance(perturbation, Rotate):
+                size = perturbation.largest(size)
+            elif isinstance(perturbation, Geometry):
+                size = perturbation.size(size)
+            if size[0] * size[1] > most:
+                raise UsageError(
+                    f"Condition {self.name} makes pictures of up to {size[0]} x {size[1]} pixels; "
+                    f"at most {most} in all are required. Choose a lower level, or fewer steps."
+                )
 
     @property
     def name(self) -> str:
@@ -154,7 +170,9 @@ class Condition:
                 if reason is not None:
                     return reason
             if isinstance(perturbation, Overlay) and perturbation.names_options:
-                others = len(example.choices or ()) - 1
+                if example.choices is None:
+                    return "the question has no options that a text could name"
+                others = len(example.choices) - 1
                 if others < perturbation.level:
                     return f"the question has {max(others, 0)} options besides the answer"
         return None

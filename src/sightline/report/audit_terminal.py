@@ -39,11 +39,13 @@ def print_audit(audit: Audit, *, file: TextIO | None = None) -> None:
             f"{len(audit.protocol.conditions)} conditions"
         )
     )
-    for line in filter(None, (audit.partial, *audit.notes, audit.no_energy, audit.no_spectra)):
+    warnings = (audit.partial, *audit.notes, audit.warning, audit.no_energy, audit.no_spectra)
+    for line in filter(None, warnings):
         console.print(Text(inert(line, LINE), style="yellow"))
     kinds = by_kind(audit)
     table = Table(box=None, pad_edge=False)
-    for heading in ("type", "pairs", "IFR", "IV", "R→W", "W→R", "accuracy", "drift %", "stays %"):
+    headings = ["type", "pairs", "IFR", "IV", "R→W", "W→R", "accuracy"]
+    for heading in [*headings, *(["drift %", "stays %"] if audit.protocol.channel else [])]:
         table.add_column(heading, justify="left" if heading == "type" else "right")
     for rates in kinds:
         table.add_row(*_row(audit, rates))
@@ -83,6 +85,12 @@ def by_kind(audit: Audit) -> list[Rates]:
     return [rates for rates in audit.rates if rates.name not in audit.protocol.conditions]
 
 
+def row_name(rates: Rates) -> str:
+    """Name of a row, with what is not a change of the picture marked as such."""
+    marked = {"injection": " (injection test)", "wording": "", "picture": ""}[rates.part]
+    return inert(rates.name, 60) + marked
+
+
 def flagged_drift(audit: Audit, name: str, *, unchanged: bool = False) -> ChannelDrift | None:
     """Drift of the flagged channel at its last layer beside the control that flags."""
     return next(
@@ -111,9 +119,10 @@ def verdict_line(finding: Finding) -> str:
 def _row(audit: Audit, rates: Rates) -> tuple[str, ...]:
     before, after = rates.accuracy_before, rates.accuracy_after
     accuracy = f"{_share(before, ends=False)}→{_share(after, ends=False)}"
-    drifts = (flagged_drift(audit, rates.name, unchanged=u) for u in (False, True))
+    sides = (False, True) if audit.protocol.channel else ()
+    drifts = (flagged_drift(audit, rates.name, unchanged=u) for u in sides)
     return (
-        inert(rates.name),
+        row_name(rates),
         count(rates.pairs),
         _share(rates.ifr),
         _share(rates.iv, ends=False),
@@ -134,12 +143,27 @@ def control_name(control: str) -> str:
 
 def _remarks(audit: Audit) -> list[str]:
     everything = audit.rates[0]
-    lines = [
-        f"drift %: {audit.protocol.channel} as per cent of the control ("
-        f"{control_name(audit.protocol.flag_control)}); stays %: the same where the label stayed; "
-        "R→W of answers that were right, W→R of wrong ones"
-    ]
+    lines = ["R→W of answers that were right, W→R of wrong ones"]
+    if audit.protocol.channel:
+        lines[0] = (
+            f"drift %: {audit.protocol.channel} as per cent of the control ("
+            f"{control_name(audit.protocol.flag_control)}); stays %: the same where the label "
+            f"stayed; {lines[0]}"
+        )
     lines += [f"not counted: {s.n} pairs, {s.reason}" for s in everything.excluded]
+    if everything.undecided.n:
+        lines.append(
+            f"undecided: {everything.undecided.n} pairs, in no other figure; "
+            f"{everything.undecided!s} of them flip"
+        )
+    if audit.visual_entropy.value is not None:
+        lines.append(f"visual entropy {audit.visual_entropy!s} nats")
+    if everything.margin_flipped.value is not None:
+        lines.append(
+            f"margin of the clean label, nats: {everything.margin_flipped!s} where it flips, "
+            f"{everything.margin_stays!s} where it stays"
+        )
+    lines += [f"no spectrum: {s.n} questions, {s.reason}" for s in audit.spectra_skipped]
     if audit.moved_far.value is not None:
         lines.append(
             f"{audit.moved_far!s} of the answers that stay moved as far as an unrelated "

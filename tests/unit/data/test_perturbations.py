@@ -156,12 +156,33 @@ def test_no_bank_but_the_published_one_needs_the_answer():
         ("", "does not exist"),
         ("jpeg:3:4", "written once"),
         ("clean+jpeg:3", "does not exist"),
+        ("pad:2651", r"up to 6326 x 6326 pixels; at most 40000000 in all"),
+        ("pad:1400+pad:1400", "at most 40000000 in all"),
+        ("rotate:45+rotate:45+rotate:45+rotate:45+rotate:45+rotate:45", "at most 40000000 in all"),
     ],
 )
 def test_a_wrong_name_is_one_line_with_what_is_allowed(name, message):
     with pytest.raises(UsageError, match=message) as caught:
         parse_condition(name)
     assert "\n" not in str(caught.value)
+
+
+def test_the_largest_picture_that_a_condition_may_make():
+    assert parse_condition("pad:2650").size((1024, 1024)) == (6324, 6324)
+
+
+@pytest.mark.parametrize("angle", [-30, 0, 12.5, 45, 90, 170])
+@pytest.mark.parametrize("size", [(1, 1), (17, 40), (40, 17)])
+def test_no_turned_picture_is_larger_than_its_bound(angle, size):
+    perturbation = Rotate(angle)
+    found, bound = perturbation.size(size), perturbation.largest(size)
+    assert all(a <= b <= a + 3 for a, b in zip(found, bound, strict=True))
+
+
+def test_a_shift_by_any_number_is_a_shift_by_what_is_left_of_it():
+    image = Image.effect_noise((20, 8), 60).convert("RGB")
+    far, near = (parse_condition(f"translate:{n}").apply(image) for n in (20 * 10**12 + 3, 3))
+    assert far.tobytes() == near.tobytes()
 
 
 def test_an_empty_list_is_an_error():

@@ -116,6 +116,7 @@ def audit_run(
         UsageError: The channel is none, or the run does not have it; or a condition that is said to
             preserve the answer is none.
     """
+    check_settings(settings)
     store = RunStore.open(path)
     preserving = preserved_by(settings)
     rows = read_pairs(store, threshold=settings.threshold, preserving=preserving)
@@ -233,6 +234,21 @@ def audit_run(
     return AuditOutcome(audit, tuple(pairs), compared, _image_keys(rows), manifest.model, signals)
 
 
+def check_settings(settings: AuditSettings) -> None:
+    """Refuses what no run could be audited with, before anything is collected.
+
+    Raises:
+        UsageError: A channel, or a condition that is said to preserve the answer, does not exist.
+    """
+    preserved_by(settings)
+    names = [feature.value for feature in CHANNEL_ORDER]
+    if settings.channel is not None and settings.channel not in names:
+        raise UsageError(
+            f"--channel {settings.channel!r}; one of {', '.join(names)} is required. Correct the "
+            "name."
+        )
+
+
 def preserved_by(settings: AuditSettings) -> tuple[str, ...]:
     """Names of the conditions that are said to keep the right answer.
 
@@ -270,14 +286,9 @@ def _warning(columns: Columns, everything: Rates) -> str | None:
 
 def _flagged_place(drifts: Drifts, channel: str | None) -> Place | None:
     """The last layer of the channel that flags answers; None where the run has no channel."""
-    names = [feature.value for feature in CHANNEL_ORDER]
     if channel is None:
         default = (place for place in drifts.places if place.channel == DEFAULT_CHANNEL)
         return next(default, drifts.places[0] if drifts.places else None)
-    if channel not in names:
-        raise UsageError(
-            f"--channel {channel!r}; one of {', '.join(names)} is required. Correct the name."
-        )
     if not drifts.places:
         raise UsageError(
             f"--channel {channel}, and the run was collected without channels; one that it holds "

@@ -1,0 +1,167 @@
+"""Audits of little, or of nothing that counts: what cannot be said is said to be so."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from sightline.cli import cli
+from sightline.core.errors import UsageError
+from sightline.core.protocols import Request
+from sightline.core.types import Example, ImageRef
+from sightline.data.examples import Dataset
+from sightline.data.images import ImageLimits, hash_image_file
+from sightline.models.fake import FakeModel
+from sightline.report.audit_terminal import print_audit
+from sightline.store.run import RunStore
+from sightline.workflow.auditing.running import AuditSettings, audit_run
+from sightline.workflow.collect import collect
+
+SETTINGS = AuditSettings(resamples=100, spectra=4)
+REQUEST = Request(max_new_tokens=4, layers=(1.0,), channels=True)
+
+
+def run_of(folder, *conditions, n=4, question="What animal is this?", sizes=(), channels=True):
+    rng = np.random.default_rng(0)
+    examples = []
+    for i in range(n):
+        path = folder / f"{i}.png"
+        height, width = sizes[i] if i < len(sizes) else (16, 20)
+        pixels = rng.integers(1, 255, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
+        image = ImageRef(str(path), hash_image_file(path, ImageLimits()))
+        examples.append(Example(f"e{i:02d}", question, (image,), references=("cat",)))
+    request = replace(REQUEST, conditions=conditions, channels=channels)
+    data = Dataset("made", tuple(examples), (), "0" * 64)
+    collect(FakeModel(), data, folder / "run", request=request, batch_size=4, shard_size=8)
+    return folder / "run"
+
+
+def printed(audit):
+    out = io.StringIO()
+    print_audit(audit, file=out)
+    return " ".join(out.getvalue().split())
+
+
+def test_too_few_controls_leave_the_share_that_moved_far_undefined(tmp_path):
+    """Four questions about four pictures: no share, no verdict, no sentence."""
+    audit = audit_run(run_of(tmp_path, "jpeg:1"), SETTINGS).audit
+    assert audit.protocol.flag_rule.startswith("not decided: 12 control values")
+    assert audit.moved_far.value is None
+    assert audit.moved_far.reason == audit.protocol.flag_rule
+    assert audit.moved_far.n == 4 - round(4 * audit.rates[0].ifr.value)
+    (finding,) = audit.findings
+    assert finding.outcome == "undecided"
+    assert "moved as far as an unrelated picture (" not in printed(audit)
+
+
+def test_few_pictures_decide_nothing_about_hidden_drift(tmp_path):
+    """Many control values and pairs, but of 8 pictures: one of them is more than the 5 % asked."""
+    audit = audit_run(run_of(tmp_path, "jpeg:1", "scale:0.9", "pad:4", n=8), SETTINGS).audit
+    assert audit.moved_far.value is not None
+    (finding,) = audit.findings
+    assert finding.outcome == "undecided"
+    assert finding.reason.endswith("pictures, and 20 are required")
+    assert "the control (another" in finding.rule
+    assert "on at least 20 pictures" in finding.rule
+
+
+def test_ordinary_questions_count_under_mild_changes_and_the_rest_is_told_apart(tmp_path):
+    run = run_of(tmp_path, "jpeg:1", "rotate:30", n=6)
+    audit = audit_run(run, SETTINGS).audit
+    by_name = {rates.name: rates for rates in audit.rates}
+    assert (by_name["jpeg:1"].pairs, by_name["rotate:30"].pairs) == (6, 0)
+    assert (by_name["jpeg:1"].undecided.n, by_name["rotate:30"].undecided.n) == (0, 6)
+    assert by_name["all"].pairs == by_name["all"].undecided.n == 6
+    assert by_name["all"].ifr == by_name["jpeg:1"].ifr
+    assert audit.warning is None
+    assert "undecided: 6 pairs" in printed(audit)
+    named = audit_run(run, replace(SETTINGS, preserving=("rotate:30",))).audit
+    assert named.protocol.preserving == ("rotate:30",)
+    own = {rates.name: rates for rates in named.rates}["rotate:30"]
+    assert own.pairs == 6
+    assert own.ifr.value == by_name["rotate:30"].undecided.value
+    assert own.undecided.n == 0
+
+
+def test_where_nothing_counts_a_line_says_what_to_do(tmp_path):
+    audit = audit_run(run_of(tmp_path, "rotate:30"), SETTINGS).audit
+    assert audit.warning.startswith("None of 4 pairs of changed pictures counts")
+    assert "--preserving" in audit.warning
+    assert "\n" not in audit.warning
+    assert audit.warning in printed(audit)
+    assert audit.rates[0].ifr.value is None
+    assert audit.no_spectra == "no spectra: no pair with a changed picture counts"
+
+
+def test_a_run_of_wordings_alone_says_so(tmp_path):
+    audit = audit_run(run_of(tmp_path, "wording:1"), SETTINGS).audit
+    assert audit.warning.startswith("No condition changes the picture alone")
+    assert audit.no_spectra == "no spectra: no pair with a changed picture counts"
+    assert {rates.name: rates.part for rates in audit.rates}["wording"] == "wording"
+    assert "no question of the run has a picture" not in printed(audit)
+
+
+def test_a_picture_of_one_pixel_is_left_out_of_the_spectra_and_counted(tmp_path):
+    audit = audit_run(run_of(tmp_path, "jpeg:1", sizes=((1, 1), (1, 2))), SETTINGS).audit
+    assert [(s.n, s.reason) for s in audit.spectra_skipped] == [
+        (1, "a picture of 1 × 1 pixels has no 3 bands")
+    ]
+    assert audit.protocol.spectra_pictures == 3
+    assert audit.no_spectra is None
+    assert "no spectrum: 1 questions, a picture of 1 × 1 pixels has no 3 bands" in printed(audit)
+
+
+def test_a_run_without_channels_says_nothing_of_drift(tmp_path):
+    run = run_of(tmp_path, "jpeg:1", channels=False)
+    text = printed(audit_run(run, SETTINGS).audit)
+    assert "drift" not in text
+    assert "R→W" in text
+    with pytest.raises(UsageError, match="collected without channels"):
+        audit_run(run, replace(SETTINGS, channel="ctx_mcq"))
+
+
+def test_open_questions_have_no_options_to_name(tmp_path):
+    run = run_of(tmp_path, "answer_text:1", "jpeg:1")
+    assert {row.reason for row in RunStore.open(run).refused()} == {
+        "the question has no options that a text could name"
+    }
+
+
+@pytest.mark.parametrize("conditions", ["blank", "clean", "blank,clean", "", " "])
+def test_conditions_without_a_perturbation_are_refused_before_anything_is_collected(
+    tmp_path, conditions
+):
+    command = ["audit", "-m", "fake", "-d", "scenes:test?n=2", "-o", str(tmp_path / "run")]
+    result = CliRunner().invoke(cli, [*command, "--conditions", conditions])
+    assert isinstance(result.exception, UsageError)
+    assert "at least one" in str(result.exception)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--channel", "nothing"], "one of ctx_open"),
+        (["--preserving", "nothing"], "nothing"),
+        (["--sizes", "inf"], "a number of parameters for each"),
+        (["--sizes", "nan"], "a number of parameters for each"),
+        (["--sizes", "-1"], "a number of parameters for each"),
+        (["--sizes", "7e9,"], "a number of parameters for each"),
+        (["--sizes", "7e9,13e9"], "for 1 runs"),
+        (["--conditions", "pad:2651"], "at most 40000000 in all"),
+        (["--conditions", "pad:1000+pad:1000+pad:1000"], "at most 40000000 in all"),
+    ],
+)
+def test_flags_are_refused_in_one_line_before_anything_is_collected(tmp_path, flags, said):
+    command = ["audit", "-m", "fake", "-d", "scenes:test?n=2", "-o", str(tmp_path / "run")]
+    result = CliRunner().invoke(cli, [*command, *flags])
+    assert isinstance(result.exception, UsageError)
+    assert said in str(result.exception)
+    assert "\n" not in str(result.exception)
+    assert not (tmp_path / "run").exists()
