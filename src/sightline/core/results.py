@@ -121,8 +121,9 @@ class DrawFigures:
         uses_support: Whether it learns from labelled support pictures; else it is zero-shot.
         may_relabel: Whether its label may differ from the classifier's.
         draws: Support draws; 1 for a score that uses none.
-        mean: Accuracy of its own labels, AUROC, AURC and FPR95 by metric, mean over the draws; None
-            where no draw defines it.
+        mean: Accuracy of its own labels, AUROC, AURC, FPR95, and ``fpr95_nearest`` (FPR95 by the
+            rule of TrustVLM's released code) by metric, mean over the draws; None where no draw
+            defines it.
         spread: Standard deviation over the draws; None below two.
     """
 

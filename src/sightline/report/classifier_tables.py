@@ -8,7 +8,11 @@ from sightline.report import numbers
 from sightline.report.numbers import Notes, inert
 from sightline.report.view import Cell, Fact, Heading, Row, Table
 
-DRAWN = ("accuracy", "auroc", "aurc", "fpr95")
+DRAWN = ("accuracy", "auroc", "aurc", "fpr95", "fpr95_nearest")
+_NEAREST = (
+    "FPR95 accepts at least 95 % of right answers; the nearest rate is the rule of TrustVLM's "
+    "released code, which may accept fewer."
+)
 SECOND_TASK = ("auroc", "fpr95")
 
 
@@ -102,17 +106,21 @@ def facts(evaluation: Evaluation) -> tuple[Fact, ...]:
 
 def _caption(summary: ClassifierSummary) -> str:
     if summary.support is None:
-        return "All judged pictures, by each score's own labels; nothing is learned from labels."
+        return (
+            "All judged pictures, by each score's own labels; nothing is learned from labels. "
+            f"{_NEAREST}"
+        )
     return (
         "All judged pictures, by each score's own labels: mean and standard deviation over "
         f"{numbers.count(summary.draws)} draws of {summary.shots} support pictures of every class. "
-        "Scores that use these labels are to be compared with one another; zero-shot ones had none."
+        "Scores that use these labels are to be compared with one another; zero-shot ones had "
+        f"none. {_NEAREST}"
     )
 
 
 def _mean(figures: DrawFigures, metric: str) -> Cell:
     style = numbers.STYLES[metric]
-    mean, spread = figures.mean[metric], figures.spread[metric]
+    mean, spread = figures.mean.get(metric), figures.spread.get(metric)
     if mean is None:
         return Cell(numbers.DASH)
     around = None if spread is None else f"± {numbers.number(spread, style)}"

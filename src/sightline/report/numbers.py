@@ -42,6 +42,7 @@ STYLES: Mapping[str, Style] = MappingProxyType(
         "e_aurc": Style("E-AURC ×1000", 1, 1000),
         "auarc": Style("AUARC"),
         "fpr95": Style("FPR95"),
+        "fpr95_nearest": Style("FPR95, nearest rate"),
         "ece": Style("ECE"),
         "ece15": Style("ECE, 15 bins"),
         "brier": Style("Brier"),
@@ -50,13 +51,15 @@ STYLES: Mapping[str, Style] = MappingProxyType(
 )
 
 
+_VARIANTS = {"within_type_auroc": "auroc", "fpr95_nearest": "fpr95"}
+
 TEXT_LIMIT = 300
 THRESHOLD = Style("Threshold")
 
 
 def heading(metric: str, prefix: str = "") -> Heading:
     """Returns the heading of a metric's column, with the direction that is better."""
-    rule = METRICS["auroc" if metric == "within_type_auroc" else metric]
+    rule = METRICS[_VARIANTS.get(metric, metric)]
     hint = "higher is better" if rule.direction == "higher" else "lower is better"
     return Heading(prefix + STYLES[metric].label, hint)
 

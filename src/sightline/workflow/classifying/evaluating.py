@@ -34,7 +34,7 @@ from sightline.core.results import (
 )
 from sightline.core.types import Generation
 from sightline.data.splits import assert_no_leakage
-from sightline.metrics.discrimination import auroc, fpr95
+from sightline.metrics.discrimination import auroc, fpr95, fpr_at_tpr_nearest
 from sightline.metrics.intervals import Sample, cluster_bootstrap
 from sightline.metrics.selective import aurc
 from sightline.store.layout import CLASSES, SUPPORT, is_run
@@ -71,6 +71,12 @@ from sightline.workflow.measure import (
 from sightline.workflow.scoring import Scored as ScoredItem
 from sightline.workflow.scoring import settled
 
+_OVER_DRAWS = {
+    "auroc": auroc,
+    "aurc": aurc,
+    "fpr95": fpr95,
+    "fpr95_nearest": fpr_at_tpr_nearest,
+}
 OOD = ("auroc", "fpr95", "aupr_right", "aupr_wrong")
 
 
@@ -374,12 +380,12 @@ def _summary(
 
 def _draw_figures(one: Drawn, seen: Embedded, keep: np.ndarray) -> DrawFigures:
     traits = one.estimator.traits
-    by_metric: dict[str, list[float]] = {"accuracy": [], "auroc": [], "aurc": [], "fpr95": []}
+    by_metric: dict[str, list[float]] = {"accuracy": [], **{name: [] for name in _OVER_DRAWS}}
     for result in one.results:
         correct = (result.label[keep] == seen.labels[keep]).astype(np.float64)
         trust = -settled(result.uncertainty[keep])
         by_metric["accuracy"].append(float(correct.mean()))
-        for name, metric in (("auroc", auroc), ("aurc", aurc), ("fpr95", fpr95)):
+        for name, metric in _OVER_DRAWS.items():
             try:
                 by_metric[name].append(float(metric(trust, correct)))
             except UndefinedMetricError:

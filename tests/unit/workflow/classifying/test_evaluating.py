@@ -21,7 +21,7 @@ from sightline.core.errors import (
 from sightline.core.features import Feature
 from sightline.core.results import load_evaluation
 from sightline.data.image_sets import load_image_set, with_classes
-from sightline.metrics.discrimination import auroc, fpr95
+from sightline.metrics.discrimination import auroc, fpr95, fpr_at_tpr_nearest
 from sightline.metrics.selective import aurc
 from sightline.report.classifier_tables import facts, over_draws, second_task, source_marks
 from sightline.report.terminal import print_leaderboard
@@ -36,6 +36,8 @@ from sightline.zeroshot import ZERO_SHOT_SCORES, parse_score, score
 
 from .conftest import COLOURS, ColourClassifier, colour_run, patches, write_pictures
 
+METRICS = (auroc, aurc, fpr95, fpr_at_tpr_nearest)
+FIGURES = ("accuracy", "auroc", "aurc", "fpr95", "fpr95_nearest")
 FAST = Settings(resamples=100, seeds=2)
 SOME = ("msp", "entropy", "trustvlm_aux", "trustvlm_aux_rescored", "prototype")
 
@@ -155,18 +157,16 @@ class TestEveryScore:
             result = score(fitted, outputs)
             right = (result.label == seen.labels).astype(float)
             trust = -result.uncertainty
-            by_hand.append(
-                [right.mean(), auroc(trust, right), aurc(trust, right), fpr95(trust, right)]
-            )
+            by_hand.append([right.mean(), *(m(trust, right) for m in METRICS)])
         figures = evaluation.classifier.scores["trustvlm_aux_rescored"]
-        for at, metric in enumerate(("accuracy", "auroc", "aurc", "fpr95")):
+        for at, metric in enumerate(FIGURES):
             column = [row[at] for row in by_hand]
             assert figures.mean[metric] == pytest.approx(np.mean(column), abs=1e-9)
             assert figures.spread[metric] == pytest.approx(np.std(column, ddof=1), abs=1e-9)
 
     def test_a_zero_shot_score_does_not_vary(self, evaluation):
         figures = evaluation.classifier.scores["msp"]
-        assert figures.spread == dict.fromkeys(("accuracy", "auroc", "aurc", "fpr95"), None)
+        assert figures.spread == dict.fromkeys(FIGURES, None)
         assert figures.mean["accuracy"] == pytest.approx(evaluation.accuracy.value)
 
     def test_relabelling_scores_are_judged_by_their_own_labels(self, run, evaluation):
@@ -420,6 +420,8 @@ class TestReport:
     def test_the_page_shows_draws_and_sources(self, run, evaluation):
         evaluate(run, Settings(estimators=SOME, resamples=100, seeds=2))
         text = write_report([run]).read_text()
+        assert "FPR95, nearest rate" in text
+        assert "rule of TrustVLM&#39;s released code" in text
         assert "Over the support draws" in text
         assert "uses support labels" in text
         assert "zero-shot" in text
