@@ -1,8 +1,8 @@
 """Whether the upstream is the one that a policy was fitted on.
 
 It is examined as ``doctor`` does, and compared with what the policy's run recorded, before a port
-opens. One that cannot be asked then is examined again while the server runs; until it has been
-found the same, no answer has a confidence.
+opens. One that cannot be asked then, or is gone for a while later, is examined while the server
+runs; until it has been found the same, no answer has a confidence.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _LONGEST_PAUSE_S = 60.0
 _LOG = logging.getLogger("sightline.serving")
 
 NOT_KNOWN = (
-    "the upstream could not be examined yet: whether it is the model that the policy was fitted on "
-    "is not known"
+    "the upstream could not be reached and was not examined since: whether it is the model that "
+    "the policy was fitted on is not known"
 )
 OTHER = "the upstream is not the model, or not served as the model, that the policy was fitted on"
 
@@ -51,6 +51,7 @@ class Identity:
 
     def __init__(self, policy: TrustPolicy, name: str, url: str, key: str | None) -> None:
         self.doubt: str | None = NOT_KNOWN
+        self._doubted = asyncio.Event()
         self._policy, self._name, self._key = policy, name, key
         self._settings = EndpointSettings(
             (url,), timeout_s=_LONGEST_REQUEST_S, image_format=self._recorded("image_format", "png")
@@ -64,7 +65,20 @@ class Identity:
         """
         wait_for(self._check())
 
-    async def settle(self) -> None:
+    def lose(self) -> None:
+        """Doubts an upstream that is gone: what comes back may be another."""
+        if self.doubt is None:
+            self.doubt = NOT_KNOWN
+            self._doubted.set()
+
+    async def watch(self) -> None:
+        """Examines the upstream whenever there is a doubt that an examination can end."""
+        while self.doubt != OTHER:
+            await self._settle()
+            self._doubted.clear()
+            await self._doubted.wait()
+
+    async def _settle(self) -> None:
         """Examines the upstream until it could be asked; then the doubt is gone, or stays."""
         pause = _AGAIN_S
         while self.doubt == NOT_KNOWN:

@@ -75,7 +75,7 @@ class Proxy:
         fitted = judge.calibrator is not None
         self._forwarding = Forwarding(served, judge.requests[-1], fetch, limits, fitted=fitted)
         self._trust = UpstreamTrust(served, judge, self._forwarding, connection)
-        self._settling: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
 
     async def complete(self, body: ChatBody, raw: Mapping[str, Any], call: Call) -> dict[str, Any]:
         """Answers a chat request.
@@ -230,16 +230,17 @@ class Proxy:
         return None
 
     async def start(self) -> None:
-        """Goes on examining an upstream that could not be asked; connections open when needed."""
+        """Begins to watch whether the upstream is the policy's; connections open when needed."""
         identity = self._served.identity
-        if identity is not None and identity.doubt is not None:
-            self._settling = asyncio.create_task(identity.settle())
+        if identity is not None:
+            self._connection.gone = identity.lose
+            self._watching = asyncio.create_task(identity.watch())
 
     async def stop(self) -> None:
         """Closes the connections."""
-        if self._settling is not None:
-            self._settling.cancel()
-            await asyncio.gather(self._settling, return_exceptions=True)
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
         await self._connection.close()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -33,9 +33,13 @@ class Connection:
         base_url: Its address up to the version, such as ``http://127.0.0.1:8000/v1``.
         key: Its bearer key, or None.
         limits: Limits on time and on the size of answers.
+
+    Attributes:
+        gone: Called when the server cannot be reached.
     """
 
     def __init__(self, base_url: str, key: str | None, limits: Limits) -> None:
+        self.gone: Callable[[], None] = lambda: None
         self._limits = limits
         self._path = f"{urlsplit(base_url).path.rstrip('/')}/chat/completions"
         self._headers = {"content-type": "application/json"}
@@ -98,7 +102,9 @@ class Connection:
                 status=504,
                 code="upstream_timeout",
             ) from None
-        except (UnreachableError, BrokenError):
+        except (UnreachableError, BrokenError) as error:
+            if isinstance(error, UnreachableError):
+                self.gone()
             raise _died(
                 "The upstream cannot be reached, or closed the connection before it had answered. "
                 "Try again."

@@ -171,6 +171,24 @@ def test_39_an_upstream_that_comes_later_has_no_confidence_until_it_was_examined
             assert trust["warnings"] == ([] if same else [identity.OTHER])
 
 
+@pytest.mark.parametrize("same", [True, False])
+def test_39_an_upstream_that_was_gone_is_examined_before_it_is_believed_again(
+    fitted: Fitted, monkeypatch: pytest.MonkeyPatch, same: bool
+) -> None:
+    monkeypatch.setattr(identity, "_AGAIN_S", 2.0)
+    chat = Chat(fitted.chat.chat)
+    with ChatServer(chat) as first:
+        asked = build(settings(first.url, fitted.cheap))
+        port = first.port
+    with running(server=asked) as server:
+        assert server.chat("Question 1?")[0] == 502
+        with ChatServer(Chat(replace(chat.chat, end_token=same)), port=port):
+            trust = trust_of(server)
+            assert (trust["confidence"], trust["warnings"]) == (None, [identity.NOT_KNOWN])
+            trust = awaited(server, None if same else identity.OTHER)
+            assert (trust["confidence"] is not None) is same
+
+
 def test_38_samples_come_in_groups_and_all_are_read(dear: Running, fitted: Fitted) -> None:
     fitted.server.requests.clear()
     trust = trust_of(dear)
