@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit" / "serving")
 
 from judges import HalfJudge
 from running import Running, data_url, picture, running
+from test_local_policies import by_type, with_sets
 from upstreams import upstream
 
 from sightline.core.protocols import Request
@@ -158,6 +159,55 @@ def asked(tab: Tab) -> None:
     tab.evaluate("document.getElementById('question').value = 'What is it?'")
     tab.evaluate("document.getElementById('ask').click()")
     wait(tab, "!document.getElementById('result').classList.contains('hidden')")
+
+
+def test_the_reason_and_what_was_tested_are_shown(browser: Browser) -> None:
+    for threshold, verdict in ((0.0, "✓ Accepted."), (1.0, "✗ Do not rely on it.")):
+        with running(judge=HalfJudge(threshold), has_policy=True) as server:
+            tab = opened(browser, server)
+            assert "on 80 labelled answers, one drawn from each group (of 200)" in text(
+                tab, "promise"
+            )
+            assert hidden(tab, "grouped")
+            asked(tab)
+            assert text(tab, "verdict") == verdict
+            assert text(tab, "reason").startswith("confidence 0.")
+            assert text(tab, "reason").endswith(f"against the threshold {threshold:.4f}")
+            assert tab.complaints == []
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_a_category_is_chosen_where_thresholds_go_by_one(browser: Browser, width: int) -> None:
+    with running(judge=by_type(), has_policy=True) as server:
+        tab = opened(browser, server, width)
+        assert not hidden(tab, "grouped")
+        assert text(tab, "grouping") == "Its question type (the policy has a threshold for each)"
+        names = tab.evaluate("[...document.getElementById('category').options].map((o) => o.value)")
+        assert names == ["", "a", "b"]
+        asked(tab)
+        assert text(tab, "verdict") == "✗ Do not rely on it."
+        assert text(tab, "reason").startswith("the question has no question_type")
+        assert "is required" not in text(tab, "confidence")
+        tab.evaluate("document.getElementById('category').focus()")
+        press(tab, "b", 66, "b")
+        assert tab.evaluate("document.getElementById('category').value") == "b"
+        tab.evaluate("document.getElementById('ask').click()")
+        wait(tab, "document.getElementById('reason').textContent.startsWith('confidence')")
+        assert "is required" in text(tab, "confidence")
+        assert tab.evaluate("document.querySelectorAll('#diagram .threshold').length") == 1
+        height = tab.evaluate("document.getElementById('category').getBoundingClientRect().height")
+        assert height >= 44
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        assert tab.complaints == []
+
+
+def test_the_options_of_a_set_are_shown(browser: Browser) -> None:
+    with running(judge=with_sets(), has_policy=True) as server:
+        tab = opened(browser, server)
+        tab.evaluate("document.getElementById('choices').value = 'red; green; blue; white'")
+        asked(tab)
+        assert "options that hold the right one in 85.0\u00a0% of answers" in text(tab, "signals")
+        assert tab.complaints == []
 
 
 def test_without_a_policy_it_says_so(browser: Browser) -> None:

@@ -162,12 +162,16 @@ def test_the_reason_of_every_decision_is_served() -> None:
         assert trust_of(server)["reason"] is None
 
 
-def test_prediction_sets_are_served() -> None:
+def with_sets() -> PolicyJudge:
+    """Prediction sets over options."""
     records, correct = choices(600)
     data = labelled(records, correct)
     policy = fit_policy(["option_margin"], data, Target(risk=0.4), sets=SetsTarget(level=0.85))
-    judge = judge_of(policy, replace(ASKED, options=True))
-    with running(judge=judge, has_policy=True) as server:
+    return judge_of(policy, replace(ASKED, options=True))
+
+
+def test_prediction_sets_are_served() -> None:
+    with running(judge=with_sets(), has_policy=True) as server:
         assert server.call("/v1/models")[1]["data"][0]["policy"]["sets_level"] == 0.85
         options = ["red", "green", "blue", "white"]
         trust = trust_of(server, trust={"choices": options})

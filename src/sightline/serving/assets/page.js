@@ -90,8 +90,26 @@ function placeOf(confidence) {
     " (" + percent(bin.accuracy_low) + " to " + percent(bin.accuracy_high) + ").");
 }
 
+function testedOn() {
+  const all = policy.labelled + " labelled answers";
+  if (policy.unit === "groups") return policy.units + " groups of " + all;
+  if (policy.units === policy.labelled) return all;
+  return policy.units + " labelled answers, one drawn from each group (of " +
+    policy.labelled + ")";
+}
+
+function showCategories() {
+  show("grouped", policy !== null && policy.per_group !== null);
+  if (policy === null || policy.per_group === null) return;
+  const field = policy.per_group.replaceAll("_", " ");
+  $("grouping").textContent = "Its " + field + " (the policy has a threshold for each)";
+  const names = Object.keys(policy.thresholds).sort();
+  $("category").replaceChildren(new Option("not said", ""), ...names.map((n) => new Option(n, n)));
+}
+
 function showPolicy(model) {
   policy = model.policy;
+  showCategories();
   show("explaining", model.explains);
   $("model").textContent = "Model " + model.id + (policy ? "" :
     ". No policy: scores are raw uncertainties, not probabilities.");
@@ -101,7 +119,7 @@ function showPolicy(model) {
     : percent(policy.coverage) + " of all answers";
   $("promise").textContent = (policy.certified ? "Accepted answers: " + goal +
     ", certified with confidence " + percent(1 - policy.delta) + " on "
-    : "Nothing could be certified on ") + policy.labelled + " labelled answers. Estimator: " +
+    : "Nothing could be certified on ") + testedOn() + ". Estimator: " +
     policy.estimators.join(", ") + ".";
   diagram(null, policy.thresholds.all === undefined ? null : policy.thresholds.all);
 }
@@ -120,19 +138,11 @@ function showAnswer(choice) {
   $("confidence").textContent = trust.confidence === null ? "No probability."
     : "Right with probability " + percent(trust.confidence) +
       (trust.threshold === null ? "" : "; " + percent(trust.threshold) + " is required.");
-  $("reason").textContent = trust.warnings.join(" · ");
-  const rows = Object.entries(trust.signals).map(([name, value]) => {
-    const row = document.createElement("tr");
-    const head = document.createElement("th");
-    head.scope = "row";
-    head.textContent = name.replaceAll("_", " ");
-    const cell = document.createElement("td");
-    cell.className = "number";
-    cell.textContent = value.toPrecision(4);
-    row.append(head, cell);
-    return row;
-  });
-  $("signals").replaceChildren(...rows, ...weakTokens(choice));
+  const said = trust.reason === null ? trust.warnings : [trust.reason, ...trust.warnings];
+  $("reason").textContent = [...new Set(said)].join(" · ");
+  const rows = Object.entries(trust.signals).map(([name, value]) =>
+    tableRow(name.replaceAll("_", " "), value.toPrecision(4)));
+  $("signals").replaceChildren(...rows, ...weakTokens(choice), ...heldOptions(trust));
   showExplanation(trust.explanation);
   receipt = trust.receipt;
   show("grading", receipt !== null);
@@ -211,15 +221,26 @@ function weakTokens(choice) {
   const tokens = choice.logprobs ? choice.logprobs.content : [];
   if (!tokens.length) return [];
   const weakest = tokens.reduce((a, b) => (b.logprob < a.logprob ? b : a));
+  return [tableRow("weakest token",
+    JSON.stringify(weakest.token) + " " + percent(Math.exp(weakest.logprob)))];
+}
+
+function heldOptions(trust) {
+  if (trust.prediction_set === null || policy === null) return [];
+  return [tableRow("options that hold the right one in " + percent(policy.sets_level) +
+    " of answers", trust.prediction_set.join(", "))];
+}
+
+function tableRow(name, value) {
   const row = document.createElement("tr");
   const head = document.createElement("th");
   head.scope = "row";
-  head.textContent = "weakest token";
+  head.textContent = name;
   const cell = document.createElement("td");
   cell.className = "number";
-  cell.textContent = JSON.stringify(weakest.token) + " " + percent(Math.exp(weakest.logprob));
+  cell.textContent = value;
   row.append(head, cell);
-  return [row];
+  return row;
 }
 
 function choose(file) {
@@ -243,6 +264,7 @@ async function ask() {
   const choices = $("choices").value.split(";").map((one) => one.trim()).filter(Boolean);
   if (choices.length > 1) body.trust = { choices };
   if ($("explain").checked) body.trust = { ...body.trust, explain: true };
+  if ($("category").value) body.trust = { ...body.trust, category: $("category").value };
   $("ask").disabled = true;
   say($("explain").checked ? "Asking and explaining…" : "Asking…");
   try {
