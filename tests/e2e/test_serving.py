@@ -154,6 +154,8 @@ def test_what_is_refused_before_a_port_opens(policy: Path, tmp_path: Path) -> No
     refused("-m", "fake", "--policy", pickled)
     line = refused("-m", "m", "--upstream", "http://127.0.0.1:1/v1", "--policy", policy)
     assert "fitted on fake and the upstream's model is m" in line
+    line = refused("-m", "fake", "--upstream", "http://127.0.0.1:1/v1", "--policy", policy)
+    assert "a model that was loaded, not asked over an endpoint" in line
     assert "Base URL" in refused("-m", "m", "--upstream", "file:///etc/passwd")
 
 
