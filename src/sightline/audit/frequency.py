@@ -149,7 +149,7 @@ def band_power(
         DataError: A value is not finite, or the edges do not run from 0 to 1.
 
     Source:
-        arXiv 2602.06652 prints the mean per coefficient, `band_means`; only sums add up.
+        arXiv 2602.06652 prints the mean per coefficient; only sums add up.
     """
     _require_edges(edges)
     _require_finite(image)
@@ -158,19 +158,6 @@ def band_power(
     band = np.clip(np.searchsorted(edges, radii(h, w), side="right") - 1, 0, len(edges) - 2)
     members = np.eye(len(edges) - 1)[band.ravel()]
     return np.asarray(power.reshape(*power.shape[:-2], h * w) @ members)
-
-
-def band_means(
-    image: Float[np.ndarray, "*n h w c"], edges: Float[np.ndarray, " edges"]
-) -> Float[np.ndarray, "*n k"]:
-    """Mean power per coefficient of each band, as published; 0 where a band has no coefficient.
-
-    Raises:
-        DataError: As `band_power`.
-    """
-    *_, h, w, c = image.shape
-    counts = np.histogram(radii(h, w), edges)[0]
-    return np.asarray(band_power(image, edges) / (np.maximum(counts, 1) * c))
 
 
 def band_fractions(

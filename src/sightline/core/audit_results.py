@@ -206,11 +206,16 @@ class Prior:
 
 @dataclass(frozen=True, config=_STRICT)
 class Spectrum:
-    """Mean share of each frequency band in a type's change of the pixels, low band first."""
+    """Frequency bands of a type's change of the pixels, low band first; means over pictures.
+
+    ``shares`` are those of the bands in the change, ``relative`` the change of each band's power
+    over the clean picture's total power.
+    """
 
     name: str
     pictures: int
     shares: tuple[float, ...]
+    relative: tuple[float, ...]
     shares_of_flips: tuple[float, ...] | None
     coherence: tuple[float, ...]
 

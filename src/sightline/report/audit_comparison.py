@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 
 from sightline.core.audit_results import Audit, Rates
 from sightline.core.estimates import Estimate
+from sightline.report.audit_answers import cell_of
 from sightline.report.audit_figures import above, figure_cell, point_of
-from sightline.report.audit_tables import cell_of, largest
+from sightline.report.audit_tables import largest
 from sightline.report.audit_terminal import by_kind, flagged_drift
 from sightline.report.audit_view import Grid, GridRow
 from sightline.report.numbers import inert

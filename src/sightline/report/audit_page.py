@@ -92,6 +92,7 @@ def _view(audit: Audit, key: str, name: str, pictures: PictureSource) -> AuditVi
         subtitle=f"on {inert(audit.dataset, 80)}",
         partial=None if audit.partial is None else inert(audit.partial),
         notes=tuple(inert(note) for note in audit.notes),
+        warning=None if audit.warning is None else inert(audit.warning, 500),
         summary=_summary(audit),
         verdicts=tuple(
             VerdictView(
@@ -125,12 +126,15 @@ def _view(audit: Audit, key: str, name: str, pictures: PictureSource) -> AuditVi
 
 def _summary(audit: Audit) -> tuple[str, ...]:
     rates = audit.rates[0]
-    lines = [
-        f"Of {count(rates.pairs)} answers to changed pictures {_figure(rates.ifr)} differ from the "
-        f"answer to the clean one; {_figure(rates.iv)} of {count(rates.items)} questions have at "
-        f"least one that does. Accuracy goes from {_figure(rates.accuracy_before)} to "
-        f"{_figure(rates.accuracy_after)}."
-    ]
+    lines = []
+    if rates.pairs:
+        lines.append(
+            f"Of {count(rates.pairs)} answers to changed pictures {_figure(rates.ifr)} differ from "
+            f"the answer to the clean one; {_figure(rates.iv)} of {count(rates.items)} questions "
+            "have at least one that does. Visual entropy of a question's labels: "
+            f"{_figure(audit.visual_entropy)} nats. Accuracy goes from "
+            f"{_figure(rates.accuracy_before)} to {_figure(rates.accuracy_after)}."
+        )
     if audit.moved_far.value is not None:
         lines.append(
             f"Of the answers that stay, {_figure(audit.moved_far)} moved as far as an unrelated "
@@ -142,6 +146,16 @@ def _summary(audit: Audit) -> tuple[str, ...]:
             f"{_figure(audit.prior.unchanged)} of the answers are the same without a picture."
         )
     lines += [f"Not counted: {count(s.n)} pairs; {inert(s.reason)}." for s in rates.excluded]
+    if rates.undecided.n:
+        lines.append(
+            f"Undecided: of {count(rates.undecided.n)} pairs it is not known whether the right "
+            f"answer stays; {_figure(rates.undecided)} of them flip. They are in no other figure."
+        )
+    if audit.no_spectra is not None:
+        lines.append(f"{inert(audit.no_spectra)}.")
+    lines += [
+        f"No spectrum of {count(s.n)} questions: {inert(s.reason)}." for s in audit.spectra_skipped
+    ]
     lines += [
         f"Not asked under a condition: {count(s.n)} times, since {inert(s.reason)}."
         for s in audit.refused
@@ -234,6 +248,7 @@ def _facts(audit: Audit) -> tuple[FactView, ...]:
     found = {
         "Questions, pictures": f"{count(audit.items)}, {count(audit.images)}",
         "Conditions": f"{len(protocol.conditions)}: {', '.join(protocol.conditions)}",
+        "Said to keep the answer": ", ".join(protocol.preserving) or "none beyond the table",
         "Layers": ", ".join(map(str, protocol.layers)) or "none",
         "Flagging channel": protocol.channel or "none",
         "Controls": f"{protocol.controls} partners of {count(protocol.control_items)} questions",

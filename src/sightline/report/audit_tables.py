@@ -8,9 +8,10 @@ from dataclasses import replace
 from sightline.core.audit_results import CONTROL_NAMES, Audit, Rates
 from sightline.core.estimates import Estimate
 from sightline.core.probe_results import BudgetedAudit, Probes
-from sightline.report.audit_terminal import by_kind, control_name, flagged_drift
+from sightline.report.audit_answers import answer_tables, cell_of, signed
+from sightline.report.audit_terminal import by_kind, control_name, flagged_drift, row_name
 from sightline.report.audit_view import Grid, GridRow, Shaded
-from sightline.report.numbers import DASH, MINUS, count, inert
+from sightline.report.numbers import DASH, count, inert
 
 _NO_SEVERITY = ("text", "answer_", "wording")
 
@@ -33,7 +34,7 @@ def rate_tables(audit: Audit) -> tuple[Grid, ...]:
     )
     return (
         _grid(audit, kinds, columns, "Every type of perturbation; intervals are over pictures."),
-        *_yes_no(audit),
+        *answer_tables(audit),
         *_meaning(audit),
         replace(_grid(audit, single, columns, "Every single condition."), folded=True),
         *_spectra(audit),
@@ -58,7 +59,7 @@ def _grid(audit: Audit, rates: Sequence[Rates], columns: tuple[str, ...], captio
         columns,
         tuple(
             GridRow(
-                f"{inert(own.name, 60)} ({count(own.pairs)})",
+                f"{row_name(own)} ({count(own.pairs)})",
                 tuple(
                     cell_of(value, tops[i], places=1 if "%" in columns[i] else 3)
                     for i, value in enumerate(row)
@@ -125,10 +126,10 @@ def _heat(
         for name, level in own:
             value = values.get(name, Estimate(None))
             if value.value is None:
-                cells.append(Shaded(DASH, _signed(level)))
+                cells.append(Shaded(DASH, signed(level)))
                 continue
             shade = round(60 * _size(value, least) / top) if top else None
-            cells.append(Shaded(_signed(value.value, places), _signed(level), shade))
+            cells.append(Shaded(signed(value.value, places), signed(level), shade))
         rows.append(GridRow(inert(row, 60), (*cells, *[Shaded("")] * (width - len(cells)))))
     columns = ("mildest", *(str(i) for i in range(2, width)), "strongest")[:width]
     return Grid(caption, columns, tuple(rows))
@@ -220,7 +221,7 @@ def budget_tables(budgets: Sequence[BudgetedAudit]) -> tuple[Grid, ...]:
                 GridRow(
                     f"{number}. {inert(step.condition, 60)}",
                     (
-                        Shaded(_signed(step.gain, 4)),
+                        Shaded(signed(step.gain, 4)),
                         cell_of(step.held_out, None, places=4),
                         Shaded(f"{step.folds} of {budget.parts}"),
                     ),
@@ -233,43 +234,33 @@ def budget_tables(budgets: Sequence[BudgetedAudit]) -> tuple[Grid, ...]:
     )
 
 
-def _yes_no(audit: Audit) -> tuple[Grid, ...]:
-    if not audit.yes_no:
-        return ()
-    columns = ("accuracy", "precision", "recall", "F1", "false positives", "says yes")
-    rows = tuple(
-        GridRow(
-            f"{inert(own.name, 60)} ({count(own.n)})",
-            tuple(
-                cell_of(value, None)
-                for value in (
-                    own.accuracy,
-                    own.precision,
-                    own.recall,
-                    own.f1,
-                    own.false_positive_rate,
-                    own.yes_rate,
-                )
-            ),
-        )
-        for own in audit.yes_no
-    )
-    return (Grid("Yes-or-no questions.", columns, rows),)
-
-
 def _spectra(audit: Audit) -> tuple[Grid, ...]:
     """Frequency bands of the perturbations."""
     found = []
     if audit.spectra:
         bands = ("low", "middle", "high")
-        columns = (*bands, *(f"{b}, flips" for b in bands), *(f"{b}, coherence" for b in bands))
+        columns = (
+            *bands,
+            *(f"{b}, flips" for b in bands),
+            *(f"{b}, power" for b in bands),
+            *(f"{b}, coherence" for b in bands),
+        )
         rows = []
         for own in audit.spectra:
             flips = own.shares_of_flips or (None,) * len(bands)
-            cells = [plain_cell(value) for value in (*own.shares, *flips, *own.coherence)]
+            cells = [
+                *(plain_cell(value) for value in (*own.shares, *flips)),
+                *(Shaded(signed(value, 4)) for value in own.relative),
+                *(plain_cell(value) for value in own.coherence),
+            ]
             rows.append(GridRow(f"{inert(own.name, 60)} ({count(own.pictures)})", tuple(cells)))
         found.append(
-            Grid("Share of each frequency band in the change of the pixels.", columns, tuple(rows))
+            Grid(
+                "Share of each frequency band in the change of the pixels, of pairs that count; "
+                "change of its power over the clean picture's; agreement with the clean picture.",
+                columns,
+                tuple(rows),
+            )
         )
     return tuple(found)
 
@@ -296,7 +287,7 @@ def drift_tables(audit: Audit) -> tuple[Grid, ...]:
     for channel in channels:
         rows = [d for d in own if d.channel == channel and not d.unchanged]
         last = rows[0].layer
-        cells = [cell_of(rows[0].drift, None)]
+        cells = [cell_of(rows[0].drift, None), cell_of(rows[0].l2, None)]
         for name in CONTROL_NAMES:
             found = next((d for d in rows if d.control == name and d.layer == last), None)
             cells.append(cell_of(None if found is None else found.percent, None, places=1))
@@ -313,22 +304,12 @@ def drift_tables(audit: Audit) -> tuple[Grid, ...]:
             "Drift at the last layer beside every control: per cent of it, and Cohen's d.",
             (
                 "1 − cosine",
+                "L2",
                 *(part for name in CONTROL_NAMES.values() for part in (f"% of {name}", "d")),
             ),
             tuple(by_control),
         ),
     )
-
-
-def cell_of(value: Estimate | None, top: float | None, *, places: int = 3) -> Shaded:
-    """A figure with its interval, shaded by its share of the largest one if that is given."""
-    if value is None or value.value is None:
-        return Shaded(DASH)
-    ends = None
-    if value.low is not None and value.high is not None:
-        ends = f"{_signed(value.low, places)} to {_signed(value.high, places)}"
-    shade = None if not top else min(60, round(60 * abs(value.value) / top))
-    return Shaded(_signed(value.value, places), ends, shade)
 
 
 def largest(values: Sequence[Estimate | None]) -> float:
@@ -340,10 +321,3 @@ def largest(values: Sequence[Estimate | None]) -> float:
 def plain_cell(value: float | None) -> Shaded:
     """A share without interval, shaded by its size."""
     return Shaded(DASH) if value is None else Shaded(f"{value:.3f}", None, round(60 * value))
-
-
-def _signed(value: float, places: int | None = None) -> str:
-    """A number with a true minus sign and no negative zero."""
-    if places is None:
-        return f"{value:g}".replace("-", MINUS)
-    return f"{round(value, places) + 0.0:.{places}f}".replace("-", MINUS)

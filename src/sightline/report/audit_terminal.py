@@ -150,6 +150,14 @@ def _remarks(audit: Audit) -> list[str]:
             f"{control_name(audit.protocol.flag_control)}); stays %: the same where the label "
             f"stayed; {lines[0]}"
         )
+    moves = (
+        ("R→R", everything.right_right),
+        ("R→W", everything.right_wrong),
+        ("W→R", everything.wrong_right),
+        ("W→W", everything.wrong_wrong),
+    )
+    if any(n for _, n in moves):
+        lines.append("of changed pictures: " + ", ".join(f"{count(n)} {name}" for name, n in moves))
     lines += [f"not counted: {s.n} pairs, {s.reason}" for s in everything.excluded]
     if everything.undecided.n:
         lines.append(

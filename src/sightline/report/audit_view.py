@@ -82,6 +82,7 @@ class AuditView:
     subtitle: str
     partial: str | None
     notes: tuple[str, ...]
+    warning: str | None
     summary: tuple[str, ...]
     verdicts: tuple[VerdictView, ...]
     sheet: tuple[ExampleView, ...]

@@ -7,7 +7,6 @@ from sightline.audit.frequency import (
     Band,
     band_edges,
     band_fractions,
-    band_means,
     band_noise,
     band_power,
     coherence,
@@ -59,14 +58,6 @@ def test_the_mean_is_in_the_first_band_and_the_corner_in_the_last():
     edges = band_edges(3)
     assert band_power(np.full((8, 8, 1), 0.5), edges) == pytest.approx([16, 0, 0], abs=1e-20)
     assert band_power(wave(8, 8, 4, 4), edges) == pytest.approx([0, 0, 64], abs=1e-20)
-
-
-def test_means_are_sums_over_coefficients():
-    image = pictures()[0]
-    edges = band_edges(2, "equal")
-    radius = radii(16, 20)
-    counts = np.array([(radius < 0.5).sum(), (radius >= 0.5).sum()])
-    assert band_means(image, edges) == pytest.approx(band_power(image, edges) / counts / 3)
 
 
 def test_percentile_bands_hold_as_many_coefficients():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from sightline.core.estimates import Estimate
-from sightline.report.audit_tables import _heat, _severities, cell_of
+from sightline.report.audit_answers import cell_of
+from sightline.report.audit_tables import _heat, _severities
 
 CONDITIONS = (
     *("jpeg:5", "jpeg:1", "translate:-8", "translate:4", "translate:8", "translate:-4"),

@@ -96,13 +96,13 @@ def test_where_nothing_counts_a_line_says_what_to_do(tmp_path):
     assert "\n" not in audit.warning
     assert audit.warning in printed(audit)
     assert audit.rates[0].ifr.value is None
-    assert audit.no_spectra == "no spectra: no pair with a changed picture counts"
+    assert audit.no_spectra == "No spectra: no pair with a changed picture counts"
 
 
 def test_a_run_of_wordings_alone_says_so(tmp_path):
     audit = audit_run(run_of(tmp_path, "wording:1"), SETTINGS).audit
     assert audit.warning.startswith("No condition changes the picture alone")
-    assert audit.no_spectra == "no spectra: no pair with a changed picture counts"
+    assert audit.no_spectra == "No spectra: no pair with a changed picture counts"
     assert {rates.name: rates.part for rates in audit.rates}["wording"] == "wording"
     assert "no question of the run has a picture" not in printed(audit)
 

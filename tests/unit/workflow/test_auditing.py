@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import shutil
 from collections import Counter, defaultdict
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from PIL import Image
 
 from sightline.core.audit_results import load_audit
 from sightline.core.errors import DataError, MissingFeatureError, UsageError
+from sightline.core.estimates import Estimate
 from sightline.core.features import CHANNELS, Feature
 from sightline.core.protocols import Request
 from sightline.core.records import link
@@ -22,6 +24,11 @@ from sightline.data.examples import Dataset
 from sightline.data.images import ImageLimits, hash_image_file
 from sightline.estimators import ESTIMATORS
 from sightline.models.fake import FakeModel
+from sightline.report.audit_answers import cell_of
+from sightline.report.audit_page import audit_page
+from sightline.report.audit_pictures import PictureSource
+from sightline.report.audit_tables import drift_tables, rate_tables
+from sightline.report.audit_terminal import print_audit, row_name
 from sightline.store.derived import Derivation
 from sightline.store.run import RunStore
 from sightline.workflow.auditing.comparing import compare_sizes
@@ -52,7 +59,7 @@ def dataset(folder, n: int = 30) -> Dataset:
     examples = []
     for i in range(n):
         path = folder / f"{i}.png"
-        Image.fromarray(rng.integers(0, 255, (16, 20, 3), dtype=np.uint8)).save(path)
+        Image.fromarray(rng.integers(0, 255, (40, 48, 3), dtype=np.uint8)).save(path)
         image = ImageRef(str(path), hash_image_file(path, ImageLimits()))
         form = i % 3
         examples.append(
@@ -501,3 +508,51 @@ def test_another_audit_replaces_the_signals(run, outcome):
     assert before["channel"] == "ctx_open"
     assert after["channel"] == "vision_projected"
     write_audit(outcome, run)
+
+
+def estimates_of(result):
+    own = result.values() if isinstance(result, dict) else vars_of(result).values()
+    return [value for value in own if isinstance(value, Estimate) and value.value is not None]
+
+
+def vars_of(result):
+    return {field.name: getattr(result, field.name) for field in fields(result)}
+
+
+def test_every_figure_of_answers_is_in_a_table_of_the_page(named):
+    """Transitions, margins, readings of labels, yes and no, and what is said without a picture."""
+    audit = named[0].audit
+    cells = {cell.text for grid in rate_tables(audit) for row in grid.rows for cell in row.cells}
+    kinds = [rates for rates in audit.rates if rates.name not in audit.protocol.conditions]
+    for result in (*kinds, *audit.yes_no, audit.prior, audit.variants):
+        for value in estimates_of(result):
+            assert cell_of(value, None).text in cells, (result, value)
+    rows = {row.name: row for grid in rate_tables(audit) for row in grid.rows}
+    for rates in kinds:
+        moves = (rates.right_right, rates.right_wrong, rates.wrong_right, rates.wrong_wrong)
+        (transitions,) = [grid for grid in rate_tables(audit) if grid.columns[0] == "R→R"]
+        found = [r for r in transitions.rows if r.name.startswith(row_name(rates))]
+        assert bool(sum(moves)) == bool(found)
+        if found:
+            assert tuple(cell.text for cell in found[0].cells[:4]) == tuple(map(str, moves))
+    assert any("text overlay naming an option (injection test)" in name for name in rows)
+    l2 = [d.l2 for d in audit.drift if d.name == "all" and not d.unchanged and d.layer in (4, None)]
+    shown = {cell.text for grid in drift_tables(audit) for row in grid.rows for cell in row.cells}
+    assert {cell_of(value, None).text for value in l2} <= shown
+
+
+def test_the_page_says_which_pairs_are_not_in_its_figures(outcome, named):
+    for found, says in ((outcome, "none beyond the table"), (named[0], "answer_text:1, answer_")):
+        page = audit_page([found.audit], PictureSource())
+        (run,) = page.runs
+        undecided = found.audit.rates[0].undecided
+        assert undecided.n
+        assert any(line.startswith(f"Undecided: of {undecided.n} pairs") for line in run.summary)
+        assert any("Visual entropy" in line for line in run.summary)
+        facts = {fact.name: fact.text for fact in run.facts}
+        assert facts["Said to keep the answer"].startswith(says)
+    out = io.StringIO()
+    print_audit(named[0].audit, file=out)
+    assert "(injection test)" in out.getvalue()
+    assert "R→R" in out.getvalue()
+    assert "visual entropy" in out.getvalue()

@@ -135,12 +135,12 @@ def _picture(example: Example, root: Path) -> tuple[Image, Float[np.ndarray, " e
 
 def _missing(counted: bool, pictures: int, rendered: int, skipped: Sequence[Skipped]) -> str | None:
     if not pictures:
-        return "spectra were not asked for"
+        return "No spectra: none were asked for"
     if not counted:
-        return "no spectra: no pair with a changed picture counts"
+        return "No spectra: no pair with a changed picture counts"
     if not rendered and skipped:
-        return f"no spectra: {skipped[0].reason}"
-    return "no spectra: no perturbation changes a pixel"
+        return f"No spectra: {skipped[0].reason}"
+    return "No spectra: no perturbation changes a pixel"
 
 
 def spectra_by_kind(columns: Columns, spectra: PairSpectra) -> tuple[Spectrum, ...]:
@@ -155,6 +155,7 @@ def spectra_by_kind(columns: Columns, spectra: PairSpectra) -> tuple[Spectrum, .
                 name=kind,
                 pictures=int(own.sum()),
                 shares=_means(spectra.shares[own]),
+                relative=_means(spectra.relative[own]),
                 shares_of_flips=_means(spectra.shares[flips]) if flips.any() else None,
                 coherence=_means(spectra.coherence[own]),
             )
