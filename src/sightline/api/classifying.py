@@ -10,7 +10,8 @@ from sightline.api.observing import model_notes
 from sightline.core.protocols import Request
 
 if TYPE_CHECKING:
-    from sightline.workflow.classifying.collecting import ClassifyResult
+    from sightline.workflow.classifying.collecting import ClassifyResult, SupportRule
+    from sightline.workflow.classifying.encoders import Preprocessing
     from sightline.workflow.classifying.reranking import RerankResult
     from sightline.workflow.collect import CollectProgress
 
@@ -24,10 +25,12 @@ def classify(
     templates: str | None = None,
     images: str | Path | None = None,
     encoders: Sequence[str] = (),
+    encoder_preprocessing: Preprocessing = "own",
     views: Sequence[str] = ("mirror", "gray"),
     support: str | Path | None = None,
     shots: int = 16,
-    draws: int = 10,
+    draws: int | None = None,
+    support_rule: SupportRule = "random",
     seed: int = 0,
     limit: float | None = None,
     batch_size: int = 64,
@@ -49,13 +52,17 @@ def classify(
             earlier run, of which a picture may then be none; the data's if None.
         templates: Prompt templates: a built-in name or a file; the model's usual ones if None.
         images: Folder that picture paths start from; the data's own if None.
-        encoders: Auxiliary image encoders: model directories, hub names, ``embedded:encoder``, or
-            files of vectors (.npz, .safetensors, .parquet).
+        encoders: Auxiliary image encoders: model directories, hub names or ``embedded:encoder``,
+            with ``?pool=mean`` or ``?pool=cls`` behind one to pool its tokens otherwise than the
+            model does; or files of vectors (.npz, .safetensors, .parquet).
+        encoder_preprocessing: classifier gives encoders pictures as the classifier's own processor
+            prepares them, as TrustVLM's released code does; own is what each was trained on.
         views: Transformed versions of every picture that are embedded, too: mirror, gray.
         support: Labelled pictures to learn from: a source as ``data``, or the name of another split
             of it.
         shots: Support pictures of every class.
-        draws: Repeated draws of them.
+        draws: Repeated draws of them; 10 if None, or 1 where the rule has one.
+        support_rule: random, or compat for the draw of TrustVLM's released code.
         seed: Of the draws.
         limit: Pictures only of this count (int) or share (float < 1), spread evenly.
         batch_size: Pictures at once.
@@ -78,7 +85,7 @@ def classify(
     from sightline.store.layout import is_run, require_free
     from sightline.workflow.classifying.collecting import SupportPlan
     from sightline.workflow.classifying.collecting import classify as run_classify
-    from sightline.workflow.classifying.encoders import load_encoder, usual_templates
+    from sightline.workflow.classifying.encoders import load_encoders, usual_templates
     from sightline.workflow.classifying.reading import run_classes
 
     path = Path(output)
@@ -95,7 +102,14 @@ def classify(
     if support is not None:
         source = support_source(str(support), str(data), shots)
         pool = load_image_set(source, classes=given, images=images, store_image=writer)
-        plan = SupportPlan(with_classes(pool, pictures.classes), shots, draws, seed)
+        usual = 10 if support_rule == "random" else 1
+        plan = SupportPlan(
+            with_classes(pool, pictures.classes),
+            shots,
+            usual if draws is None else draws,
+            seed,
+            support_rule,
+        )
     options = dict(model_options or {})
     loaded = load_classifier(model, **options)
     return run_classify(
@@ -103,7 +117,9 @@ def classify(
         pictures,
         path,
         templates=load_templates(templates, usual_templates(model, sigmoid=loaded.sigmoid)),
-        encoders=[load_encoder(spec, options) for spec in encoders],
+        encoders=load_encoders(
+            encoders, options, preprocessing=encoder_preprocessing, classifier=loaded
+        ),
         views=tuple(views),
         support=plan,
         batch_size=batch_size,

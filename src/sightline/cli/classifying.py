@@ -68,13 +68,29 @@ if TYPE_CHECKING:
     "--encoder",
     "encoders",
     multiple=True,
-    help="Auxiliary image encoder: directory, hub name, embedded:encoder, or a file of vectors "
-    "(.npz, .safetensors, .parquet) (repeatable).",
+    help="Auxiliary image encoder: directory, hub name, embedded:encoder (?pool=mean or cls pools "
+    "its tokens so), or a file of vectors (.npz, .safetensors, .parquet) (repeatable).",
+)
+@option(
+    "--encoder-preprocessing",
+    default="own",
+    type=click.Choice(["own", "classifier"]),
+    help="Whose input encoders get; classifier is that of TrustVLM's released code.",
 )
 @option("--views", default="mirror,gray", help="Also embed these versions; or none.")
 @option("--support", help="Labelled pictures to learn from: data, or another split of --data.")
 @option("--shots", default=16, type=click.IntRange(1), help="Support pictures of every class.")
-@option("--draws", default=10, type=click.IntRange(1), help="Repeated draws of them.")
+@option(
+    "--draws",
+    type=click.IntRange(1),
+    help="Repeated draws of them.  [default: 10; by the rule compat 1]",
+)
+@option(
+    "--support-rule",
+    default="random",
+    type=click.Choice(["random", "compat"]),
+    help="How they are drawn; compat is the one draw of TrustVLM's released code.",
+)
 @seed_option("Seed of the draws.")
 @option("--limit", "-L", help="Pictures only of this count (100) or share (0.1), spread evenly.")
 @option("--batch-size", default=64, type=click.IntRange(1), help="Pictures at once.")
@@ -122,10 +138,12 @@ def classify_command(ctx: click.Context, /, **flags: Any) -> int:
             templates=flags["templates"],
             images=flags["images"],
             encoders=flags["encoders"],
+            encoder_preprocessing=flags["encoder_preprocessing"],
             views=views,
             support=flags["support"],
             shots=flags["shots"],
             draws=flags["draws"],
+            support_rule=flags["support_rule"],
             seed=flags["seed"],
             limit=parse_limit(flags["limit"]),
             batch_size=flags["batch_size"],

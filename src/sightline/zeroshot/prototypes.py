@@ -71,7 +71,7 @@ def draw_support_compat(labels: Int[np.ndarray, " n"], shots: int) -> Int[np.nda
     if short:
         raise DataError(
             f"Class {short[0]} has {len(members[short[0]])} images for {shots} shots; the released "
-            "sampling needs as many in every class. Use fewer shots or draw_support."
+            "sampling needs as many in every class. Use fewer shots, or draw at random."
         )
     drawn = [random.Random(0).sample(rows.tolist(), shots) for rows in members]  # noqa: S311
     return np.array(drawn, dtype=np.int64).ravel()

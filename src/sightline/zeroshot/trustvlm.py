@@ -64,9 +64,10 @@ class TrustVLM:
 
     Source: Dong et al. (arXiv 2505.23745) and its released code. The paper's fixed α = 1 and
     τ = 0.01 had no validation; choosing them on the support set and averaging unit vectors are our
-    choices, as is the recipe of the tuned prototypes, which the code lacks. The released code also
-    feeds the auxiliary encoder with the classifier's pixel normalisation; that is decided when
-    embeddings are collected, and the classifier's own vectors come at length one.
+    choices, as is the recipe of the tuned prototypes, which the code lacks. What else the released
+    code does is decided when pictures are embedded: the auxiliary encoder fed with the classifier's
+    pixels, the mean over all of its tokens, and one support draw seeded anew for every class. The
+    classifier's own vectors come at length one.
     """
 
     rescored: bool = False

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
+from jaxtyping import Int
 
 from sightline.core.errors import DataError, ModelError, UsageError
 from sightline.core.protocols import VisionLanguageModel
@@ -30,10 +31,15 @@ from sightline.workflow.classifying.embedding import (
 )
 from sightline.workflow.classifying.reading import TASK, read_texts, refuse_leakage
 from sightline.workflow.collect import CollectProgress, CollectResult, collect
-from sightline.zeroshot import draw_support
+from sightline.zeroshot import draw_support, draw_support_compat
 
 DRAWS = "draws"
 """Meta entry of a support picture: the draws it is in, each with its place, as ``0:3,4:0``."""
+
+
+SupportRule = Literal["random", "compat"]
+"""How support pictures are drawn; see `SupportPlan`."""
+SUPPORT_RULES: tuple[str, ...] = get_args(SupportRule)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +51,52 @@ class SupportPlan:
         shots: Pictures of every class in a draw; a class with fewer gives all it has.
         draws: Number of draws.
         seed: Of the draws.
+        rule: random draws anew each time; compat is the one draw of TrustVLM's released code,
+            which seeds anew for every class and knows no other.
+
+    Raises:
+        UsageError: No shots or draws, no such rule, or several draws by a rule that has one.
     """
 
     pool: ImageSet
     shots: int = 16
     draws: int = 10
     seed: int = 0
+    rule: SupportRule = "random"
+
+    def __post_init__(self) -> None:
+        if self.shots < 1 or self.draws < 1:
+            raise UsageError(
+                f"{self.shots} shots, {self.draws} draws; both must be at least 1. Give positive "
+                "numbers."
+            )
+        if self.rule not in SUPPORT_RULES:
+            raise UsageError(
+                f"Support rule {self.rule!r}; one of {', '.join(SUPPORT_RULES)} is required. "
+                "Choose among these."
+            )
+        if self.rule == "compat" and self.draws > 1:
+            raise UsageError(
+                f"{self.draws} draws by the rule compat, which gives the same pictures every time; "
+                "1 is possible. Leave --draws out, or draw at random."
+            )
+
+    def settings(self) -> dict[str, Any]:
+        """What identifies the draws of a pool."""
+        known = {"shots": self.shots, "draws": self.draws, "seed": self.seed}
+        return known if self.rule == "random" else {**known, "rule": self.rule}
+
+    def rows(self, labels: Int[np.ndarray, " n"]) -> Iterator[Int[np.ndarray, " s"]]:
+        """Rows of each draw among pictures of these classes.
+
+        Raises:
+            DataError: A class has fewer pictures than shots, and the rule is compat.
+        """
+        if self.rule == "compat":
+            yield draw_support_compat(labels, self.shots)
+            return
+        for draw in range(self.draws):
+            yield draw_support(labels, self.shots, np.random.default_rng([self.seed, draw]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +208,7 @@ def classify(
     seen = embed("pictures", observer, _dataset(images), path, {})
     if seen.interrupted or drawn is None or support is None:
         return ClassifyResult(path, seen, None, seen.interrupted)
-    plan = {"shots": support.shots, "draws": support.draws, "seed": support.seed}
-    learned = embed("support", observer, _dataset(drawn), path / SUPPORT, plan)
+    learned = embed("support", observer, _dataset(drawn), path / SUPPORT, support.settings())
     return ClassifyResult(path, seen, learned, learned.interrupted)
 
 
@@ -216,11 +261,6 @@ def _drawn(
         LeakageError: One of them is among the pictures to classify.
         DataError: A class has none.
     """
-    if plan.shots < 1 or plan.draws < 1:
-        raise UsageError(
-            f"{plan.shots} shots, {plan.draws} draws; both must be at least 1. Give positive "
-            "numbers."
-        )
     pool = _encodable(plan.pool, encoders)
     refuse_leakage(pool.examples, images.examples, pool.name, images.name)
     index = {name: i for i, name in enumerate(images.classes)}
@@ -235,16 +275,15 @@ def _drawn(
             "or leave the classes out with --classes."
         )
     short = int((counts < plan.shots).sum())
-    if short:
+    if short and plan.rule == "random":
         announce(
             f"{short} of {len(index)} classes have fewer than {plan.shots} pictures in "
             f"{pool.name}; all of theirs are used."
         )
     places: dict[int, list[str]] = {}
-    for draw in range(plan.draws):
-        rng = np.random.default_rng([plan.seed, draw])
+    for draw, rows in enumerate(plan.rows(labels)):
         nth = Counter[int]()
-        for row in draw_support(labels, plan.shots, rng).tolist():
+        for row in rows.tolist():
             places.setdefault(row, []).append(f"{draw}:{nth[labels[row]]}")
             nth[labels[row]] += 1
     examples = [

@@ -16,7 +16,7 @@ from sightline.core.features import Feature
 from sightline.data.image_sets import load_image_set
 from sightline.store.layout import CLASSES, SUPPORT
 from sightline.store.run import RunStore
-from sightline.workflow.classifying.collecting import classify, encoder_name
+from sightline.workflow.classifying.collecting import SupportPlan, classify, encoder_name
 from sightline.workflow.classifying.embedding import FileEncoder, ModelEncoder, parse_views
 from sightline.workflow.classifying.reading import (
     read_embedded,
@@ -171,6 +171,22 @@ class TestDraws:
     def test_no_shots_are_refused(self, tmp_path, tested, pool):
         with pytest.raises(UsageError, match="0 shots"):
             colour_run(tmp_path / "r", tested, pool, shots=0)
+
+    def test_the_published_rule_has_one_draw_and_enough_pictures(self, tmp_path, tested, pool):
+        images = load_image_set(pool)
+        with pytest.raises(UsageError, match=r"3 draws by the rule compat.* Leave --draws out"):
+            SupportPlan(images, 4, 3, rule="compat")
+        plan = SupportPlan(images, 4, 1, rule="compat")
+        assert plan.settings() == {"shots": 4, "draws": 1, "seed": 0, "rule": "compat"}
+        assert "rule" not in SupportPlan(images, 4, 1).settings()
+        with pytest.raises(DataError, match="Class 0 has 12 images for 13 shots"):
+            classify(
+                ColourClassifier(),
+                load_image_set(tested),
+                tmp_path / "r",
+                templates=("{}",),
+                support=SupportPlan(images, 13, 1, rule="compat"),
+            )
 
     def test_a_class_without_pictures_is_named(self, tmp_path, tested):
         pool = write_pictures(tmp_path / "pool", {"red": 3, "green": 3}, seed=5)
