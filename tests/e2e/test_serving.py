@@ -142,6 +142,7 @@ def test_what_is_refused_before_a_port_opens(policy: Path, tmp_path: Path) -> No
     line = refused("-m", "fake", "--on-low-trust", "refuse")
     assert "--on-low-trust refuse without --policy" in line
     assert "--feedback without --policy" in refused("-m", "fake", "--feedback", tmp_path / "f")
+    assert "--cache-salt without --upstream" in refused("-m", "fake", "--cache-salt")
     assert "is empty or not set" in refused("-m", "fake", "--api-key-env", "SIGHTLINE_NO_SUCH")
     assert "has no policy.json" in refused("-m", "fake", "--policy", tmp_path)
     damaged = tmp_path / "damaged"

@@ -36,6 +36,11 @@ _SECONDS = Number(0, 86_400, low_open=True)
     help="Stand before this OpenAI-compatible server (…/v1); --model is its name for the model.",
 )
 @option("--upstream-key-env", metavar="NAME", help="Variable that holds the upstream's key.")
+@click.option(
+    "--cache-salt",
+    is_flag=True,
+    help="Have the upstream (vLLM) keep its prefix cache apart for every key of --api-key-env.",
+)
 @option(
     "--on-low-trust",
     default="flag",
@@ -109,6 +114,7 @@ def serve_command(ctx: click.Context, /, **flags: Any) -> int:
         policy=None if flags["policy"] is None else Path(flags["policy"]),
         upstream=flags["upstream"],
         upstream_key=next(iter(_keys(flags["upstream_key_env"], "--upstream-key-env")), None),
+        salted=flags["cache_salt"],
         host=flags["host"],
         port=flags["port"],
         keys=_keys(flags["api_key_env"], "--api-key-env"),

@@ -103,7 +103,7 @@ async def _chat(exchange: Exchange) -> None:
         raw = await exchange.document(data)
         body = read_chat(raw, server.limits, strict=server.strict)
         backend = server.backend
-        call = _call(server, "chatcmpl", raw, backend.fields(), body, explains=backend.explains)
+        call = _call(exchange, "chatcmpl", raw, backend.fields(), body, explains=backend.explains)
         await exchange.while_connected(_completed(exchange, body, raw, call))
 
 
@@ -153,7 +153,7 @@ async def _decisions(exchange: Exchange) -> None:
             raw = await exchange.document(data)
         body = read_decisions(raw, server.limits, strict=server.strict)
         known = frozenset(DecisionsBody.model_fields)
-        call = _call(server, "dec", raw, known, body)
+        call = _call(exchange, "dec", raw, known, body)
 
         async def decided() -> dict[str, Any]:
             async with _place(server):
@@ -212,9 +212,10 @@ async def _metrics(exchange: Exchange) -> None:
 
 
 async def _openapi(exchange: Exchange) -> None:
-    backend = exchange.server.backend
-    model = backend.name if backend.describe()["backend"] == "local" else None
-    await exchange.answer_json(description(exchange.server.limits, model))
+    server, backend = exchange.server, exchange.server.backend
+    # This path is open to all, and the model's name need not be.
+    named = not server.keys and backend.describe()["backend"] == "local"
+    await exchange.answer_json(description(server.limits, backend.name if named else None))
 
 
 async def _page(exchange: Exchange) -> None:
@@ -223,7 +224,7 @@ async def _page(exchange: Exchange) -> None:
 
 
 def _call(
-    server: Server,
+    exchange: Exchange,
     prefix: str,
     raw: Mapping[str, Any],
     known: frozenset[str],
@@ -231,7 +232,7 @@ def _call(
     *,
     explains: bool = False,
 ) -> Call:
-    trust = body.trust
+    server, trust = exchange.server, body.trust
     wanted = trust is not None and trust.abstain_mode == "refuse"
     if wanted and not server.has_policy:
         raise RequestError(
@@ -257,6 +258,7 @@ def _call(
         refuse=wanted or server.mode == "refuse",
         warnings=(*warnings, *((f"not used, dropped: {', '.join(dropped)}",) if dropped else ())),
         category=category,
+        salt=exchange.salt,
     )
 
 

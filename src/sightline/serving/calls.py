@@ -16,6 +16,7 @@ class Call:
         refuse: Whether answers that are abstained from are withheld.
         warnings: What was dropped from the request, in words.
         category: Kind of question, for a policy whose thresholds go by it, or None.
+        salt: The same for requests with the same key; what is kept of them is kept apart by it.
     """
 
     request_id: str
@@ -24,3 +25,4 @@ class Call:
     refuse: bool
     warnings: tuple[str, ...] = ()
     category: str | None = None
+    salt: str = ""

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from sightline.serving.bodies import ClientGoneError
 from sightline.serving.errors import RequestError
-from sightline.serving.guard import Receive, Scope, Send
+from sightline.serving.guard import SALT, Receive, Scope, Send
 from sightline.serving.shared import Server
 from sightline.serving.strict_json import loads
 
@@ -54,6 +54,11 @@ class Exchange:
             (name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()
         ]
         await self.send({"type": "http.response.start", "status": status, "headers": encoded})
+
+    @property
+    def salt(self) -> str:
+        """Keeps apart what is kept of requests with different keys."""
+        return str(self.scope.get(SALT, ""))
 
     def header(self, name: bytes) -> str:
         """A header's value, or nothing."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
+import secrets
 import time
 import traceback
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
@@ -24,6 +25,10 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OPEN = frozenset({"/", "/health", "/openapi.json"})
 """Paths that need no key: they show nothing of anybody's requests."""
+
+SALT = "sightline.salt"
+"""Entry of a request's scope that is the same for requests with the same key, and for them alone;
+what is kept of requests is kept apart by it."""
 
 CLIENT_GONE = 499
 """Counted where the client left before it had an answer."""
@@ -58,6 +63,7 @@ class Guard:
     ) -> None:
         self._app, self._limits, self._counters, self._paths = app, limits, counters, paths
         self._keys = [hashlib.sha256(key.encode()).digest() for key in keys]
+        self._salts = [secrets.token_hex(16) for _ in keys or [""]]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
@@ -117,7 +123,10 @@ class Guard:
                 code="ambiguous_length",
                 closes=True,
             )
-        if self._keys and scope["path"] not in OPEN and not self._is_known(headers):
+        position = self._position(headers) if self._keys else 0
+        if position is not None:
+            scope[SALT] = self._salts[position]
+        elif scope["path"] not in OPEN:
             raise RequestError(
                 "No valid API key; 'Authorization: Bearer KEY' is required. Send the server's key.",
                 status=401,
@@ -125,15 +134,16 @@ class Guard:
                 closes=True,
             )
 
-    def _is_known(self, headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    def _position(self, headers: Sequence[tuple[bytes, bytes]]) -> int | None:
+        """Which of the keys a request has, or None."""
         given = [value for name, value in headers if name == b"authorization"]
         if len(given) != 1:
-            return False
+            return None
         scheme, _, key = given[0].partition(b" ")
         digest = hashlib.sha256(key.strip()).digest()
         # Every key is compared, so that the time tells nothing of which one is near.
         known = [hmac.compare_digest(digest, one) for one in self._keys]
-        return scheme.lower() == b"bearer" and any(known)
+        return known.index(True) if scheme.lower() == b"bearer" and any(known) else None
 
 
 _INTERNAL = "The server failed on this request; its log says why. Try again."

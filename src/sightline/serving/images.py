@@ -145,15 +145,21 @@ class Decoders:
         self._pixels = 0
         self._coming: dict[str, asyncio.Future[Image]] = {}
 
-    async def images(self, files: Sequence[bytes], param: str) -> tuple[Image, ...]:
+    async def images(self, files: Sequence[bytes], param: str, salt: str = "") -> tuple[Image, ...]:
         """Decodes the images of one request; equal bytes give the same object while cached.
+
+        Args:
+            files: The image files.
+            param: The field they came from, for errors.
+            salt: Only requests with an equal one share an object; what is cached for others
+                cannot be told from the time that an answer takes.
 
         Raises:
             RequestError: A file is no image that is read, or breaks a limit.
         """
         found = []
         for data in files:
-            found.append(await self._image(data, param))
+            found.append(await self._image(data, param, salt))
             total = sum(image.width * image.height for image in found)
             require_pixels(total, self._limits, param)
         return tuple(found)
@@ -169,8 +175,8 @@ class Decoders:
             decoder.end()
             await decoder.process.wait()
 
-    async def _image(self, data: bytes, param: str) -> Image:
-        key = hashlib.sha256(data).hexdigest()
+    async def _image(self, data: bytes, param: str, salt: str) -> Image:
+        key = salt + hashlib.sha256(data).hexdigest()
         if key in self._known:
             self._known.move_to_end(key)
             return self._known[key]

@@ -211,7 +211,7 @@ class LocalModel:
         seed: int | None = None,
     ) -> tuple[Seen, tuple[Image, ...]]:
         files = await self._fetch(asked.images, asked.param)
-        images = await self._decoders.images(files, asked.param)
+        images = await self._decoders.images(files, asked.param, call.salt)
         example = of_category(example_of(asked, files, options), self._judge, call.category)
         if seed is not None:
             # Of the example, not of the request: requests of all seeds are observed together.

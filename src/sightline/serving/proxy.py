@@ -58,6 +58,7 @@ class Proxy:
         trusting: Judges the answers.
         fetch: From image addresses to bytes.
         limits: Limits on requests.
+        salted: Whether the upstream keeps its prefix cache apart by ``cache_salt``.
     """
 
     def __init__(
@@ -67,7 +68,10 @@ class Proxy:
         trusting: Trusting,
         fetch: Fetch,
         limits: Limits,
+        *,
+        salted: bool = False,
     ) -> None:
+        self._salted = salted
         self.name, self.explains = served.name, False
         self.trusting = trusting
         self._served, self._connection, self._limits = served, connection, limits
@@ -83,7 +87,7 @@ class Proxy:
         Raises:
             RequestError: The request cannot be passed on, or the upstream failed.
         """
-        sent = await self._forwarding.chat(body)
+        sent = self._for(call, await self._forwarding.chat(body))
         example, limit, doubts = self._example(body, call), _limit(body), departures(body)
         async with self._trust.drawing(sent) as drawing:
             document, reply = await read_answer(await self._connection.ask(sent))
@@ -114,7 +118,7 @@ class Proxy:
         if call.refuse:
             whole = await self.complete(body, raw, call)
             return _listed(list(chunks({"usage": None, **whole}, include_usage=usage)))
-        sent = await self._forwarding.chat(body)
+        sent = self._for(call, await self._forwarding.chat(body))
         sent |= {"stream": True, "stream_options": {"include_usage": usage}}
         events = self._connection.events(sent)
         try:
@@ -162,6 +166,10 @@ class Proxy:
                     last["choices"][0]["trust"] = trust
                     yield last
 
+    def _for(self, call: Call, sent: dict[str, Any]) -> dict[str, Any]:
+        """The request, with what keeps the upstream's cache apart for every key."""
+        return {**sent, "cache_salt": call.salt} if self._salted else sent
+
     def _example(self, body: ChatBody, call: Call) -> Example:
         """What the judge knows of the question."""
         return of_category(_example(body), self.trusting.judge, call.category)
@@ -200,6 +208,7 @@ class Proxy:
         """Asks one question as the policy's questions were asked."""
         example, sent = await self._forwarding.question(asked, options)
         example = of_category(example, self.trusting.judge, call.category)
+        sent = self._for(call, sent)
         async with self._trust.drawing(sent) as drawing:
             _, reply = await read_answer(await self._connection.ask(sent))
             return Seen(*await self._trust.judged(example, reply.choices[0], reply, drawing))

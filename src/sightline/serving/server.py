@@ -34,6 +34,7 @@ class Settings:
         policy: Directory of a saved policy, or None.
         upstream: Base URL of an OpenAI-compatible server to stand before, or None.
         upstream_key: Its bearer key, or None.
+        salted: Whether it is told to keep its prefix cache apart for every key of ours.
         host: Address to listen on.
         port: Port; 0 takes a free one.
         keys: Bearer keys.
@@ -54,6 +55,7 @@ class Settings:
     policy: Path | None = None
     upstream: str | None = None
     upstream_key: str | None = None
+    salted: bool = False
     host: str = "127.0.0.1"
     port: int = 8000
     keys: tuple[str, ...] = ()
@@ -93,6 +95,11 @@ def check(settings: Settings) -> None:
         raise UsageError(
             "--feedback without --policy; a policy's confidences are required to watch. "
             "Add --policy DIR."
+        )
+    if settings.salted and settings.upstream is None:
+        raise UsageError(
+            "--cache-salt without --upstream; a server whose cache it keeps apart is required. "
+            "Leave it out: a local model shares nothing between keys."
         )
     if settings.policy is None and settings.estimators is not None:
         from sightline.serving.judging import require_raw_scores
@@ -263,6 +270,7 @@ def proxy_of(
         Trusting(judge or _raw_scores(settings), None if store is None else store.receipt),
         Addresses(limits, settings.fetch_hosts),
         limits,
+        salted=settings.salted,
     )
 
 
