@@ -89,8 +89,8 @@ class Proxy:
         """
         sent = self._for(call, await self._forwarding.chat(body))
         example, limit, doubts = self._example(body, call), _limit(body), departures(body)
-        async with self._trust.drawing(sent) as drawing:
-            document, reply = await read_answer(await self._connection.ask(sent))
+        async with self._trust.drawing(sent, call.deadline) as drawing:
+            document, reply = await read_answer(await self._connection.ask(sent, call.deadline))
             shown_choices = ordered(document["choices"])
             for index, (choice, shown) in enumerate(zip(reply.choices, shown_choices, strict=True)):
                 record, judgement = await self._trust.judged(
@@ -136,7 +136,7 @@ class Proxy:
     ) -> AsyncGenerator[dict[str, Any], None]:
         """The upstream's chunks, with trust on the one that ends a choice; none follows it."""
         heard = dict[int, Heard]()
-        async with self._trust.drawing(sent) as drawing, aclosing(events):
+        async with self._trust.drawing(sent, call.deadline) as drawing, aclosing(events):
             async for event in events:
                 parts, kept = parts_of(event), []
                 for part in parts:
@@ -209,8 +209,8 @@ class Proxy:
         example, sent = await self._forwarding.question(asked, options)
         example = of_category(example, self.trusting.judge, call.category)
         sent = self._for(call, sent)
-        async with self._trust.drawing(sent) as drawing:
-            _, reply = await read_answer(await self._connection.ask(sent))
+        async with self._trust.drawing(sent, call.deadline) as drawing:
+            _, reply = await read_answer(await self._connection.ask(sent, call.deadline))
             return Seen(*await self._trust.judged(example, reply.choices[0], reply, drawing))
 
     def decision_requests(self, *, options: bool) -> tuple[Request, ...]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -55,13 +57,17 @@ class Connection:
         """Closes the connections."""
         await self._connections.close()
 
-    async def ask(self, body: Mapping[str, Any]) -> bytes:
+    async def ask(self, body: Mapping[str, Any], deadline: float = math.inf) -> bytes:
         """Sends a request and returns the answer's bytes.
+
+        Args:
+            body: The request.
+            deadline: Of `time.monotonic`, where less is left than a request may take.
 
         Raises:
             RequestError: The upstream refused, failed, is gone or says too much.
         """
-        async with self._sent(body) as reply:
+        async with self._sent(body, deadline) as reply:
             return await self._whole(reply)
 
     async def events(self, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
@@ -83,11 +89,14 @@ class Connection:
             raise _died("The upstream broke off in the middle of its answer. Ask again.")
 
     @asynccontextmanager
-    async def _sent(self, body: Mapping[str, Any]) -> AsyncIterator[Reply]:
+    async def _sent(
+        self, body: Mapping[str, Any], deadline: float = math.inf
+    ) -> AsyncIterator[Reply]:
         data = json.dumps(body, ensure_ascii=False).encode()
+        seconds = min(self._limits.request_s, deadline - time.monotonic())
         try:
             async with (
-                asyncio.timeout(self._limits.request_s),
+                asyncio.timeout(seconds),
                 self._connections.post(self._path, self._headers, data) as reply,
             ):
                 if reply.status != 200:

@@ -33,14 +33,20 @@ class Drawing:
     Args:
         connection: To the upstream.
         requests: What draws them.
+        deadline: Of `time.monotonic`, for the last of them.
         keeps_logprobs: Whether their log-probabilities mean what the answer's do.
     """
 
     def __init__(
-        self, connection: Connection, requests: Sequence[Mapping[str, Any]], *, keeps_logprobs: bool
+        self,
+        connection: Connection,
+        requests: Sequence[Mapping[str, Any]],
+        deadline: float,
+        *,
+        keeps_logprobs: bool,
     ) -> None:
         self._connection, self._requests = connection, requests
-        self._keeps_logprobs = keeps_logprobs
+        self._keeps_logprobs, self._deadline = keeps_logprobs, deadline
         self._task: asyncio.Task[tuple[Generation, ...]] | None = None
 
     def begin(self) -> asyncio.Task[tuple[Generation, ...]]:
@@ -66,7 +72,7 @@ class Drawing:
         return tuple(generation for some in drawn for generation in some)
 
     async def _some(self, request: Mapping[str, Any]) -> list[Generation]:
-        _, reply = await read_answer(await self._connection.ask(request))
+        _, reply = await read_answer(await self._connection.ask(request, self._deadline))
         return [generation(choice, logprobs=self._keeps_logprobs) for choice in reply.choices]
 
 
@@ -90,14 +96,16 @@ class UpstreamTrust:
         self._judging_s = math.inf
 
     @asynccontextmanager
-    async def drawing(self, sent: Mapping[str, Any]) -> AsyncIterator[Drawing]:
+    async def drawing(self, sent: Mapping[str, Any], deadline: float) -> AsyncIterator[Drawing]:
         """The samples of a question, for as long as it is being answered.
 
         Args:
             sent: The request for the answer.
+            deadline: Of `time.monotonic`, for its samples, too.
         """
+        requests = self._forwarding.samples(sent)
         keeps = self._forwarding.keeps_sample_logprobs
-        found = Drawing(self._connection, self._forwarding.samples(sent), keeps_logprobs=keeps)
+        found = Drawing(self._connection, requests, deadline, keeps_logprobs=keeps)
         if self._at_once:
             found.begin()
         try:

@@ -20,6 +20,7 @@ from sightline.core.types import Record
 from sightline.models.fake import FakeModel
 from sightline.serving import identity
 from sightline.serving.departures import PLAIN as NEUTRAL
+from sightline.serving.limits import Limits
 from sightline.serving.server import Settings, build
 from sightline.store.run import RunStore
 from sightline.workflow.policy import load_policy
@@ -343,6 +344,20 @@ def test_a_cascade_draws_samples_only_where_the_first_stage_is_undecided(
         question = {"type": "predicate", "instructions": text}
         status, document, _ = server.call("/v1/decisions", {"input": "x", "questions": [question]})
         assert status == 200, document
+
+
+def test_a_cascade_keeps_the_deadline_of_one_request(fitted: Fitted) -> None:
+    text = undecided(fitted)[True][0].example.question
+    limits = Limits(request_s=1.0)
+    asked = settings(fitted.server.url, fitted.cascade, limits=limits)
+    with running(server=build(asked), limits=limits) as server:
+        fitted.server.delay_s = 0.7
+        try:
+            status, document, _ = server.chat(text)
+        finally:
+            fitted.server.delay_s = 0.0
+        assert (status, document["error"]["code"]) == (504, "upstream_timeout")
+        assert server.chat(text)[0] == 200
 
 
 def streamed(
