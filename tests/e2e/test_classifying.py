@@ -68,6 +68,42 @@ def test_pictures_to_a_page(run):
     assert sightline("runs", "verify", run).returncode == 0
 
 
+def test_encoders_and_draws_as_the_published_code_has_them(tmp_path):
+    sightline(
+        *COMMAND[:COMMAND.index("--draws")], "--encoder", "embedded:encoder?pool=mean",
+        "--encoder-preprocessing", "classifier", "--support-rule", "compat", "--views", "none",
+        "--display", "none", "-o", tmp_path / "r",
+    )  # fmt: skip
+    names = "trustvlm_aux_compat,trustvlm_aux_rescored_compat"
+    done = sightline("evaluate", tmp_path / "r", "-e", names, "--resamples", "100", "--json")
+    found = json.loads(done.stdout)["classifier"]
+    assert found["draws"] == 1
+    assert found["encoders"] == ["encoder-mean"]
+    for figures in found["scores"].values():
+        assert 0 <= figures["mean"]["fpr95_nearest"] <= 1
+
+
+def test_a_resnet_serves_as_auxiliary_encoder(tmp_path):
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1])
+    transformers.ResNetModel(config).save_pretrained(tmp_path / "resnet")
+    transformers.ViTImageProcessorPil(size={"height": 48, "width": 48}).save_pretrained(
+        tmp_path / "resnet"
+    )
+    sightline(
+        "classify", "-m", "embedded:clip", "-d", "digits:test?n=40", "--support", "train",
+        "--shots", "2", "--draws", "1", "--encoder", tmp_path / "resnet", "--views", "none",
+        "--display", "none", "-o", tmp_path / "r",
+    )  # fmt: skip
+    done = sightline(
+        "evaluate", tmp_path / "r", "-e", "trustvlm_aux", "--resamples", "100", "--json"
+    )
+    assert json.loads(done.stdout)["classifier"]["encoders"] == ["resnet"]
+
+
 def test_killed_at_any_moment_it_ends_with_the_same_bytes(run, tmp_path):
     path = tmp_path / "clip"
     for wait in (3.0, 4.5):
@@ -113,6 +149,23 @@ def test_the_embedded_model_chooses_among_the_first_classes(run, tmp_path):
         (["--data", "digits:test?n=9", "--classes", "digit 1"], "1 class was found"),
         (["--data", "digits:test?n=9", "--views", "x"], "--views 'x'"),
         (["--data", "nowhere"], "does not exist"),
+        (["--data", "digits:test?n=9", "--classes", "cat,dog"], "their labels are 'digit "),
+        (
+            ["--data", "digits:test?n=9", "--encoder", "embedded:encoder?pool=max"],
+            "sets 'pool=max'",
+        ),
+        (
+            [
+                "--data",
+                "digits:test?n=9",
+                "--support",
+                "train",
+                "--support-rule=compat",
+                "--draws=2",
+            ],
+            "2 draws by the rule compat",
+        ),
+        (["--data", "digits:test?n=9", "--encoder-preprocessing", "classifier"], "with 0 encoders"),
     ],
 )
 def test_what_cannot_be_is_one_line(tmp_path, arguments, said):
