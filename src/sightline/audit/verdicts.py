@@ -89,7 +89,7 @@ def hidden_drift(
     finding = "Answers that stay hide representations that move far"
     changed = {"share of answers that flip": clusters.share(images, ~unchanged)}
     if moved.threshold is None:
-        missing = Estimate(None, n=share.n, reason=moved.rule)
+        missing = Estimate(None, n=share.n, reason="no threshold")
         return Verdict(finding, "undecided", missing, rule, moved.rule, changed)
     pictures = len(np.unique(images[unchanged]))
     if pictures < FEWEST_PICTURES:

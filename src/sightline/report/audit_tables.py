@@ -50,8 +50,9 @@ def _grid(audit: Audit, rates: Sequence[Rates], columns: tuple[str, ...], captio
             (own.ifr, own.iv, own.lost, own.won, own.accuracy_after, own.margin_change, *percents,
              own.energy_change, own.prior_index)
         )  # fmt: skip
+    shaded = [row for own, row in zip(rates, table, strict=True) if own.part != "injection"]
     tops = [
-        None if name == "accuracy" else largest([row[i] for row in table])
+        None if name == "accuracy" else largest([row[i] for row in shaded])
         for i, name in enumerate(columns)
     ]
     return Grid(

@@ -471,6 +471,29 @@ def test_whoever_knows_more_names_conditions_that_keep_answers(name, preserving,
     assert decision.source == (expected or "table")
 
 
+@pytest.mark.parametrize(
+    ("question_type", "counted"),
+    [
+        ("Scene Understanding", 45),
+        ("Instance Interaction", 42),
+        ("Instance Identity", 34),
+        ("Instance Counting", 34),
+        ("Instance Attribute", 32),
+        ("Instance Location", 26),
+        ("Spatial Relation", 26),
+        ("Visual Reasoning", 16),
+        ("Text Recognition", 14),
+        ("adversarial", 34),
+    ],
+)
+def test_how_much_of_a_benchmark_counts_is_what_the_documentation_says(question_type, counted):
+    """docs/audit.md names these; SEED-Bench's types, and POPE's."""
+    example = Example("1", "What is it?", question_type=question_type)
+    conditions = parse_conditions("default")
+    assert len(conditions) == 55
+    assert sum(decide(c, example).truth == "same" for c in conditions) == counted
+
+
 def test_a_scene_is_not_overruled(examples):
     example = next(e for e in examples if e.question_type == "position")
     assert decide(parse_condition("blank"), example, preserving={"blank"}).truth == "unknown"
