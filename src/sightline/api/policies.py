@@ -168,6 +168,7 @@ def ask(
     policy: str | Path | TrustPolicy | None = None,
     choices: Sequence[str] | None = None,
     question_type: str | None = None,
+    category: str | None = None,
     explain: bool = False,
     text_models: str | Path | None = None,
     model_options: Mapping[str, Any] | None = None,
@@ -180,7 +181,8 @@ def ask(
         model: The model, or its name as for `collect`; load it once to ask often.
         policy: The policy, or its directory; None shows raw scores, which are no probabilities.
         choices: Option texts for multiple choice.
-        question_type: For a policy whose thresholds go by it.
+        question_type: For a policy whose thresholds or estimators go by it.
+        category: Value of the field that the policy's thresholds go by, whichever that is.
         explain: Also observe what moves the answer, at several times the cost.
         text_models: Directory of the local text models that computed the policy's derived signals.
         model_options: Passed to `sightline.models.load_model`.
@@ -197,6 +199,7 @@ def ask(
         policy=known,
         choices=choices,
         question_type=question_type,
+        category=category,
         explained=explain,
         text_models=None if text_models is None else Path(text_models),
     )

@@ -45,7 +45,12 @@ _LABEL = 12
     metavar="TEXT",
     help="An option of multiple choice (repeatable, in letter order).",
 )
-@click.option("--question-type", help="For a policy whose thresholds go by it.")
+@click.option("--question-type", help="For a policy whose thresholds or estimators go by it.")
+@click.option(
+    "--category",
+    metavar="VALUE",
+    help="Its value of the field that the thresholds of a policy go by (--per-group).",
+)
 @click.option(
     "--explain",
     is_flag=True,
@@ -85,6 +90,7 @@ def ask_command(ctx: click.Context, /, **flags: Any) -> int:
         policy=policy,
         choices=flags["choices"] or None,
         question_type=flags["question_type"],
+        category=flags["category"],
         explain=flags["explain"],
         text_models=flags["text_models"],
         model_options=loading_settings(flags) | endpoint_settings(flags, {}),

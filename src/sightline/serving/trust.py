@@ -13,6 +13,7 @@ from sightline.core.features import Feature
 from sightline.core.protocols import Estimator, Request
 from sightline.core.types import Example, Generation, Record
 from sightline.estimators import parse_estimator
+from sightline.workflow.policy.trust import in_category
 from sightline.workflow.requests import request_for
 
 RAW_SCORES = ("sequence_probability", "mean_token_entropy", "min_token_probability")
@@ -192,9 +193,7 @@ def of_category(example: Example, judge: Judge, category: str | None) -> Example
     """The example as it belongs to the category that a client names, where thresholds go by one."""
     if judge.per_group is None or category is None:
         return example
-    if judge.per_group == "question_type":
-        return replace(example, question_type=category)
-    return replace(example, meta={**example.meta, judge.per_group: category})
+    return in_category(example, judge.per_group, category)
 
 
 def category_warnings(judge: Judge, category: str | None) -> tuple[str, ...]:

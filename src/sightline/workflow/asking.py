@@ -20,6 +20,7 @@ from sightline.estimators.likelihood import Perplexity, SequenceProbability, Tok
 from sightline.workflow.explaining import Explanation, explain
 from sightline.workflow.policy import Decision, TrustPolicy
 from sightline.workflow.policy.deriving import load_deriver
+from sightline.workflow.policy.trust import in_category
 from sightline.workflow.requests import answerable, request_of
 from sightline.workflow.scoring import settled
 
@@ -75,6 +76,7 @@ def ask(
     policy: TrustPolicy | None = None,
     choices: Sequence[str] | None = None,
     question_type: str | None = None,
+    category: str | None = None,
     explained: bool = False,
     text_models: Path | None = None,
 ) -> Answer:
@@ -89,6 +91,7 @@ def ask(
         policy: Decides; None shows raw scores.
         choices: Option texts for multiple choice.
         question_type: For a policy whose thresholds or estimators go by it.
+        category: Value of the field that the policy's thresholds go by, whichever that is.
         explained: Also observe what moves the answer: several more passes and answers.
         text_models: Directory of the local text models that computed the policy's derived signals.
 
@@ -103,7 +106,7 @@ def ask(
             f"{len(images)} pictures and the question {question[:40]!r}; at least one picture and "
             "a question are required. Write: sightline ask photo.jpg 'What is it?'."
         )
-    example = _example(images, question, choices, question_type)
+    example = _categorised(_example(images, question, choices, question_type), policy, category)
     pictures = tuple(load_image(ref, Path("/")) for ref in example.images)
     if policy is None:
         record = _observed(model, example, pictures, _raw_request())
@@ -137,6 +140,18 @@ def _example(
         choices=None if choices is None else tuple(choices),
         question_type=question_type,
     )
+
+
+def _categorised(example: Example, policy: TrustPolicy | None, category: str | None) -> Example:
+    if category is None:
+        return example
+    field = None if policy is None else policy.evidence.target.per_group
+    if field is None:
+        raise UsageError(
+            f"Category {category[:40]!r}, and no threshold goes by one; a policy of 'sightline "
+            "calibrate --per-group FIELD' is required. Leave the category out."
+        )
+    return in_category(example, field, category)
 
 
 def _decided(

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from sightline.core.errors import DataError, UnscorableError, UsageError
 from sightline.core.features import ARRAY_AXES, FOLLOW_UPS, Feature
 from sightline.core.protocols import Calibration, Cost, Estimator, Request
-from sightline.core.types import Record
+from sightline.core.types import Example, Record
 from sightline.estimators.fusion import FittedFusion
 from sightline.estimators.states import layers_read
 from sightline.workflow.policy.decision import Decision
@@ -278,6 +278,13 @@ def category_of(record: Record, field: str) -> str | None:
         return record.example.question_type
     value = record.example.meta.get(field)
     return None if value is None else str(value)
+
+
+def in_category(example: Example, field: str, category: str) -> Example:
+    """The example with the value that decides which threshold its answer gets."""
+    if field == "question_type":
+        return replace(example, question_type=category)
+    return replace(example, meta={**example.meta, field: category})
 
 
 def array_needs(needs: frozenset[Feature]) -> frozenset[Feature]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
-from policy_records import answers, choices, labelled, right_at
+from policy_records import answer, answers, choices, labelled, right_at
 from test_saved import ORIGIN
 
 from sightline.core.condition_names import BLANK
@@ -99,6 +99,35 @@ def test_prediction_sets_name_options(picture):
     )
     assert set(found.decision.prediction_set) <= {"A", "B", "C"}
     assert found.decision.prediction_set
+
+
+@pytest.mark.parametrize("field", ["question_type", "difficulty"])
+def test_a_category_names_the_threshold(field, picture):
+    rng = np.random.default_rng(0)
+    records = [
+        answer(
+            f"e{i}", p, **({field: value} if field == "question_type" else {"meta": {field: value}})
+        )
+        for i, p in enumerate(rng.uniform(0.01, 0.99, 1200))
+        for value in [("easy", "hard")[i % 2]]
+    ]
+    data = labelled(records, right_at(records))
+    policy = known(fit_policy(["sequence_probability"], data, Target(0.35, per_group=field)))
+    for category in ("easy", "hard"):
+        found = ask(FakeModel(), [picture], "What?", policy=policy, category=category)
+        assert found.decision.category == category
+        assert found.decision.threshold == policy.thresholds[category] is not None
+    bare = ask(FakeModel(), [picture], "What?", policy=policy).decision
+    assert (bare.accepted, bare.threshold) == (False, None)
+    assert bare.reason == f"the question has no {field}, which the threshold goes by"
+    unknown = ask(FakeModel(), [picture], "What?", policy=policy, category="odd").decision
+    assert unknown.reason == f"{field} 'odd' was not among the labelled answers"
+
+
+def test_a_category_that_no_threshold_goes_by_is_refused(policy, picture):
+    for known_policy in (policy, None):
+        with pytest.raises(UsageError, match="'a', and no threshold goes by one"):
+            ask(FakeModel(), [picture], "What?", policy=known_policy, category="a")
 
 
 def cascade_policy(undecided):
