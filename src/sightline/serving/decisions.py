@@ -59,7 +59,9 @@ async def decide(model: Decider, body: DecisionsBody, call: Call, limits: Limits
     """
     free = asyncio.Semaphore(AT_ONCE)
 
-    async def answer(index: int, question: Predicate | Choice | Score) -> dict[str, Any]:
+    async def answer(
+        index: int, question: Predicate | Choice | Score
+    ) -> tuple[dict[str, Any], Seen]:
         async with free:
             return await _answer(model, body, index, question, call, limits)
 
@@ -68,13 +70,29 @@ async def decide(model: Decider, body: DecisionsBody, call: Call, limits: Limits
             tasks = [group.create_task(answer(i, q)) for i, q in enumerate(body.questions)]
     except* RequestError as errors:
         raise _first(errors) from None
-    answers = [task.result() for task in tasks]
+    done = [task.result() for task in tasks]
     return {
         "object": "decision",
         "id": call.request_id,
         "model": model.name,
-        "answers": answers,
-        "usage": None,
+        "answers": [answer for answer, _ in done],
+        "usage": _usage([seen for _, seen in done]),
+    }
+
+
+def _usage(seen: Sequence[Seen]) -> dict[str, Any] | None:
+    """Tokens of all prompts and answers, as OpenAI's clients read them; None where not known."""
+    read = [one.prompt_tokens for one in seen]
+    said = [one.record.answer.n_tokens for one in seen]
+    if None in read or None in said:
+        return None
+    inputs, outputs = sum(filter(None, read)), sum(filter(None, said))
+    return {
+        "input_tokens": inputs,
+        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+        "output_tokens": outputs,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": inputs + outputs,
     }
 
 
@@ -90,7 +108,7 @@ async def _answer(
     question: Predicate | Choice | Score,
     call: Call,
     limits: Limits,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], Seen]:
     asked = asked_in_decision(body.input, question.instructions, limits)
     labels = None if isinstance(question, Predicate) else _labels(question)
     requests = model.decision_requests(options=labels is not None)
@@ -107,11 +125,9 @@ async def _answer(
     if chosen is None or judgement.confidence is None or withheld:
         if withheld:
             trust["answer"] = None
-        return {"type": "refusal", **named}
-    return {
-        **_shaped(question, chosen, _shared_out(seen, chosen, judgement.confidence, labels)),
-        **named,
-    }
+        return {"type": "refusal", **named}, seen
+    shares = _shared_out(seen, chosen, judgement.confidence, labels)
+    return {**_shaped(question, chosen, shares), **named}, seen
 
 
 def _labels(question: Choice | Score) -> list[str]:

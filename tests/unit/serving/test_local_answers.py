@@ -149,6 +149,22 @@ def test_counts_are_those_of_single_questions_whatever_they_are_observed_with() 
     assert len(set(alone)) == 4
 
 
+def test_usage_of_decisions_is_of_all_their_questions() -> None:
+    openai = pytest.importorskip("openai", reason="the dev extra is not installed")
+    with running(judge=HalfJudge(), has_policy=True) as server:
+        base = f"http://127.0.0.1:{server.port}/v1"
+        client = openai.OpenAI(base_url=base, api_key="none", max_retries=0)
+        questions = [{"type": "predicate", "instructions": f"Is it {i}?"} for i in range(3)]
+        one, all_three = (
+            client.decisions.create(model="fake", input="Look.", questions=part).usage
+            for part in (questions[:1], questions)
+        )
+        assert all_three.input_tokens == 3 * one.input_tokens > 0
+        assert all_three.output_tokens > one.output_tokens > 0
+        assert all_three.total_tokens == all_three.input_tokens + all_three.output_tokens
+        assert all_three.input_tokens_details.cached_tokens == 0
+
+
 def test_a_model_that_does_not_count_has_no_usage() -> None:
     class Silent:
         def observe(self, examples: Any, images: Any, request: Any) -> Any:
