@@ -298,8 +298,8 @@ def _load_vectors(
         model, report = transformers.AutoModel.from_pretrained(
             found.source, **_weight_settings(found), **settings
         )
-    absent = list(report["missing_keys"])
-    if pooler_optional and absent and all(name.startswith("pooler.") for name in absent):
+    pooler = {name for name, _ in model.named_parameters() if name.startswith("pooler.")}
+    if pooler_optional and pooler and set(report["missing_keys"]) == pooler:
         model.pooler = None
         report = {**report, "missing_keys": []}
     require_all_weights(spec, report)
