@@ -359,11 +359,12 @@ class AuditProtocol:
     """How an audit was made; everything that changes its figures.
 
     ``preserving`` are the conditions that whoever audits said to keep the right answer, on top of
-    those known to.
+    those known to; ``named_pairs`` count for that reason alone.
     """
 
     conditions: tuple[str, ...]
     preserving: tuple[str, ...]
+    named_pairs: int
     layers: tuple[int, ...]
     channel: str
     flag_rule: str

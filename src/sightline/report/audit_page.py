@@ -248,7 +248,10 @@ def _facts(audit: Audit) -> tuple[FactView, ...]:
     found = {
         "Questions, pictures": f"{count(audit.items)}, {count(audit.images)}",
         "Conditions": f"{len(protocol.conditions)}: {', '.join(protocol.conditions)}",
-        "Said to keep the answer": ", ".join(protocol.preserving) or "none beyond the table",
+        "Said to keep the answer": f"{', '.join(protocol.preserving)}: decides "
+        f"{count(protocol.named_pairs)} pairs"
+        if protocol.preserving
+        else "none beyond the table",
         "Layers": ", ".join(map(str, protocol.layers)) or "none",
         "Flagging channel": protocol.channel or "none",
         "Controls": f"{protocol.controls} partners of {count(protocol.control_items)} questions",

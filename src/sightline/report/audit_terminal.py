@@ -159,6 +159,11 @@ def _remarks(audit: Audit) -> list[str]:
     if any(n for _, n in moves):
         lines.append("of changed pictures: " + ", ".join(f"{count(n)} {name}" for name, n in moves))
     lines += [f"not counted: {s.n} pairs, {s.reason}" for s in everything.excluded]
+    if audit.protocol.preserving:
+        lines.append(
+            f"counted since said to keep the answer ({', '.join(audit.protocol.preserving)}): "
+            f"{count(audit.protocol.named_pairs)} pairs"
+        )
     if everything.undecided.n:
         lines.append(
             f"undecided: {everything.undecided.n} pairs, in no other figure; "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -87,6 +88,26 @@ def test_ordinary_questions_count_under_mild_changes_and_the_rest_is_told_apart(
     assert own.pairs == 6
     assert own.ifr.value == by_name["rotate:30"].undecided.value
     assert own.undecided.n == 0
+    assert named.protocol.named_pairs == 6
+    assert "counted since said to keep the answer (rotate:30): 6 pairs" in printed(named)
+    other = audit_run(run, replace(SETTINGS, preserving=("crop",))).audit
+    assert other.protocol.named_pairs == 0
+    assert other.rates == audit.rates
+
+
+def test_no_scene_is_overruled(tmp_path):
+    """The truth of generated pictures is computed; also where it takes the clean answer."""
+    flags = ["--conditions", "rotate:30,text:1,answer_text:1,blank", "--limit", "8"]
+    command = ["audit", "-m", "fake", "-d", "scenes:test?n=8", "-o", str(tmp_path / "run")]
+    found = CliRunner().invoke(cli, [*command, *flags, "--resamples", "100"])
+    assert found.exit_code == 0, found.output
+    plain, named = (
+        audit_run(tmp_path / "run", replace(SETTINGS, preserving=own)).audit
+        for own in ((), ("published", "text", "blank"))
+    )
+    assert plain.rates[0].undecided.n > 0
+    assert named.protocol.named_pairs == 0
+    assert named.rates == plain.rates
 
 
 def test_where_nothing_counts_a_line_says_what_to_do(tmp_path):
@@ -165,3 +186,16 @@ def test_flags_are_refused_in_one_line_before_anything_is_collected(tmp_path, fl
     assert said in str(result.exception)
     assert "\n" not in str(result.exception)
     assert not (tmp_path / "run").exists()
+
+
+def test_conditions_that_keep_answers_are_read_from_a_file_and_kept_in_the_audit(tmp_path):
+    run = run_of(tmp_path, "crop:4", "rotate:30")
+    listed = tmp_path / "mine.yaml"
+    listed.write_text("- crop: [4, 8]\n")
+    command = ["audit", str(run), "--preserving", str(listed), "--resamples", "100", "--json"]
+    found = CliRunner().invoke(cli, command)
+    assert found.exit_code == 0, found.output
+    (audit,) = json.loads(found.stdout)["audits"]
+    assert audit["protocol"]["preserving"] == ["crop:4", "crop:8"]
+    assert audit["protocol"]["named_pairs"] == 4
+    assert audit["rates"][0]["pairs"] == 4

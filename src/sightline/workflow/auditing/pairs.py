@@ -21,6 +21,7 @@ from sightline.core.features import LAYERED, STATE_CHANNELS, VISION_CHANNELS, Fe
 from sightline.core.text import answer_form, canonical_answer, parse_yes_no
 from sightline.core.types import Example, Record
 from sightline.data.label_preservation import decide
+from sightline.data.perturb_truth import scene_of
 from sightline.data.perturbations import Condition, parse_condition
 from sightline.grading import Auto, grade_records
 from sightline.store.run import RunStore
@@ -113,11 +114,13 @@ class AuditRows:
         items: Questions, in the run's order.
         pairs: Pairs, by question.
         layers: Layer indices of the channels.
+        named: Pairs that count only because their condition is said to keep the right answer.
     """
 
     items: list[Item]
     pairs: list[Pair]
     layers: tuple[int, ...]
+    named: int = 0
 
     def column(self, name: str) -> np.ndarray:
         """An attribute of every pair; NaN where it is None."""
@@ -198,11 +201,12 @@ def read_pairs(
             rows.layers = rows.layers or clean.layers
             item = _item(clean, blank, images, questions, threshold)
             rows.items.append(item)
-            rows.pairs += [
-                _pair(len(rows.items) - 1, item, clean, _decided(record, preserving), threshold)
-                for record in own.values()
-                if record.greedy is not None
-            ]
+            for record in own.values():
+                if record.greedy is None:
+                    continue
+                decided = _decided(record, preserving)
+                rows.named += decided.truth != record.truth
+                rows.pairs.append(_pair(len(rows.items) - 1, item, clean, decided, threshold))
     if not rows.pairs:
         raise DataError(
             f"{store.path} has no answer under a perturbation; an audit requires some. Collect "
@@ -212,8 +216,8 @@ def read_pairs(
 
 
 def _decided(record: Record, preserving: Collection[str]) -> Record:
-    """The record, its truth known where whoever audits said so."""
-    if not preserving or record.truth != "unknown":
+    """The record, its truth known where whoever audits said so; no scene is overruled."""
+    if not preserving or record.truth != "unknown" or scene_of(record.example) is not None:
         return record
     condition = parse_condition(record.condition)
     return replace(record, truth=decide(condition, record.example, preserving=preserving).truth)

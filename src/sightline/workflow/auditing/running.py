@@ -184,6 +184,7 @@ def audit_run(
         protocol=AuditProtocol(
             conditions=tuple(dict.fromkeys(pair.record.condition for pair in rows.pairs)),
             preserving=preserving,
+            named_pairs=rows.named,
             layers=rows.layers,
             channel="" if place is None else place.channel.value,
             flag_rule=rule,
