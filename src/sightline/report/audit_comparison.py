@@ -9,9 +9,8 @@ from sightline.core.estimates import Estimate
 from sightline.report.audit_answers import cell_of
 from sightline.report.audit_figures import above, figure_cell, point_of
 from sightline.report.audit_tables import largest
-from sightline.report.audit_terminal import by_kind, flagged_drift
+from sightline.report.audit_terminal import by_kind, flagged_drift, row_name
 from sightline.report.audit_view import Grid, GridRow
-from sightline.report.numbers import inert
 from sightline.report.view import DotChart, Figure, FigureGroup, Heading, LegendEntry, Row, Table
 
 Pick = Callable[[Audit, Rates | None, str], Estimate | None]
@@ -19,18 +18,18 @@ Pick = Callable[[Audit, Rates | None, str], Estimate | None]
 
 def comparison_figures(audits: Sequence[Audit], names: Sequence[str]) -> FigureGroup:
     """Flip rates of several runs by type of perturbation."""
-    kinds = list(dict.fromkeys(rates.name for audit in audits for rates in by_kind(audit)))
+    kinds = {rates.name: row_name(rates) for audit in audits for rates in by_kind(audit)}
     of = [{rates.name: rates.ifr for rates in audit.rates} for audit in audits]
     rows = tuple(
         (
-            inert(kind, 60),
+            shown,
             tuple(
                 point_of(style, own[kind])
                 for style, own in enumerate(of)
                 if kind in own and own[kind].value is not None
             ),
         )
-        for kind in kinds
+        for kind, shown in kinds.items()
     )
     drawn = tuple((kind, points) for kind, points in rows if points)
     if not drawn:
@@ -41,7 +40,8 @@ def comparison_figures(audits: Sequence[Audit], names: Sequence[str]) -> FigureG
         "Type",
         tuple(Heading(name) for name in names),
         tuple(
-            Row(inert(kind, 60), tuple(figure_cell(own.get(kind)) for own in of)) for kind in kinds
+            Row(shown, tuple(figure_cell(own.get(kind)) for own in of))
+            for kind, shown in kinds.items()
         ),
     )
     figure = Figure(
@@ -59,7 +59,7 @@ def comparison_figures(audits: Sequence[Audit], names: Sequence[str]) -> FigureG
 
 def comparison_tables(audits: Sequence[Audit], names: Sequence[str]) -> tuple[Grid, ...]:
     """Several runs, a column each: their main figures, then figures by type of perturbation."""
-    kinds = list(dict.fromkeys(rates.name for audit in audits for rates in by_kind(audit)))
+    kinds = {rates.name: row_name(rates) for audit in audits for rates in by_kind(audit)}
     of = [{rates.name: rates for rates in audit.rates} for audit in audits]
 
     def table(caption: str, pick: Pick) -> Grid:
@@ -69,8 +69,8 @@ def comparison_tables(audits: Sequence[Audit], names: Sequence[str]) -> tuple[Gr
         ]
         top = largest([value for row in values for value in row])
         rows = tuple(
-            GridRow(inert(kind, 60), tuple(cell_of(v, top) for v in row))
-            for kind, row in zip(kinds, values, strict=True)
+            GridRow(shown, tuple(cell_of(v, top) for v in row))
+            for shown, row in zip(kinds.values(), values, strict=True)
         )
         return Grid(caption, tuple(names), rows)
 

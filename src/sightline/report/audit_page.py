@@ -194,6 +194,7 @@ def _tile_detail(pair: AuditedPair) -> str:
     parts = ["flipped" if pair.flipped else "same answer"]
     parts += [] if pair.drift is None else [f"drift {pair.drift:.3f}"]
     parts += ["moved far"] if pair.moved_far else []
+    parts += ["injection test"] if pair.part == "injection" else []
     parts += [] if pair.truth == "same" else [f"truth {pair.truth}"]
     return ", ".join(parts)
 

@@ -71,10 +71,10 @@ def print_comparison(
     table.add_column("flip rate")
     for audit in audits:
         table.add_column(inert(audit.run, 28), justify="right")
-    names = dict.fromkeys(rates.name for audit in audits for rates in by_kind(audit))
-    for name in names:
+    names = {rates.name: row_name(rates) for audit in audits for rates in by_kind(audit)}
+    for name, shown in names.items():
         found = [next((r for r in by_kind(a) if r.name == name), None) for a in audits]
-        table.add_row(inert(name), *("—" if r is None else _share(r.ifr) for r in found))
+        table.add_row(shown, *("—" if r is None else _share(r.ifr) for r in found))
     console.print(table)
     for finding in comparison.findings:
         console.print(Text(verdict_line(finding)))

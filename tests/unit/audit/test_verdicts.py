@@ -53,6 +53,27 @@ def test_hidden_drift_with_too_few_controls_is_undecided(clusters_of):
     assert "5 control values" in found.reason
 
 
+@pytest.mark.parametrize(("pictures", "outcome"), [(19, "undecided"), (20, "holds")])
+def test_hidden_drift_is_not_decided_on_few_pictures(pictures, outcome, clusters_of):
+    """However many answers there are about them, and whatever the interval says."""
+    images = np.repeat(np.arange(pictures), 30)
+    moved = moved_far(np.arange(len(images)) % 3 * 1.0, np.full(400, 0.5))
+    everyone = np.ones(len(images), dtype=bool)
+    found = hidden_drift(images, everyone, moved, clusters_of(images), control="other pictures")
+    assert found.outcome == outcome
+    assert found.estimate.value == pytest.approx(2 / 3)
+    assert "as far as the control (other pictures)" in found.rule
+    if outcome == "undecided":
+        assert found.reason == "answers stay about 19 pictures, and 20 are required"
+
+
+def test_pictures_on_which_every_answer_flips_decide_nothing(clusters_of):
+    images = np.repeat(np.arange(40), 5)
+    moved = moved_far(np.ones(200), np.full(400, 0.5))
+    found = hidden_drift(images, images < 19, moved, clusters_of(images), control="x")
+    assert found.outcome == "undecided"
+
+
 def test_nothing_moved_far_does_not_hold(clusters_of):
     images, moved = far(0.0)
     found = hidden_drift(images, np.ones(600, dtype=bool), moved, clusters_of(images), control="x")

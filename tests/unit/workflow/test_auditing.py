@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sightline.core.audit_results import load_audit
+from sightline.core.audit_results import Comparison, load_audit
 from sightline.core.errors import DataError, MissingFeatureError, UsageError
 from sightline.core.estimates import Estimate
 from sightline.core.features import CHANNELS, Feature
@@ -25,10 +25,11 @@ from sightline.data.images import ImageLimits, hash_image_file
 from sightline.estimators import ESTIMATORS
 from sightline.models.fake import FakeModel
 from sightline.report.audit_answers import cell_of
+from sightline.report.audit_comparison import comparison_tables
 from sightline.report.audit_page import audit_page
 from sightline.report.audit_pictures import PictureSource
 from sightline.report.audit_tables import drift_tables, rate_tables
-from sightline.report.audit_terminal import print_audit, row_name
+from sightline.report.audit_terminal import print_audit, print_comparison, row_name
 from sightline.store.derived import Derivation
 from sightline.store.run import RunStore
 from sightline.workflow.auditing.comparing import compare_sizes
@@ -556,3 +557,18 @@ def test_the_page_says_which_pairs_are_not_in_its_figures(outcome, named):
     assert "(injection test)" in out.getvalue()
     assert "R→R" in out.getvalue()
     assert "visual entropy" in out.getvalue()
+
+
+def test_injection_tests_are_marked_beside_other_runs_too(named, outcome):
+    audits = [named[0].audit, outcome.audit]
+    marked = "text overlay naming an option (injection test)"
+    for grid in comparison_tables(audits, ("a", "b"))[1:]:
+        assert marked in {row.name for row in grid.rows}
+    out = io.StringIO()
+    print_comparison(audits, Comparison(("a", "b"), ()), file=out)
+    assert marked in " ".join(out.getvalue().split())
+    (run,) = audit_page([named[0].audit], PictureSource()).runs
+    tiles = [tile for example in run.sheet for tile in example.tiles]
+    for tile in tiles:
+        assert ("injection test" in tile.detail) == tile.name.startswith("answer_")
+    assert any(tile.name == "answer_text:1" for tile in tiles)
