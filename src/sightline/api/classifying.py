@@ -76,6 +76,7 @@ def classify(
     from sightline.data.image_sets import (
         load_image_set,
         load_templates,
+        numbers_read_as,
         require_known,
         with_classes,
     )
@@ -98,6 +99,8 @@ def classify(
     pictures = load_image_set(data, classes=given, images=images, limit=limit, store_image=writer)
     if earlier is None:
         require_known(pictures)
+    if (read := numbers_read_as(pictures)) is not None:
+        announce(read)
     plan = None
     if support is not None:
         source = support_source(str(support), str(data), shots)

@@ -330,6 +330,19 @@ def require_known(images: ImageSet) -> None:
     )
 
 
+def numbers_read_as(images: ImageSet) -> str | None:
+    """What labels that are numbers are taken for, in words; None where none is one.
+
+    A list that starts at another number would shift every class, which nothing else shows.
+    """
+    named = {str(e.meta["label"]): e.references[0] for e in images.examples if e.references}
+    numbers = sorted((x for x in named if x.isdecimal() and x != named[x]), key=int)
+    if not numbers:
+        return None
+    said = ", ".join(f"{label} as {named[label]!r}" for label in numbers[:3])
+    return f"Labels are read as classes: {said}{', …' if len(numbers) > 3 else ''}."
+
+
 def with_classes(images: ImageSet, classes: Sequence[str]) -> ImageSet:
     """The same pictures told apart by other classes; those of no such class lose their reference.
 

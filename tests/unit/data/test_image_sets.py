@@ -15,6 +15,7 @@ from sightline.data.image_sets import (
     class_names,
     load_image_set,
     load_templates,
+    numbers_read_as,
     prompts,
     require_known,
     with_classes,
@@ -351,6 +352,8 @@ class TestClassNames:
         images = load_image_set(tmp_path / "t.csv", classes=str(tmp_path / "names.txt"))
         assert images.classes == ("rose", "lily", "fern")
         assert labels(images) == ["fern", "rose", "fern"]
+        assert numbers_read_as(images) == "Labels are read as classes: 0 as 'rose', 2 as 'fern'."
+        assert numbers_read_as(load_image_set(tmp_path / "t.csv")) is None
 
     @pytest.mark.parametrize(
         ("names", "found", "wanted"),

@@ -54,6 +54,8 @@ class TestInstalled:
             texts = model.encode_text(
                 open_clip.get_tokenizer(ARCHITECTURE)(["a cat", "a dog"]), normalize=True
             )
+        prepared = torch.stack([preprocess(p) for p in pictures])
+        torch.testing.assert_close(loaded.prepare(pictures)["pixel_values"], prepared)
         np.testing.assert_allclose(loaded.image_vectors(pictures), images.numpy(), atol=1e-6)
         np.testing.assert_allclose(
             loaded.text_vectors(["a cat", "a dog"]), texts.numpy(), atol=1e-6
