@@ -139,7 +139,7 @@ class Condition:
             if size[0] * size[1] > most:
                 raise UsageError(
                     f"Condition {self.name} makes pictures of up to {size[0]} x {size[1]} pixels; "
-                    f"at most {most} in all are required. Choose a lower level, or fewer steps."
+                    f"at most {most} in all may be made. Choose a lower level, or fewer steps."
                 )
 
     @property
