@@ -19,6 +19,7 @@ from sightline.data.examples import Dataset
 from sightline.data.images import ImageLimits, hash_image_file
 from sightline.models.fake import FakeModel
 from sightline.report.audit_terminal import print_audit
+from sightline.report.render import write_audit_report
 from sightline.store.run import RunStore
 from sightline.workflow.auditing.running import AuditSettings, audit_run
 from sightline.workflow.collect import collect
@@ -116,6 +117,10 @@ def test_where_nothing_counts_a_line_says_what_to_do(tmp_path):
     assert "--preserving" in audit.warning
     assert "\n" not in audit.warning
     assert audit.warning in printed(audit)
+    write_audit_report([audit], tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert audit.warning in page
+    assert "Of 0 answers" not in page
     assert audit.rates[0].ifr.value is None
     assert audit.no_spectra == "No spectra: no pair with a changed picture counts"
 
