@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from sightline.calibration import CALIBRATORS
 from sightline.core.errors import AntiInformativeError, SightlineError
 from sightline.core.estimates import Estimate
+from sightline.metrics.discrimination import fpr_at_tpr_nearest
 from sightline.metrics.intervals import Bootstrap, Sample, cluster_bootstrap, resampled_interval
 from sightline.metrics.selective import aurc
 from sightline.zeroshot import (
@@ -48,6 +49,7 @@ class Result:
     Attributes:
         draws: Support sets it was fitted on.
         spread: Standard deviation of AURC over the draws.
+        nearest: FPR95 by the released code's rule, mean over the draws.
         ranking: Figures of `RANKING`, mean over the draws, with resamples of the pictures.
         error: Expected calibration error after calibration; None where there is none.
         raw: That of the score's own probability; None where it is none.
@@ -56,6 +58,7 @@ class Result:
 
     draws: int = 0
     spread: float = 0.0
+    nearest: float = 0.0
     ranking: Bootstrap | None = None
     error: Bootstrap | None = None
     raw: Bootstrap | None = None
@@ -153,6 +156,9 @@ def measure_judged(
     return Result(
         draws=draws,
         spread=float(np.std([aurc(t, r) for t, r in zip(trust, right, strict=True)])),
+        nearest=float(
+            np.mean([fpr_at_tpr_nearest(t, r) for t, r in zip(trust, right, strict=True)])
+        ),
         ranking=ranking,
         error=_resampled(confident, right, ("ece",), resamples)
         if len(confident) == draws

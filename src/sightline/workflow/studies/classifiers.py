@@ -206,7 +206,8 @@ def all_scores(
             "pictures a class from the training split; the texts of a class are the mean over "
             f"{len(TEMPLATES)} templates. Figures are means over the support sets, intervals "
             "resample the test pictures, the spread is the standard deviation of AURC over the "
-            "sets. ECE is of confidences calibrated (Platt) on "
+            "sets. FPR95, nearest, is by the rule of TrustVLM's released code. ECE is of "
+            "confidences calibrated (Platt) on "
             f"{size.calibration:,} labelled pictures of the calibration split; beside it that of "
             "the score's own probability, where it is one, which saw none of them. Lower AURC is "
             f"relative, paired: against {BASELINE}; against {RIVAL}, which learns from the same "
@@ -250,14 +251,16 @@ def by_number(
     )
 
 
-_FIGURES = ("AURC ×1000", "Spread", "AUROC", "FPR95", "Accuracy", "ECE", RAW)
+_FIGURES = ("AURC ×1000", "Spread", "AUROC", "FPR95", "FPR95, nearest", "Accuracy", "ECE", RAW)
 
 
 def _figures(result: Result) -> tuple[Cell, ...]:
     return (
         result.figure("aurc", 1000),
         f"{1000 * result.spread:.1f}",
-        *(result.figure(metric) for metric in ("auroc", "fpr95", "accuracy", "ece")),
+        *(result.figure(metric) for metric in ("auroc", "fpr95")),
+        None if result.ranking is None else f"{result.nearest:.3f}",
+        *(result.figure(metric) for metric in ("accuracy", "ece")),
         None if result.raw is None else result.raw.estimate(0, "ece"),
     )
 
