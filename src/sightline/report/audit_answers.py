@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sightline.core.audit_results import Audit, Rates, YesNo
+from sightline.core.audit_answers import Rates, YesNo
+from sightline.core.audit_results import Audit
 from sightline.core.estimates import Estimate
 from sightline.report.audit_terminal import by_kind, row_name
 from sightline.report.audit_view import Grid, GridRow, Shaded

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from sightline.core.audit_results import Audit, Rates
+from sightline.core.audit_answers import Rates
+from sightline.core.audit_results import Audit
 from sightline.core.estimates import Estimate
 from sightline.report.audit_answers import cell_of
 from sightline.report.audit_figures import above, figure_cell, point_of

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from sightline.core.audit_results import CONTROL_NAMES, Audit, Rates
+from sightline.core.audit_answers import Rates
+from sightline.core.audit_results import CONTROL_NAMES, Audit
 from sightline.core.estimates import Estimate
 from sightline.core.probe_results import BudgetedAudit, Probes
 from sightline.report.audit_answers import answer_tables, cell_of, signed

@@ -9,14 +9,8 @@ from typing import TextIO
 from rich.table import Table
 from rich.text import Text
 
-from sightline.core.audit_results import (
-    CONTROL_NAMES,
-    Audit,
-    ChannelDrift,
-    Comparison,
-    Finding,
-    Rates,
-)
+from sightline.core.audit_answers import Rates
+from sightline.core.audit_results import CONTROL_NAMES, Audit, ChannelDrift, Comparison, Finding
 from sightline.core.estimates import Estimate
 from sightline.report.numbers import count, inert
 from sightline.report.terminal import terminal_console

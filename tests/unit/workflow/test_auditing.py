@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sightline.audit.drift import linear_cka
 from sightline.core.audit_results import Comparison, load_audit
 from sightline.core.errors import DataError, MissingFeatureError, UsageError
 from sightline.core.estimates import Estimate
@@ -314,6 +315,23 @@ def test_drift_of_the_flagged_channel_and_what_energy_goes_with_recomputed(told)
         own = [r for r in rows if r[column] != ""]
         assert found.n == len(own)
         same(found, np.corrcoef(numbers(own, "energy_change"), numbers(own, column))[0, 1])
+
+
+def test_cka_is_of_the_stored_vectors_of_pairs_that_count(run, named):
+    outcome, exported = named
+    records = {r.key: r for r in RunStore.open(run).records(features={Feature.CTX_OPEN})}
+    counted = defaultdict(list)
+    for row in exported:
+        if not row["excluded"]:
+            counted[row["condition"]].append(row["example_id"])
+    assert outcome.audit.cka.keys() == {c for c, own in counted.items() if len(own) >= 4}
+    for condition, value in outcome.audit.cka.items():
+        clean, perturbed = (
+            np.stack([records[i, c].array(Feature.CTX_OPEN)[-1] for i in counted[condition]])
+            for c in ("clean", condition)
+        )
+        expected = linear_cka(clean.astype(float), perturbed.astype(float), debiased=True)
+        assert value == pytest.approx(expected, abs=1e-5), condition
 
 
 def test_injection_and_wording_have_rows_of_their_own(named):

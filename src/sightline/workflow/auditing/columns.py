@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from sightline.audit.instability import Pairs
 from sightline.audit.labels import labels, margins, per_token, yes_margins
 from sightline.audit.prior import drift_to_prior
-from sightline.core.audit_results import Part
+from sightline.core.audit_answers import Part
 from sightline.core.results import Skipped
 from sightline.data.perturbations import Condition
 from sightline.data.wordings import Rewording

@@ -13,13 +13,11 @@ from sightline.audit.drift import (
     ControlDrift,
     MovedFar,
     cosine_drift,
-    linear_cka,
     moved_far,
     summarise_drift,
 )
 from sightline.audit.resampled import Clusters
 from sightline.core.audit_results import ChannelDrift, Density
-from sightline.core.errors import UndefinedMetricError
 from sightline.core.estimates import Estimate
 from sightline.core.features import LAYERED, Feature
 from sightline.workflow.auditing.columns import WORDING, Columns
@@ -173,17 +171,6 @@ def density(columns: Columns, drifts: Drifts, place: Place) -> Density:
         control=counts(control),
         control_name=name,
     )
-
-
-def similarity(vectors: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
-    """Debiased linear CKA of clean and perturbed vectors, by condition, where it is defined."""
-    found = {}
-    for name, (clean, perturbed) in vectors.items():
-        try:
-            found[name] = linear_cka(clean, perturbed, debiased=True)
-        except UndefinedMetricError:
-            continue
-    return found
 
 
 def _partners(

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from sightline.audit.resampled import Clusters
-from sightline.core.audit_results import Meaning
+from sightline.core.audit_answers import Meaning
 from sightline.estimators.encoders import ContentWords
 from sightline.estimators.semantic import DiscreteSemanticEntropy
 from sightline.workflow.auditing.columns import Columns

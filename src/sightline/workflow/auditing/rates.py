@@ -12,7 +12,7 @@ from sightline.audit.labels import labels, margins, margins_by_flip
 from sightline.audit.prior import language_prior
 from sightline.audit.resampled import Clusters
 from sightline.audit.yes_no import YesNoFlips, YesNoRates, yes_no_flips, yes_no_rates
-from sightline.core.audit_results import Part, Prior, Rates, YesNo
+from sightline.core.audit_answers import Part, Prior, Rates, YesNo
 from sightline.core.estimates import Estimate
 from sightline.workflow.auditing.columns import Columns
 from sightline.workflow.auditing.pairs import AuditRows

@@ -16,14 +16,8 @@ from sightline.audit.drift import MovedFar
 from sightline.audit.instability import Pairs
 from sightline.audit.resampled import Clusters
 from sightline.audit.verdicts import Verdict, hidden_drift, task_dependent
-from sightline.core.audit_results import (
-    CONTROL_NAMES,
-    Audit,
-    AuditedPair,
-    AuditProtocol,
-    Finding,
-    Rates,
-)
+from sightline.core.audit_answers import Rates
+from sightline.core.audit_results import CONTROL_NAMES, Audit, AuditedPair, AuditProtocol, Finding
 from sightline.core.errors import UsageError
 from sightline.core.estimates import Estimate
 from sightline.core.features import Feature
@@ -37,13 +31,13 @@ from sightline.workflow.auditing.budgeting import budgets_of
 from sightline.workflow.auditing.columns import Columns, columns_of
 from sightline.workflow.auditing.derived import answer_signals
 from sightline.workflow.auditing.drifts import Drifts, Place
+from sightline.workflow.auditing.geometry import similarities
 from sightline.workflow.auditing.meaning import changed_meanings, meanings_of
 from sightline.workflow.auditing.pairs import CHANNEL_ORDER, AuditRows, read_pairs
 from sightline.workflow.auditing.probed import probes_of
 from sightline.workflow.derive import EntailmentClassifier
 
 DEFAULT_CHANNEL = Feature.CTX_OPEN
-_HELD = 64_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +199,7 @@ def audit_run(
         densities=tuple(
             drift_measures.density(columns, drifts, own) for own in _last_places(drifts)
         ),
-        cka=_similarity(store, rows, columns, place),
+        cka=similarities(store, rows, columns, place),
         no_energy=_no_energy(rows, str(manifest.model.get("model_type", "this model"))),
         energy_correlations=spectra.energy_correlations(columns, seen, drifts, place, clusters),
         yes_no=rates.yes_no_of(rows, columns, clusters),
@@ -344,45 +338,6 @@ def _no_energy(rows: AuditRows, model_type: str) -> str | None:
     if any(item.energy is not None for item in rows.items):
         return None
     return no_grid_reason(model_type) or "the run was collected without --channels"
-
-
-def _similarity(
-    store: RunStore, rows: AuditRows, columns: Columns, place: Place | None
-) -> dict[str, float]:
-    """CKA of the flagged channel between clean and perturbed vectors, by condition.
-
-    Of the pairs that count; a condition with fewer than four has none.
-    The run is read once for as many conditions as `_HELD` values hold the vectors of.
-    """
-    if place is None:
-        return {}
-    number = {item.record.example.id: i for i, item in enumerate(rows.items)}
-    conditions = list(dict.fromkeys(columns.conditions.tolist()))
-    counted = {rows.pairs[i].record.key for i in np.flatnonzero(columns.pairs.counted)}
-    layers = None if place.layer is None else {place.layer}
-    width = next(
-        item.channels[place.channel].shape[-1]
-        for item in rows.items
-        if place.channel in item.channels
-    )
-    at_once = max(1, _HELD // (width * len(rows.items)))
-    found: dict[str, float] = {}
-    for start in range(0, len(conditions), at_once):
-        held: dict[str, dict[int, np.ndarray]] = {c: {} for c in conditions[start:][:at_once]}
-        for record in store.records(features={place.channel}, layers=layers):
-            own = number.get(record.example.id)
-            if own is None or record.condition not in held or record.key not in counted:
-                continue
-            if record.has(place.channel) and place.channel in rows.items[own].channels:
-                held[record.condition][own] = record.array(place.channel).reshape(-1)
-        vectors = {}
-        for condition, after in held.items():
-            if len(after) >= 4:
-                clean = [rows.items[own].channels[place.channel][place.at] for own in after]
-                perturbed = np.stack(list(after.values())).astype(np.float32)
-                vectors[condition] = np.stack(clean), perturbed
-        found |= drift_measures.similarity(vectors)
-    return found
 
 
 def _refused(store: RunStore) -> tuple[Skipped, ...]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sightline.core.audit_results import Audit, ChannelDrift, Finding, Rates
+from sightline.core.audit_answers import Rates
+from sightline.core.audit_results import Audit, ChannelDrift, Finding
 from sightline.core.estimates import Estimate
 from sightline.workflow.studies.tables import Cell, StudyTable
 
@@ -177,8 +178,8 @@ def _drift(run: str, audit: Audit) -> StudyTable:
         note=(
             "Last layer; 1 − cosine as per cent of the control ± the spread over questions as "
             "per cent of the same, with Cohen's d of drift less control. All pairs that count, "
-            "whatever the answer. Control of each channel: the same question about another picture where it "
-            "is asked often enough, else another question."
+            "whatever the answer. Control of each channel: the same question about another picture "
+            "where it is asked often enough, else another question."
         ),
         columns=("Type", *_channels(audit)),
         rows=tuple(
