@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from sightline.core.condition_names import CLEAN
-from sightline.core.errors import ImageError, ModelError, OutOfMemoryError
+from sightline.core.errors import DataError, ImageError, ModelError, OutOfMemoryError
 from sightline.core.features import Feature
 from sightline.core.protocols import Request, VisionLanguageModel
 from sightline.core.types import Example, Key, Quarantined, Record, Refused
@@ -132,9 +132,10 @@ def observe_shard(
             observer.refused += refused
         for some in _slices(views, batch_size):
             begun = time.perf_counter()
-            rendered = [_viewed(view, pictures[view.example.id]) for view in some]
+            rendered = _rendered(some, pictures, observer)
             rendering += time.perf_counter() - begun
-            observer.ask(rendered, under)
+            if rendered:
+                observer.ask(rendered, under)
     order = {example.id: i for i, example in enumerate(examples)}
     mapped = {example.id for example in examples[: max(0, request.energy_maps - first)]}
     observer.records = [_mapped(record, mapped) for record in observer.records]
@@ -178,6 +179,20 @@ def _mapped(record: Record, mapped: Set[str]) -> Record:
         f: a for f, a in record.features.items() if f is not Feature.ENERGY_MAP
     }
     return replace(record, features=kept)
+
+
+def _rendered(
+    views: Sequence[View], pictures: Mapping[str, tuple[Image, ...]], observer: _Observer
+) -> list[_Question]:
+    """The views as they are asked; those that a picture has no room for are refused."""
+    found = []
+    for view in views:
+        try:
+            found.append(_viewed(view, pictures[view.example.id]))
+        except DataError as error:
+            key = Key(view.example.id, view.condition.name)
+            observer.refused.append(Refused(key, str(error)))
+    return found
 
 
 def _viewed(view: View, images: Sequence[Image]) -> _Question:

@@ -143,6 +143,20 @@ def test_the_model_sees_the_perturbed_picture_and_the_reworded_question(tmp_path
     }
 
 
+def test_a_picture_too_small_for_a_text_goes_without_this_condition_alone(tmp_path):
+    small = photos(tmp_path / "small", 1, size=(20, 16)).examples[0]
+    large = replace(photos(tmp_path / "large", 1).examples[0], id="large")
+    examples = [small, large]
+    request = replace(REQUEST, conditions=("text:1", "rotate:30"))
+    found = observe_shard(FakeModel(), examples, request, root=tmp_path, batch_size=8)
+    assert [row.key for row in found.refused] == [Key(small.id, "text:1")]
+    assert "the picture has 20 x 16" in found.refused[0].reason
+    kept = {tuple(record.key) for record in found.records}
+    asked = {(e.id, name) for e in examples for name in request.conditions}
+    assert asked - kept == {(small.id, "text:1")}
+    assert not found.quarantined
+
+
 def test_what_names_an_option_names_none_that_the_clean_answer_chose(tmp_path):
     dataset = photos(tmp_path / "data", 12)
     request = replace(REQUEST, max_new_tokens=2, conditions=("answer_text:1", "answer_text:2"))
