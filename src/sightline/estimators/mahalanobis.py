@@ -159,7 +159,9 @@ def fit_gaussian(vectors: Float[np.ndarray, "n d"], shrinkage: float | None = No
         spread = (values**2).sum()
         noise = (fourth / n - spread / n**2) / n
         apart = (spread - values.sum() ** 2 / d) / n**2
-        alike = noise <= fourth / n**2 * np.finfo(np.float64).eps * n
+        # Centring far from the origin costs digits, which must not pass for noise.
+        far = float(np.abs(vectors).max() * np.sqrt(d * n / values.sum()))
+        alike = noise <= fourth / n * 16 * np.finfo(np.float64).eps * (1.0 + far)
         shrinkage = 1.0 if noise >= apart or alike else float(noise / apart)
     covariance = (1.0 - shrinkage) * values / (n - 1)
     identity = shrinkage * average / (n - 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sightline.audit.instability import TRUTH_UNKNOWN
 from sightline.core.audit_results import Audit, AuditedPair, Comparison, ShownExample
 from sightline.core.estimates import Estimate
 from sightline.report.audit_comparison import comparison_figures, comparison_tables
@@ -145,12 +146,11 @@ def _summary(audit: Audit) -> tuple[str, ...]:
         lines.append(
             f"{_figure(audit.prior.unchanged)} of the answers are the same without a picture."
         )
-    lines += [f"Not counted: {count(s.n)} pairs; {inert(s.reason)}." for s in rates.excluded]
-    if rates.undecided.n:
-        lines.append(
-            f"Undecided: of {count(rates.undecided.n)} pairs it is not known whether the right "
-            f"answer stays; {_figure(rates.undecided)} of them flip. They are in no other figure."
-        )
+    for skipped in rates.excluded:
+        line = f"Not counted: {count(skipped.n)} pairs; {inert(skipped.reason)}"
+        if skipped.reason == TRUTH_UNKNOWN:
+            line += f"; {_figure(rates.undecided)} of them flip"
+        lines.append(f"{line}.")
     if audit.no_spectra is not None:
         lines.append(f"{inert(audit.no_spectra)}.")
     lines += [

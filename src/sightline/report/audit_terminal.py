@@ -9,6 +9,7 @@ from typing import TextIO
 from rich.table import Table
 from rich.text import Text
 
+from sightline.audit.instability import TRUTH_UNKNOWN
 from sightline.core.audit_answers import Rates
 from sightline.core.audit_results import CONTROL_NAMES, Audit, ChannelDrift, Comparison, Finding
 from sightline.core.estimates import Estimate
@@ -152,16 +153,15 @@ def _remarks(audit: Audit) -> list[str]:
     )
     if any(n for _, n in moves):
         lines.append("of changed pictures: " + ", ".join(f"{count(n)} {name}" for name, n in moves))
-    lines += [f"not counted: {s.n} pairs, {s.reason}" for s in everything.excluded]
+    for skipped in everything.excluded:
+        line = f"not counted: {skipped.n} pairs, {skipped.reason}"
+        if skipped.reason == TRUTH_UNKNOWN:
+            line += f"; {everything.undecided!s} of them flip"
+        lines.append(line)
     if audit.protocol.preserving:
         lines.append(
             f"counted since said to keep the answer ({', '.join(audit.protocol.preserving)}): "
             f"{count(audit.protocol.named_pairs)} pairs"
-        )
-    if everything.undecided.n:
-        lines.append(
-            f"undecided: {everything.undecided.n} pairs, in no other figure; "
-            f"{everything.undecided!s} of them flip"
         )
     if audit.visual_entropy.value is not None:
         lines.append(f"visual entropy {audit.visual_entropy!s} nats")

@@ -23,6 +23,7 @@ from sightline.serving.completions import chunk, chunks, refused
 from sightline.serving.decisions import decide
 from sightline.serving.departures import departures
 from sightline.serving.engine import Seen
+from sightline.serving.errors import RequestError
 from sightline.serving.fetching import Fetch
 from sightline.serving.forwarding import SENT, Forwarding, Served
 from sightline.serving.limits import Limits
@@ -34,7 +35,6 @@ from sightline.serving.upstream_trust import Drawing, UpstreamTrust
 from sightline.serving.wire import ChatBody, DecisionsBody, TextPart
 
 _OURS = frozenset({"model", "messages", "stream", "stream_options", "logprobs", "top_logprobs"})
-_UNFINISHED = "the upstream ended its answer without saying that it was finished: it may be cut"
 
 SHOWN = frozenset(
     {
@@ -87,6 +87,7 @@ class Proxy:
         Raises:
             RequestError: The request cannot be passed on, or the upstream failed.
         """
+        _require_no_options(body)
         sent = self._for(call, await self._forwarding.chat(body))
         example, limit, doubts = self._example(body, call), _limit(body), departures(body)
         async with self._trust.drawing(sent, call.deadline) as drawing:
@@ -118,6 +119,7 @@ class Proxy:
         if call.refuse:
             whole = await self.complete(body, raw, call)
             return _listed(list(chunks({"usage": None, **whole}, include_usage=usage)))
+        _require_no_options(body)
         sent = self._for(call, await self._forwarding.chat(body))
         sent |= {"stream": True, "stream_options": {"include_usage": usage}}
         events = self._connection.events(sent)
@@ -186,7 +188,7 @@ class Proxy:
             reply,
             drawing,
             limit=_limit(body),
-            doubts=doubts if heard.finish else (*doubts, _UNFINISHED),
+            doubts=doubts,
         )
         return self.trusting.trust(record, judgement, f"{call.request_id}:{index}", call.warnings)
 
@@ -266,8 +268,21 @@ def _example(body: ChatBody) -> Example:
             texts.append(message.content)
         elif message.role == "user":
             texts += [part.text for part in message.content or () if isinstance(part, TextPart)]
-    choices = None if body.trust is None else body.trust.choices
-    return Example("request", "\n".join(texts), choices=tuple(choices) if choices else None)
+    return Example("request", "\n".join(texts))
+
+
+def _require_no_options(body: ChatBody) -> None:
+    """Refuses options that a local model would be shown: the upstream never sees them.
+
+    Raises:
+        RequestError: There are some.
+    """
+    if body.trust is not None and body.trust.choices:
+        raise RequestError(
+            "trust.choices are options that this server's own model is shown; the upstream is sent "
+            "your messages as they are. Write the options into the question.",
+            param="trust.choices",
+        )
 
 
 def _limit(body: ChatBody) -> int | None:

@@ -23,6 +23,9 @@ from sightline.serving.replies import read_answer
 from sightline.serving.trust import Judge, Judgement, held_to_limit, without_confidence
 from sightline.serving.upstream import Connection
 
+_FINISHED = ("stop", "length", "eos", "eos_token")
+"""How servers call the end of an answer; one that reached its limit is judged by its length."""
+
 _QUICK_S = 0.002
 """A judge that takes less is asked on the event loop: a thread would cost more."""
 
@@ -142,6 +145,13 @@ class UpstreamTrust:
         if self._judge.calibrator is None:
             return record, judgement
         reasons = [*self._doubts(reply), *doubts]
+        if choice.finish_reason not in _FINISHED:
+            reasons.append(
+                "the upstream ended its answer without saying that it was finished: it may be cut"
+                if choice.finish_reason is None
+                else f"the upstream ended its answer by {choice.finish_reason[:40]!r}: the policy "
+                "was fitted on answers that were finished"
+            )
         if judgement.undecided and not self._at_once and self._asked.n_samples and not reasons:
             samples = await drawing.begin()
             record = self._record(example, choice, samples)

@@ -30,12 +30,14 @@ class Chat:
         most: Answers that one request gets at most.
         finishes: Whether streams say that they are finished.
         behind: What a stream says after that.
+        reason: How it calls the end of an answer, in place of its own word.
     """
 
     chat: FakeChat = field(default_factory=FakeChat)
     most: int = 64
     finishes: bool = True
     behind: str = ""
+    reason: str | None = ""
 
     def __call__(self, body: dict[str, Any]) -> tuple[Any, int]:
         asked = {k: v for k, v in body.items() if k not in ("stream", "stream_options")}
@@ -46,6 +48,8 @@ class Chat:
         value, status = self.chat(asked)
         if status == 200 and "choices" in value:
             value["choices"] = value["choices"][: self.most]
+            if self.reason != "":
+                value["choices"][0]["finish_reason"] = self.reason
         if status == 200 and body.get("stream"):
             return (lambda handler: self._stream(handler, value)), 200
         return value, status

@@ -395,6 +395,32 @@ def test_38_a_stream_without_an_end_has_no_confidence(cheap: Running, fitted: Fi
     ]
 
 
+@pytest.mark.parametrize(
+    ("reason", "says"),
+    [(None, "it may be cut"), ("content_filter", "'content_filter'"), ("tool_calls", "'tool_")],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_that_did_not_finish_has_no_confidence(
+    cheap: Running, fitted: Fitted, reason: str | None, says: str, stream: bool
+) -> None:
+    fitted.chat.reason = reason
+    try:
+        trust = streamed(cheap)[1] if stream else trust_of(cheap)
+    finally:
+        fitted.chat.reason = ""
+    assert (trust["confidence"], trust["abstain"]) == (None, True)
+    assert says in trust["warnings"][0]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_options_that_the_upstream_would_not_see_are_refused(cheap: Running, stream: bool) -> None:
+    trust = {"choices": ["red", "blue"]}
+    status, document, _ = cheap.chat("Question 1?", trust=trust, stream=stream)
+    assert status == 400
+    assert document["error"]["param"] == "trust.choices"
+    assert "Write the options into the question" in document["error"]["message"]
+
+
 def test_what_is_said_behind_the_end_is_neither_judged_nor_delivered(
     cheap: Running, fitted: Fitted
 ) -> None:

@@ -566,7 +566,9 @@ def test_the_page_says_which_pairs_are_not_in_its_figures(outcome, named):
         (run,) = page.runs
         undecided = found.audit.rates[0].undecided
         assert undecided.n
-        assert any(line.startswith(f"Undecided: of {undecided.n} pairs") for line in run.summary)
+        (line,) = [line for line in run.summary if "is not known" in line]
+        assert line.startswith(f"Not counted: {undecided.n} pairs; whether the right answer stays")
+        assert line.endswith("of them flip.")
         assert any("Visual entropy" in line for line in run.summary)
         facts = {fact.name: fact.text for fact in run.facts}
         assert facts["Said to keep the answer"].startswith(says)

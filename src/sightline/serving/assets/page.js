@@ -111,6 +111,7 @@ function showPolicy(model) {
   policy = model.policy;
   showCategories();
   show("explaining", model.explains);
+  show("choosing", model.backend === "local");
   $("model").textContent = "Model " + model.id + (policy ? "" :
     ". No policy: scores are raw uncertainties, not probabilities.");
   show("policy", policy !== null);

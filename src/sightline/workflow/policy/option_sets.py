@@ -68,7 +68,7 @@ def fit_option_sets(
     right = np.array([right_option(record) for record in records], dtype=np.int64)
     needs = option_needs(scores)
     rows = [i for i, r in enumerate(records) if right[i] >= 0 and not r.missing(needs)]
-    least = math.ceil(level / (1 - level) - 1e-9)
+    least = math.ceil(level / (1 - level) - 1e-9) if 0 < level < 1 else 1
     if len(rows) < least:
         raise DataError(
             f"{len(rows)} of {len(records)} groups on which prediction sets are fitted have a row "
