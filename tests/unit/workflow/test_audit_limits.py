@@ -82,7 +82,7 @@ def test_ordinary_questions_count_under_mild_changes_and_the_rest_is_told_apart(
     assert by_name["all"].pairs == by_name["all"].undecided.n == 6
     assert by_name["all"].ifr == by_name["jpeg:1"].ifr
     assert audit.warning is None
-    assert "undecided: 6 pairs" in printed(audit)
+    assert "not counted: 6 pairs, whether the right answer stays is not known; " in printed(audit)
     named = audit_run(run, replace(SETTINGS, preserving=("rotate:30",))).audit
     assert named.protocol.preserving == ("rotate:30",)
     own = {rates.name: rates for rates in named.rates}["rotate:30"]
