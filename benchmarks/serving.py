@@ -261,7 +261,7 @@ def engine(name: str, model: Any, side: int, count: int, rounds: int) -> dict[st
 def _calibrated(model: Any, count: int) -> Any:
     """A policy on HARMONY, fitted on graded answers of the embedded model."""
     from sightline.data.examples import load_dataset
-    from sightline.serving.judging import local_judge
+    from sightline.serving.judging import saved_judge
     from sightline.store.images import image_writer
     from sightline.workflow.collect import collect
     from sightline.workflow.policy.calibrating import calibrate
@@ -273,7 +273,7 @@ def _calibrated(model: Any, count: int) -> Any:
         dataset = load_dataset(f"scenes:calibration?n={count}", store_image=images)
         collect(model, dataset, run, request=_harmony_request(), batch_size=32)
         calibrate(run, ("harmony",), policy, Target(None, 0.5))
-        return local_judge(policy, model.fingerprint())
+        return saved_judge(policy)
 
 
 def _surer(model: Any, side: int, count: int) -> Any:

@@ -181,9 +181,14 @@ def test_a_category_is_chosen_where_thresholds_go_by_one(browser: Browser, width
     with running(judge=by_type(), has_policy=True) as server:
         tab = opened(browser, server, width)
         assert not hidden(tab, "grouped")
-        assert text(tab, "grouping") == "Its question type (the policy has a threshold for each)"
+        assert text(tab, "grouping") == "Its question type (each has a threshold of its own)"
         names = tab.evaluate("[...document.getElementById('category').options].map((o) => o.value)")
         assert names == ["", "a", "b"]
+        assert " within each of 2 of 2 kinds of question" in text(tab, "promise")
+        tab.evaluate("policy.thresholds.a = null; showPolicy({ id: 'm', policy })")
+        assert " within each of 1 of 2 kinds of question" in text(tab, "promise")
+        shown = tab.evaluate("[...document.getElementById('category').options].map((o) => o.text)")
+        assert shown == ["not said", "a (nothing certified)", "b"]
         asked(tab)
         assert text(tab, "verdict") == "✗ Do not rely on it."
         assert text(tab, "reason").startswith("the question has no question_type")

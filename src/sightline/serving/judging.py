@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -155,32 +155,12 @@ def require_raw_scores(specs: Sequence[str], *, upstream: bool) -> None:
             )
 
 
-def local_judge(
-    path: Path, fingerprint: Mapping[str, Any], text_models: Path | None = None
-) -> PolicyJudge:
-    """The judge of a local model's answers: `saved_judge`, for the model it was fitted on.
-
-    Args:
-        path: The policy's directory.
-        fingerprint: The model's.
-        text_models: Directory of the local text models that computed the policy's derived signals.
-
-    Raises:
-        UsageError: The policy was fitted on another model, or cannot be served at all.
-        DataError: There is no policy.
-        CorruptStoreError: It is damaged.
-    """
-    judge = saved_judge(path, text_models)
-    judge.policy.check_model(fingerprint, where="the model to serve")
-    return judge
-
-
 def saved_judge(path: Path, text_models: Path | None = None) -> PolicyJudge:
     """A policy as a judge, all checked that does not take the model.
 
     Args:
         path: The policy's directory.
-        text_models: As for `local_judge`.
+        text_models: Directory of the local text models that computed the policy's derived signals.
 
     Raises:
         UsageError: The policy was fitted on recorded answers, on images decoded otherwise, or
@@ -198,7 +178,6 @@ def saved_judge(path: Path, text_models: Path | None = None) -> PolicyJudge:
             f"The policy {path} was fitted on pictures decoded as {origin.decode_policy!r}; "
             f"{DECODE_POLICY!r} is required. Calibrate a policy with this version."
         )
-    policy.check_request(request, where="the server")
     deriver = load_deriver(policy.needs, origin.derived, text_models)
     return PolicyJudge(policy, digest, _stages(policy, request), deriver)
 
@@ -216,7 +195,7 @@ def upstream_judge(
         name: What the endpoint calls the model.
         url: The endpoint's base URL.
         key: Its bearer key, or None.
-        text_models: As for `local_judge`.
+        text_models: As for `saved_judge`.
 
     Raises:
         UsageError: The policy was fitted on another model, on one served otherwise, on recorded

@@ -102,9 +102,11 @@ function showCategories() {
   show("grouped", policy !== null && policy.per_group !== null);
   if (policy === null || policy.per_group === null) return;
   const field = policy.per_group.replaceAll("_", " ");
-  $("grouping").textContent = "Its " + field + " (the policy has a threshold for each)";
+  $("grouping").textContent = "Its " + field + " (each has a threshold of its own)";
   const names = Object.keys(policy.thresholds).sort();
-  $("category").replaceChildren(new Option("not said", ""), ...names.map((n) => new Option(n, n)));
+  const shown = (n) => n + (policy.thresholds[n] === null ? " (nothing certified)" : "");
+  $("category").replaceChildren(new Option("not said", ""),
+    ...names.map((n) => new Option(shown(n), n)));
 }
 
 function showPolicy(model) {
@@ -118,8 +120,13 @@ function showPolicy(model) {
   if (policy === null) return;
   const goal = policy.risk !== null ? "at most " + percent(policy.risk) + " wrong"
     : percent(policy.coverage) + " of all answers";
-  $("promise").textContent = (policy.certified ? "Accepted answers: " + goal +
-    ", certified with confidence " + percent(1 - policy.delta) + " on "
+  const thresholds = Object.values(policy.thresholds);
+  const met = thresholds.filter((one) => one !== null).length;
+  const each = policy.per_group === null ? "" : " within each of " + met + " of " +
+    thresholds.length + " kinds of question, which are";
+  $("promise").textContent = (policy.certified ? "Accepted answers: " + goal + each +
+    (each ? " certified by themselves" : ", certified") + " with confidence " +
+    percent(1 - policy.delta) + " on " + (each ? "their own of " : "")
     : "Nothing could be certified on ") + testedOn() + ". Estimator: " +
     policy.estimators.join(", ") + ".";
   diagram(null, policy.thresholds.all === undefined ? null : policy.thresholds.all);

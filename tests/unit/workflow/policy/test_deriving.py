@@ -13,7 +13,7 @@ from sightline.core.errors import UsageError
 from sightline.core.features import Feature
 from sightline.core.types import Example, Generation, Record
 from sightline.models.fake import FakeModel
-from sightline.serving.judging import local_judge, read_policy
+from sightline.serving.judging import read_policy, saved_judge
 from sightline.store.derived import Derivation
 from sightline.workflow.policy import load_policy
 from sightline.workflow.policy.deriving import load_deriver
@@ -58,7 +58,8 @@ def test_a_question_asked_anew_gets_the_confidence_it_had_in_the_run(run, polici
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_a_server_judges_by_it(policies, spec):
-    judge = local_judge(policies[spec], FakeModel().fingerprint())
+    judge = saved_judge(policies[spec])
+    judge.policy.check_model(FakeModel().fingerprint(), where="the model to serve")
     request = judge.requests[-1]
     seen = FakeModel().observe([Example("x", "What is it?")], [()], request)
     (judgement,) = judge.judge([record for record in seen if record.condition == "clean"])
