@@ -1,4 +1,6 @@
-"""Writes the pages read off the code: cli.md, estimators.md, metrics.md, perturbations.md.
+"""Writes what is read off the code: cli.md, estimators.md, metrics.md, perturbations.md.
+
+The list of scores in classifiers.md, its last section, is written, too.
 
 Run ``make docs`` after changing a command, an estimator, a metric or a perturbation; a test fails
 while a page is stale.
@@ -18,11 +20,13 @@ from sightline.data import (
     perturb_text,
     perturb_truth,
     perturbations,
+    unrelated,
     wordings,
 )
 from sightline.data.label_preservation import MILD, QUESTION_KINDS, preservation_table
 from sightline.estimators.describe import estimators_page
 from sightline.metrics import METRICS
+from sightline.zeroshot.describe import scores_table
 
 HERE = Path(__file__).resolve().parent
 
@@ -106,7 +110,7 @@ def perturbations_page() -> str:
     lines = [
         "# Perturbations",
         "",
-        "Written by `make docs` from `sightline.data.perturbations.PERTURBATIONS`.",
+        "Written by `make docs` from `sightline.data.perturbations.BANK`.",
         "",
         _prose(perturbations.__doc__),
         "",
@@ -123,7 +127,7 @@ def perturbations_page() -> str:
         "| condition | what it does | parameter | pixels | share | needs the answer |",
         "|---|---|---|---|---|---|",
     ]
-    for family, entry in perturbations.PERTURBATIONS.items():
+    for family, entry in perturbations.BANK.items():
         says = (type(entry).__doc__ or "").partition("\n")[0]
         changed = [
             f"{field.name}={getattr(entry, field.name)}"
@@ -141,6 +145,7 @@ def perturbations_page() -> str:
                 f"| {needs} |"
             )
     lines += ["", "## Collecting under them", "", _COLLECTING, "", _prose(condition_lists.__doc__)]
+    lines += ["", "## Control", "", _prose(unrelated.__doc__)]
     lines += ["", "## Text", "", _prose(perturb_text.__doc__)]
     lines += ["", "## Wordings", "", _prose(wordings.__doc__)]
     lines += ["", "## Truth on generated pictures", "", _prose(perturb_truth.__doc__)]
@@ -163,12 +168,31 @@ def perturbations_page() -> str:
     return "\n".join([*lines, ""])
 
 
+_SCORES = """## Every score
+
+Written by `make docs` from the one table, `sightline.zeroshot.ZERO_SHOT_SCORES`. Those that use
+support labels or an auxiliary encoder are computed where the run has them, with several encoders
+once for each. Higher uncertainty means that the class is more likely to be wrong; where
+"probability" says yes, it is one minus a probability of being right. Settings are changed with
+`-e NAME:setting=value`.
+
+"""
+
+
+def classifiers_page() -> str:
+    """The page on classifiers, with the list of scores behind what people wrote."""
+    heading = _SCORES.partition("\n")[0]
+    written = (HERE / "classifiers.md").read_text(encoding="utf-8").partition(heading)[0]
+    return f"{written}{_SCORES}{scores_table()}"
+
+
 def _prose(text: str | None) -> str:
     """A module's documentation without its example."""
     return (text or "").partition("\nExample:")[0].strip().replace("``", "`")
 
 
 PAGES = {
+    "classifiers.md": classifiers_page,
     "cli.md": cli_page,
     "estimators.md": estimators_page,
     "metrics.md": metrics_page,

@@ -142,12 +142,14 @@ def test_before_an_upstream_there_is_nothing_to_tick(browser: Browser) -> None:
         settings = Settings("m", upstream=behind.url)
         backend = proxy_of(settings, Served("m", frozenset({"m"})), HalfJudge(), None)
         with running(server=Server(backend=backend, has_policy=True)) as server:
-            tab = opened(browser, server)
-            assert hidden(tab, "explaining")
-            tab.evaluate("document.getElementById('question').value = 'ok'")
-            tab.evaluate("document.getElementById('ask').click()")
-            wait(tab, "!document.getElementById('result').classList.contains('hidden')")
-            assert hidden(tab, "explanation")
+            for how in ("ok", "null content"):
+                tab = opened(browser, server)
+                assert hidden(tab, "explaining")
+                tab.evaluate(f"document.getElementById('question').value = '{how}'")
+                tab.evaluate("document.getElementById('ask').click()")
+                wait(tab, "!document.getElementById('result').classList.contains('hidden')")
+                assert hidden(tab, "explanation")
+                assert text(tab, "answer") == "a red circle"
 
 
 def without_policy(browser: Browser, use: Callable[[Tab], None], model: Any = None) -> None:

@@ -38,7 +38,7 @@ from sightline.workflow.auditing.probing import probe_run
 from sightline.workflow.auditing.running import AuditSettings, audit_run
 
 DATA = "scenes:test?n=18"
-CONDITIONS = "jpeg:3,rotate:30,wording:1"
+CONDITIONS = "jpeg:3,rotate:30,wording:1,unrelated:1"
 FLAGS = ["-m", "embedded:vlm", "-d", DATA, "--conditions", CONDITIONS, "--resamples", "200"]
 SIZES = ["--shard-size", "6", "--batch-size", "6", "--max-new-tokens", "8", "--spectra", "2"]
 
@@ -58,7 +58,10 @@ def test_the_command_collects_and_measures(run):
         load_audit(path / "audit" / "audit.json").rates[0].ifr.value
         == (audit["rates"][0]["ifr"]["value"])
     )
-    assert audit["items"] == 18
+    assert audit["items"] == audit["protocol"]["unrelated"] == 18
+    assert "unrelated:1" not in audit["protocol"]["conditions"]
+    controls = {d["control"] for d in audit["drift"] if d["partners"]}
+    assert {"other_images", "other_items", "paraphrases"} == controls
     assert {rates["name"] for rates in audit["rates"]} >= {"all", "rotation", "rotate:30"}
     assert (path / "audit" / "audit.csv").read_text().count("\n") > 18
     store = RunStore.open(path)
@@ -74,6 +77,30 @@ def test_a_run_is_measured_again_without_its_model(run):
     shown = CliRunner().invoke(cli, ["audit", str(path), "--resamples", "200", "--spectra", "2"])
     assert "rotation" in shown.stdout
     assert "hide representations that move far" in shown.stdout
+
+
+def test_the_geometry_of_every_channel_is_shown_where_asked_for(run, tmp_path):
+    path, document = run
+    page = tmp_path / "page.html"
+    command = ["audit", str(path), "--resamples", "200", "--spectra", "2", "--geometry", "--json"]
+    result = CliRunner().invoke(cli, [*command, "--report", str(page)])
+    (audit,) = json.loads(result.stdout)["audits"]
+    found = {(own["channel"], own["layer"]) for own in audit["similarities"]}
+    places = {(own["channel"], own["layer"]) for own in audit["drift"]}
+    assert found == {place for place in places if "mcq" not in place[0]}  # asked too seldom
+    assert {**audit, "similarities": []} == {**document["audits"][0], "similarities": []}
+    text = " ".join(page.read_text(encoding="utf-8").split())
+    assert "CKA of clean with perturbed vectors, mean over" in text
+    assert "18 answers about an unrelated picture" in text
+    assert "Euclidean drift at the last layer by type" in text
+
+
+def test_a_control_alone_is_nothing_to_audit(tmp_path):
+    flags = ["-m", "fake", "-d", DATA, "-o", str(tmp_path / "run")]
+    result = CliRunner().invoke(cli, ["audit", *flags, "--conditions", "unrelated"])
+    assert isinstance(result.exception, UsageError)
+    assert "clean, blank and controls" in str(result.exception)
+    assert not (tmp_path / "run").exists()
 
 
 def test_channels_see_no_change_where_there_is_none(run):
@@ -210,11 +237,14 @@ def test_free_answers_are_probed_by_decoding_them_again(run, tmp_path):
     path, _ = run
     own = tmp_path / "run"
     shutil.copytree(path, own)
-    examples = RunStore.open(own).examples()
-    free = next(i for i, e in enumerate(examples) if answer_form(e) not in ("choice", "yes_no"))
+    examples = {e.id: e for e in RunStore.open(own).examples()}
+    first = {e.images: e for e in reversed(examples.values())}  # one question of every picture
+    order = [e for e in examples.values() if first[e.images] == e]
+    free = next(i for i, e in enumerate(order) if answer_form(e) not in ("choice", "yes_no"))
     plan = ProbeSettings(questions=free + 1, trials=1, steps=1, sizes=(16 / 255,))
     assert probe_run(own, load_model("embedded:vlm"), plan)
     rows = load_probes(own).questions
+    assert [row.example_id for row in rows] == [e.id for e in order[: free + 1]]
     assert [row.free for row in rows] == [False] * free + [True]
     assert rows[free].agrees
     assert rows[free].attacks["low"].score_change <= 0

@@ -64,17 +64,19 @@ def test_other_questions_are_held_against_a_run(still, turned):
     document = json.loads(result.stdout)
     assert [audit["run"] for audit in document["audits"]] == ["still", "turned"]
     (finding,) = document["comparison"]["findings"]
-    after, before = (
-        document["audits"][1]["rates"][0][f"accuracy_{when}"]["value"]
-        for when in ("after", "before")
-    )
-    assert finding["estimate"]["value"] == pytest.approx(0 - (after - before))
+    assert finding["outcome"] == "undecided"
+    assert finding["reason"] == "no condition counts for both"
+    assert finding["estimate"]["value"] is None
+    assert "0 count in every run" in document["comparison"]["unlike"]
     shown = CliRunner().invoke(cli, command)
     said = "Perturbations act otherwise on scenes:test?n=12 than on scenes:shifted?n=12"
     assert said in " ".join(shown.stdout.split())
-    page = (still[0] / "audit" / "report.html").read_text(encoding="utf-8")
+    assert "were not asked the same under the same conditions" in " ".join(shown.stdout.split())
+    page = (still[0] / "audit" / "comparison.html").read_text(encoding="utf-8")
     assert "Side by side" in page
     assert said in page
+    assert "no condition counts for both" in page
+    assert "were not asked the same under the same conditions" in page
 
 
 def test_a_run_is_not_held_against_itself(still):
@@ -82,4 +84,4 @@ def test_a_run_is_not_held_against_itself(still):
         cli, ["audit", str(still[0]), "--against", str(still[0]), "--resamples", "200"]
     )
     assert isinstance(result.exception, UsageError)
-    assert "two runs of one model on different questions" in str(result.exception)
+    assert "a run of the same model on other questions is required" in str(result.exception)

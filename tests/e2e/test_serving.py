@@ -23,7 +23,7 @@ from upstreams import upstream
 from sightline.cli import cli
 from sightline.core.errors import SightlineError
 from sightline.serving.forwarding import Served
-from sightline.serving.server import Settings, proxy_of
+from sightline.serving.server import Settings, listen, proxy_of
 from sightline.serving.shared import Server
 
 openai = pytest.importorskip("openai", reason="the dev extra is not installed")
@@ -41,8 +41,9 @@ def command(*args: object) -> subprocess.CompletedProcess[str]:
 
 def refused(*args: object, code: int = 2) -> str:
     """What the command says in its one line before it ends with that code."""
+    words = ["serve", "--port", "0", *map(str, args)]
     with pytest.raises((SightlineError, click.UsageError)) as error:
-        cli.main(["serve", *map(str, args)], prog_name="sightline", standalone_mode=False)
+        cli.main(words, prog_name="sightline", standalone_mode=False)
     assert error.value.exit_code == code
     found = error.value
     line = found.format_message() if isinstance(found, click.UsageError) else str(found)
@@ -188,6 +189,33 @@ def test_a_policy_is_read_before_the_model_is_loaded(
     assert loaded == []
 
 
+def test_a_port_in_use_is_found_before_anything_is_loaded(
+    policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[str] = []
+    monkeypatch.setattr(
+        "sightline.models.loading.load_model", lambda name, **_: loaded.append(name)
+    )
+    with listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        line = refused("-m", "fake", "--policy", policy, "--port", port)
+        assert f"Cannot listen on 127.0.0.1:{port} (Address already in use)" in line
+        assert "has no policy.json" not in refused("-m", "fake", "--policy", "x", "--port", port)
+        line = refused("-m", "fake", "--host", "0.0.0.0", "--port", port)
+        assert "a bearer key is required" in line, "what is said of the flags comes first"
+    assert loaded == []
+
+
+@pytest.mark.parametrize("upstream_flags", [(), ("--upstream", "http://127.0.0.1:1/v1")])
+def test_raw_scores_beside_a_policy_are_refused(
+    policy: Path, upstream_flags: tuple[str, ...]
+) -> None:
+    model = ("-m", "fake", "--policy", policy, *upstream_flags)
+    line = refused(*model, "-e", "perplexity")
+    assert "--estimator perplexity with --policy" in line
+    assert "Leave one of them out" in line
+
+
 TIMES = ("--header-timeout", "--body-timeout", "--write-timeout", "--request-timeout")
 
 
@@ -214,9 +242,9 @@ def both(threshold: float, mode: str = "flag") -> Iterator[list[openai.OpenAI]]:
         upstream() as behind,
         running(judge=HalfJudge(threshold), has_policy=True, mode=mode) as local,
     ):
-        asked = Settings("m", upstream=behind.url)
+        asked = Settings("fake", upstream=behind.url)
         judge = HalfJudge(threshold)
-        backend = proxy_of(asked, Served("m", frozenset({"m"})), judge, None)
+        backend = proxy_of(asked, Served("fake", frozenset({"fake"})), judge, None)
         own = Server(backend=backend, has_policy=True, mode=mode)  # type: ignore[arg-type]
         with running(server=own) as proxy:
             yield [client_of(local), client_of(proxy)]

@@ -116,7 +116,7 @@ def test_18_a_client_that_leaves_an_upstream_that_thinks_frees_its_place(
     before = len(behind.bodies)
     with socket.create_connection(("127.0.0.1", proxy.port)) as connection:
         head = (
-            f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+            f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
             f"content-length: {len(body)}\r\n\r\n"
         )
         connection.sendall((head + body).encode())
@@ -214,8 +214,10 @@ def test_33_special_tokens_of_a_local_model() -> None:
         url = data_url(picture(size=(96, 96)))
         for text in ("What is <image> here?", "red <end> blue"):
             status, document, _ = server.call(CHAT, {"messages": with_image(text, url)})
-            assert (status, document["error"]["code"]) == (400, "model_refused_input")
-            assert "a special token of this model" in document["error"]["message"]
+            assert (status, document["error"]["code"]) == (400, "special_token")
+            message = document["error"]["message"]
+            assert message.startswith(f"The question {text!r} holds '<")
+            assert "a special token of this model" in message
         asked = {"messages": with_image("What colour is the circle?", url)}
         assert server.call(CHAT, asked)[0] == 200
 

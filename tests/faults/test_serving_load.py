@@ -33,7 +33,7 @@ HERE = Path(__file__).resolve().parents[1] / "unit" / "serving"
 CHAT = "/v1/chat/completions"
 BODY = json.dumps({"messages": [{"role": "user", "content": "What is it?"}]}).encode()
 HEAD = (
-    b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n"
+    b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
     b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(BODY)
 )
 

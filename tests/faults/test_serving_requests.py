@@ -143,6 +143,9 @@ def test_12_many_messages(server: Running) -> None:
     assert time.monotonic() - started < 20
 
 
+POST = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
+
+
 def exchange(server: Running, *parts: bytes, wait: float = 30) -> bytes:
     """Everything that raw bytes are answered with until the server closes."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=wait) as connection:
@@ -160,7 +163,7 @@ def exchange(server: Running, *parts: bytes, wait: float = 30) -> bytes:
 def test_13_a_body_of_300_mb(server: Running) -> None:
     process = psutil.Process()
     before = process.memory_info().rss
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 300000000\r\n\r\n"
+    head = POST + b"content-length: 300000000\r\n\r\n"
     answer = exchange(server, head)
     assert answer.startswith(b"HTTP/1.1 413")
     assert b"body_too_large" in answer
@@ -174,7 +177,7 @@ def test_13_a_body_of_300_mb(server: Running) -> None:
 
 def test_13_a_content_length_that_lies() -> None:
     with running(limits=Limits(body_s=0.5)) as server:
-        head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 9000\r\n\r\n{}"
+        head = POST + b"content-length: 9000\r\n\r\n{}"
         started = time.monotonic()
         exchange(server, head)
         assert time.monotonic() - started < 10
@@ -192,7 +195,7 @@ def test_13_a_content_length_that_lies() -> None:
     ],
 )
 def test_14_lengths_that_contradict(server: Running, lines: bytes) -> None:
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n" + lines + b"\r\n{}"
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n" + lines + b"\r\n{}"
     answer = exchange(server, head)
     assert answer.split()[1] in (b"400", b"501", b"411"), answer
     assert b'{"error"' in answer
@@ -200,7 +203,7 @@ def test_14_lengths_that_contradict(server: Running, lines: bytes) -> None:
 
 
 def test_15_headers_that_are_too_large(server: Running) -> None:
-    start = b"GET /health HTTP/1.1\r\nhost: x\r\n"
+    start = b"GET /health HTTP/1.1\r\nhost: localhost\r\n"
     answer = exchange(server, start, *[b"x-a: " + b"a" * 65536 + b"\r\n"] * 160, b"\r\n")
     assert answer == b"" or answer.split()[1] in (b"400", b"431")
     answer = exchange(server, start, b"x-a: " + b"a" * 40_000 + b"\r\n\r\n")
@@ -428,3 +431,30 @@ def test_a_body_whose_type_is_not_said_is_refused(server: Running, path: str) ->
     assert document["error"]["message"] == (
         "The request names no content type; application/json is required. Set it."
     )
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        ({"host": "evil.example"}, "foreign_host"),
+        ({"host": "127.0.0.1.evil.example:8000"}, "foreign_host"),
+        ({"origin": "http://evil.example"}, "foreign_origin"),
+        ({"origin": "null"}, "foreign_origin"),
+    ],
+)
+def test_without_keys_pages_of_other_sites_are_refused(
+    server: Running, headers: dict[str, str], code: str
+) -> None:
+    status, document, _ = server.call("/v1/models", headers=headers)
+    assert (status, document["error"]["code"]) == (403, code)
+
+
+def test_the_own_page_is_answered_and_keys_open_the_rest(server: Running) -> None:
+    for name in ("localhost", "127.0.0.1", "127.0.0.2", "[::1]"):
+        own = f"{name}:{server.port}"
+        headers = {"host": own, "origin": f"http://{own}"}
+        assert server.call("/v1/models", headers=headers)[0] == 200
+    with running(keys=("secret",)) as keyed:
+        foreign = {"host": "models.example", "origin": "http://evil.example"}
+        foreign["authorization"] = "Bearer secret"
+        assert keyed.call("/v1/models", headers=foreign)[0] == 200

@@ -133,7 +133,7 @@ def test_18_a_client_that_leaves_a_stream_frees_everything(
     for _ in range(5):
         with socket.create_connection(("127.0.0.1", server.port)) as connection:
             connection.sendall(
-                b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n"
+                b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
                 b"content-type: application/json\r\ncontent-length: "
                 + f"{len(body)}\r\n\r\n{body}".encode()
             )

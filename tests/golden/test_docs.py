@@ -17,7 +17,9 @@ def _generator():
     return module
 
 
-@pytest.mark.parametrize("page", ["cli.md", "metrics.md", "estimators.md", "perturbations.md"])
+@pytest.mark.parametrize(
+    "page", ["classifiers.md", "cli.md", "metrics.md", "estimators.md", "perturbations.md"]
+)
 def test_the_page_is_not_stale(page):
     expected = _generator().PAGES[page]()
     assert (DOCS / page).read_text(encoding="utf-8") == expected, "run: make docs"

@@ -70,6 +70,37 @@ def test_the_error_rate_is_exceeded_at_most_at_delta(method, unit, per_group, n,
     assert certified / SIMULATIONS > least
 
 
+@pytest.mark.parametrize(("share", "size"), [(0.01, 50), (0.02, 20), (0.05, 6)])
+def test_large_groups_that_are_rare_do_not_break_the_guarantee(share, size):
+    """Rare groups of many rows, all wrong, among single rows: a group counts once, whatever its
+    size, and those that were not drawn are allowed for."""
+    risk, delta, groups = 0.1, 0.05, 300
+
+    def certified(error):
+        small = (error - share) / (1 - share)
+        found = 0
+        for seed in range(SIMULATIONS):
+            rng = np.random.default_rng(seed)
+            large = rng.random(groups) < share
+            wrong = large | (rng.random(groups) < small)
+            sizes = np.where(large, size, 1)
+            result = learn_threshold(
+                np.ones(sizes.sum()),
+                1.0 - np.repeat(wrong, sizes),
+                [0.5],
+                risk=risk,
+                delta=delta,
+                groups=np.repeat(np.arange(groups), sizes),
+                unit="groups",
+                rng=rng,
+            )
+            found += result.threshold is not None
+        return found / SIMULATIONS
+
+    assert certified(1.01 * risk) <= delta + 3 * np.sqrt(delta * (1 - delta) / SIMULATIONS)
+    assert certified(0.052) > 0.5
+
+
 def test_repeating_rows_as_if_independent_breaks_the_guarantee():
     """Why groups matter: three copies of each row pass for three times the evidence."""
     risk, delta = 0.12, 0.1

@@ -10,6 +10,7 @@ from sightline.api.observing import DEFAULT_LAYERS, collect
 from sightline.core.condition_names import BLANK, CLEAN
 
 if TYPE_CHECKING:
+    from sightline.models.encoders import EntailmentModel
     from sightline.workflow.auditing.running import AuditOutcome, AuditSettings
     from sightline.workflow.collect import CollectResult
 
@@ -32,6 +33,7 @@ def audit(
     probing: Mapping[str, Any] | None = None,
     entailment: str | None = None,
     model_options: Mapping[str, Any] | None = None,
+    keep: bool = False,
 ) -> tuple[AuditOutcome | None, CollectResult | None]:
     """Collects a model under perturbations if that is asked for, and measures how stable it is.
 
@@ -55,6 +57,8 @@ def audit(
         entailment: Entailment model (a directory or a hub name) that compares free answers by
             meaning; None = by their content words alone.
         model_options: Passed to the loading of the probed and of the entailment model.
+        keep: Leave an audit that the run has already as it is, and write nothing into the run;
+            for a run that is only set beside others.
 
     Returns:
         The outcome, and what collecting left behind. The outcome is None where collecting or
@@ -62,7 +66,7 @@ def audit(
     """
     from sightline.core.errors import UsageError
     from sightline.workflow.auditing.running import AuditSettings, audit_run, check_settings
-    from sightline.workflow.auditing.writing import write_audit
+    from sightline.workflow.auditing.writing import RESULTS, write_audit
 
     settings = settings or AuditSettings()
     check_settings(settings)
@@ -73,6 +77,8 @@ def audit(
             f"Model {model} without data; questions about pictures are required to audit it. "
             "Give --data, or a number of questions to --probe."
         )
+    if entailment is not None and (probe or model is not None):
+        _judge(entailment, options)  # one that cannot be loaded is refused before a model is asked
     if model is not None and data is not None:
         _require_perturbation(conditions)
         arguments = {
@@ -96,15 +102,18 @@ def audit(
             return None, collected
     if probe and not _probed(Path(run), model, probe, settings, probing or {}, options):
         return None, collected
-    judge = None
-    if entailment is not None:
-        from sightline.models import load_entailment_model
-
-        own = {name: value for name, value in options.items() if name != "revision"}
-        judge = load_entailment_model(entailment, **own)
+    judge = None if entailment is None else _judge(entailment, options)
     outcome = audit_run(Path(run), settings, judge=judge)
-    write_audit(outcome, Path(run))
+    if not (keep and (Path(run) / RESULTS).exists()):
+        write_audit(outcome, Path(run))
     return outcome, collected
+
+
+def _judge(entailment: str, options: Mapping[str, Any]) -> EntailmentModel:
+    from sightline.models import load_entailment_model
+
+    own = {name: value for name, value in options.items() if name != "revision"}
+    return load_entailment_model(entailment, **own)
 
 
 def _require_perturbation(conditions: str | Path | Sequence[str]) -> None:
@@ -112,11 +121,13 @@ def _require_perturbation(conditions: str | Path | Sequence[str]) -> None:
     from sightline.core.errors import UsageError
     from sightline.data.condition_lists import read_conditions
 
-    names = [condition.name for condition in read_conditions(conditions)]
-    if set(names) <= {CLEAN, BLANK}:
+    found = read_conditions(conditions)
+    names = [condition.name for condition in found]
+    if all(own.is_control or own.name in {CLEAN, BLANK} for own in found):
         raise UsageError(
             f"--conditions {','.join(names)} perturbs no picture and no question; at least one "
-            "condition besides clean and blank is required. Name for example default or rotate:30."
+            "condition besides clean, blank and controls is required. Name for example default or "
+            "rotate:30."
         )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sightline.core.column import Column
+from sightline.core.errors import UsageError
 from sightline.core.results import Evaluation, evaluation_json, load_evaluation
 
 if TYPE_CHECKING:
@@ -60,6 +61,12 @@ def evaluate(
             evaluate_classifier,
         )
 
+        if other_runs:
+            raise UsageError(
+                f"{run} is a run of a classifier and is to be evaluated together with "
+                f"{other_runs[0]}; runs of models that answer the same questions are required. "
+                "Leave --together out."
+            )
         outcome = evaluate_classifier(
             Path(run),
             settings or Settings(),

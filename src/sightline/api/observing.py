@@ -194,11 +194,11 @@ def derive(
     Returns:
         What each derivation did, in the order of the arguments.
     """
-    from sightline.store.run import RunStore
+    from sightline.workflow.classifying.reading import open_answers
     from sightline.workflow.derive import derive_named
 
     return derive_named(
-        RunStore.open(Path(run)),
+        open_answers(Path(run)),
         embeddings=embeddings,
         entailment=entailment,
         importance=importance,

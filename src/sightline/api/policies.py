@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,11 +87,11 @@ def calibrate(
         "hold_out": hold_out,
         "budget": budget,
     }
-    for name, value in numbers.items():
-        if value is not None and not math.isfinite(value):
-            raise UsageError(
-                f"{name} is {value}; a finite number is required. Correct it, or leave it out."
-            )
+    _require_numbers({name: value for name, value in numbers.items() if value is not None})
+    if fractions is not None:
+        _require_three("fractions", fractions)
+    settings = settings or Settings()
+    _require_own_numbers(settings)
     if risk is None and coverage is None:
         risk = 0.05
     return run_calibrate(
@@ -105,7 +106,7 @@ def calibrate(
             hold_out=hold_out,
             budget=budget,
         ),
-        settings or Settings(),
+        settings,
         given_split=given_split,
         judge=None if judge is None else observed_judge(judge),
         announce=announce,
@@ -145,11 +146,13 @@ def apply_policy(
     from sightline.workflow.evaluate import Settings
     from sightline.workflow.policy import applying
 
+    settings = settings or Settings()
+    _require_own_numbers(settings)
     known = load_policy(policy) if isinstance(policy, str | Path) else policy
     result = applying.apply_policy(
         Path(run),
         known,
-        settings or Settings(),
+        settings,
         unseen=unseen,
         graded=graded,
         judge=None if judge is None else observed_judge(judge),
@@ -203,3 +206,35 @@ def ask(
         explained=explain,
         text_models=None if text_models is None else Path(text_models),
     )
+
+
+def _require_own_numbers(settings: Settings) -> None:
+    _require_numbers(
+        {f"settings.{name}": getattr(settings, name) for name in ("threshold", "seed")}
+    )
+
+
+def _require_numbers(values: Mapping[str, object]) -> None:
+    """Requires finite numbers, since what is no number fails far from where it was given.
+
+    Raises:
+        UsageError: One is none; the message names it.
+    """
+    for name, value in values.items():
+        if not _is_number(value):
+            raise UsageError(
+                f"{name} is {repr(value)[:60]}; a finite number is required. Correct it, or leave "
+                "it out."
+            )
+
+
+def _require_three(name: str, value: object) -> None:
+    if not isinstance(value, Sequence) or len(value) != 3 or not all(map(_is_number, value)):
+        raise UsageError(
+            f"{name} is {repr(value)[:60]}; three finite numbers are required. For example "
+            "(0.4, 0.2, 0.4)."
+        )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,8 +1,10 @@
 """An audit on a budget: the few perturbations that tell most, chosen on labelled rows.
 
 Each perturbation costs a pass over every picture. A logistic model predicts a target (is the answer
-wrong? will it flip under a perturbation not among these?) from what the chosen perturbations show;
-the next one is always that which lowers the cross-validated loss most.
+wrong? does it flip more often than others under the whole bank?) from what the chosen perturbations
+show; the next one is always that which lowers the cross-validated loss most. A target that is
+measured with the chosen perturbations too, as the second is, contains their own part: how well they
+predict it is how well a few stand for all, not what they say of perturbations outside the bank.
 
 Axes: ``p`` perturbations, ``f`` features of one, ``a`` features known without any.
 """

@@ -155,9 +155,33 @@ def band_power(
     _require_finite(image)
     h, w = image.shape[-3:-1]
     power = np.sum(np.abs(np.fft.fft2(image, axes=(-3, -2))) ** 2, axis=-1) / (h * w)
-    band = np.clip(np.searchsorted(edges, radii(h, w), side="right") - 1, 0, len(edges) - 2)
-    members = np.eye(len(edges) - 1)[band.ravel()]
-    return np.asarray(power.reshape(*power.shape[:-2], h * w) @ members)
+    return np.asarray(power.reshape(*power.shape[:-2], h * w) @ _members(h, w, edges))
+
+
+def band_means(
+    image: Float[np.ndarray, "*n h w c"], edges: Float[np.ndarray, " edges"]
+) -> Float[np.ndarray, "*n k"]:
+    """Mean power of a coefficient in each band, over its coefficients and over channels.
+
+    Args:
+        image: Pictures.
+        edges: As `band_edges` gives them.
+
+    Returns:
+        Squared pixel values; 0 for a band without coefficients. Unlike sums, means of bands of
+        different widths stand side by side, and do not add up.
+
+    Raises:
+        DataError: As `band_power`.
+
+    Source:
+        arXiv 2602.06652; there without the division by the number of pixels, which relative
+        changes do not show.
+    """
+    power = band_power(image, edges)
+    h, w, channels = image.shape[-3:]
+    sizes = _members(h, w, edges).sum(axis=0) * channels
+    return np.asarray(power / np.maximum(sizes, 1))
 
 
 def band_fractions(
@@ -336,6 +360,14 @@ def _filtered(
     spectrum = np.fft.fft2(image, axes=(-3, -2))
     spectrum *= ((radii(*image.shape[-3:-1]) <= cutoff) == low)[..., None]
     return np.asarray(np.fft.ifft2(spectrum, axes=(-3, -2)).real)
+
+
+def _members(
+    height: int, width: int, edges: Float[np.ndarray, " edges"]
+) -> Float[np.ndarray, "hw k"]:
+    """Whether each coefficient lies in each band, 1 or 0."""
+    band = np.searchsorted(edges, radii(height, width), side="right") - 1
+    return np.asarray(np.eye(len(edges) - 1)[np.clip(band, 0, len(edges) - 2).ravel()])
 
 
 def _require_cutoff(cutoff: float) -> None:

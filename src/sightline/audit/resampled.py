@@ -144,13 +144,14 @@ class Clusters:
 
         Returns:
             Value in [0, 1]. Where resampling gives no interval, as with no hit at all, it is
-            `sightline.metrics.intervals.proportion`'s (Wilson's, at the effective size).
+            `sightline.metrics.intervals.proportion`'s (Wilson's, at the effective size); none of
+            a single image, however many rows it has.
         """
         counted = np.ones(len(hits), dtype=bool) if among is None else among
         n = int(counted.sum())
         rows = Ratio(images, (hits & counted) * 1.0, counted * 1.0)
         found = self.ratio(rows, n=n, undefined=undefined, bounds=(0.0, 1.0))
-        if found.value is None or found.low is not None:
+        if found.value is None or found.low is not None or len(np.unique(images[counted])) < 2:
             return found
         return proportion(hits[counted].astype(np.float64), images[counted], level=self.level)
 

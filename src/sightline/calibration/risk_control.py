@@ -224,8 +224,9 @@ def learn_threshold(
             at the first that fails; ``bonferroni`` tests each at delta over their number.
         groups: Rows that share a number are not independent; None if all are.
         unit: ``one_per_group`` keeps a random row of every group, which makes the guarantee one
-            about a random row of a new group; ``groups`` bounds the error rate over all accepted
-            rows with the groups as units; ``rows`` requires independent rows.
+            about a random row of a new group; ``groups`` gives the same guarantee from the means
+            over all rows of each group, so that a large group counts as much as a small one;
+            ``rows`` requires independent rows.
         rng: Draws the rows that are kept, and the order of the groups.
 
     Raises:
@@ -325,14 +326,15 @@ def _group_p_value(
     order: Int[np.ndarray, " g"],
     risk: float,
 ) -> float:
-    """Tests E[sum over a group of accepted x (wrong - risk)] >= 0, groups as units.
+    """Tests E[mean over a group of accepted x (wrong - risk)] >= 0, groups as units.
 
-    The sum is divided by the size of the largest group, so that it lies in [-risk, 1 - risk].
+    A mean lies in [-risk, 1 - risk] whatever the size of its group. A sum would need a bound on
+    sizes that is known beforehand: the largest group seen is none, since larger ones may be rare.
     """
-    largest = int(np.bincount(index).max()) if len(index) else 1
     excess = np.where(accepted, (1.0 - correct) - risk, 0.0)
-    sums = np.bincount(index, weights=excess, minlength=len(order))[order]
-    return betting_p_value(np.clip(sums / largest + risk, 0.0, 1.0), risk)
+    sums = np.bincount(index, weights=excess, minlength=len(order))
+    means = sums / np.maximum(np.bincount(index, minlength=len(order)), 1)
+    return betting_p_value(np.clip(means[order] + risk, 0.0, 1.0), risk)
 
 
 def _binomial_cdf(n: int, rate: float) -> Float[np.ndarray, " k"]:

@@ -79,6 +79,12 @@ if TYPE_CHECKING:
     help="Choose as many conditions as the most informative, and measure them on other questions.",
 )
 @option(
+    "--geometry",
+    is_flag=True,
+    help="Compare the geometry of all questions (CKA) in every channel and layer, which reads the "
+    "run again.",
+)
+@option(
     "--preserving",
     metavar="NAMES|FILE.yaml",
     help="Conditions that keep the right answer of your questions, where that is not known "
@@ -95,7 +101,8 @@ if TYPE_CHECKING:
 @click.option(
     "--report",
     type=click.Path(dir_okay=False),
-    help="The HTML page.  [default: audit/report.html of the first run]",
+    help="The HTML page.  [default: audit/report.html of the run; of several runs "
+    "audit/comparison.html of the first]",
 )
 @seed_option("Seed of collecting, controls and bootstrap.")
 @loading_options
@@ -109,6 +116,9 @@ def audit_command(ctx: click.Context, /, **flags: Any) -> int:
     sightline audit runs/a runs/b
     sightline audit runs/a --probe 20 --budget 3
     sightline audit runs/reasoning --against runs/hallucination
+
+    Several runs are measured alike, by the settings given here. Those that were audited before keep
+    their audit and report: only the page is written.
     """  # noqa: D301 (a backspace, which click reads)
     if flags["show_config"]:
         show_config(ctx)
@@ -116,8 +126,11 @@ def audit_command(ctx: click.Context, /, **flags: Any) -> int:
     _require_one_way(flags)
     from sightline.data.condition_lists import read_conditions
     from sightline.workflow.auditing.running import AuditSettings
+    from sightline.workflow.auditing.writing import RESULTS
 
     preserving = () if flags["preserving"] is None else read_conditions(flags["preserving"])
+    measured = [*flags["runs"], *([] if flags["against"] is None else [flags["against"]])]
+    _require_runs(measured, flags)
     beside = int(flags["data"] is not None) + len(flags["runs"])
     sizes = None if flags["sizes"] is None else _sizes(flags["sizes"], beside)
     settings = AuditSettings(
@@ -126,24 +139,45 @@ def audit_command(ctx: click.Context, /, **flags: Any) -> int:
         controls=flags["controls"],
         spectra=flags["spectra"],
         budget=flags["budget"],
+        geometry=flags["geometry"],
         preserving=tuple(condition.name for condition in preserving),
         resamples=flags["resamples"],
         seed=flags["seed"],
     )
     found: list[AuditOutcome] = []
+    together = beside + int(flags["against"] is not None) > 1
+    kept = [run for run in measured if together and (Path(run) / RESULTS).exists()]
     code = 0
     if flags["data"] is not None:
         outcome, code = _collected(flags, settings)
         if outcome is None:
             return code
         found.append(outcome)
-    for run in (*flags["runs"], *([] if flags["against"] is None else [flags["against"]])):
-        outcome, stopped = _measured(run, flags, settings)
+    for run in measured:
+        outcome, stopped = _measured(run, flags, settings, keep=together)
         if outcome is None:
             return stopped
         found.append(outcome)
+    for run in kept:
+        click.echo(f"{Path(run) / RESULTS} is of an earlier audit, and stays as it is.", err=True)
     _show(found, flags, settings, sizes)
     return code
+
+
+def _require_runs(runs: list[str], flags: dict[str, Any]) -> None:
+    """Refuses runs that cannot be audited before anything is collected or measured."""
+    from sightline.workflow.auditing.pairs import require_perturbed
+    from sightline.workflow.classifying.reading import open_answers
+
+    for run in runs:
+        require_perturbed(open_answers(Path(run)))
+    others = [*flags["runs"], *([] if flags["output"] is None else [flags["output"]])]
+    against = flags["against"]
+    if against is not None and Path(against).resolve() in {Path(own).resolve() for own in others}:
+        raise UsageError(
+            f"--against {against}, which is the audited run itself; a run of the same model on "
+            "other questions is required. Collect the model on the other questions."
+        )
 
 
 def _require_one_way(flags: dict[str, Any]) -> None:
@@ -169,14 +203,15 @@ def _require_one_way(flags: dict[str, Any]) -> None:
 
 
 def _measured(
-    run: str, flags: dict[str, Any], settings: AuditSettings
+    run: str, flags: dict[str, Any], settings: AuditSettings, *, keep: bool
 ) -> tuple[AuditOutcome | None, int]:
     """A run that is there, probed first where that is asked for."""
     from sightline.api import audit
 
     with ProgressLine("probing", flags["display"]) as line, stop_on_signal() as stop:
         model = flags["model"] if flags["probe"] else None
-        outcome, _ = audit(run, model=model, settings=settings, **_asked(flags, line, stop))
+        asked = _asked(flags, line, stop)
+        outcome, _ = audit(run, model=model, settings=settings, keep=keep, **asked)
     return outcome, 0 if outcome is not None else _stopped(stop)
 
 
@@ -254,7 +289,8 @@ def _show(
     )
     page = None
     if flags["report"] or all(find_spec(name) for name in ("jinja2", "matplotlib")):
-        page = Path(flags["report"] or Path(audits[0].path) / FOLDER / "report.html")
+        name = "report.html" if len(audits) == 1 else "comparison.html"
+        page = Path(flags["report"] or Path(audits[0].path) / FOLDER / name)
         write_audit_report(audits, page, comparison=together)
     if flags["as_json"]:
         document = {"audits": [asdict(audit) for audit in audits], "comparison": asdict(together)}
@@ -275,6 +311,11 @@ def _sizes(text: str, runs: int) -> list[int]:
         sizes = [float(part) for part in text.split(",")]
     except ValueError:
         sizes = []
+    if len(sizes) == runs == 1 and math.isfinite(sizes[0]) and sizes[0] >= 1:
+        raise UsageError(
+            f"--sizes {text[:80]} for one run; sizes compare two runs or more. Name the others, "
+            "or leave --sizes out."
+        )
     if len(sizes) != runs or not all(math.isfinite(size) and size >= 1 for size in sizes):
         raise UsageError(
             f"--sizes {text[:80]} for {runs} runs; a number of parameters for each, in their "

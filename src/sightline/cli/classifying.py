@@ -21,7 +21,7 @@ from sightline.cli.options import (
     shared_options,
     show_config,
 )
-from sightline.core.errors import SightlineError
+from sightline.core.errors import SightlineError, UsageError
 
 if TYPE_CHECKING:
     from sightline.workflow.classifying.collecting import ClassifyResult
@@ -117,6 +117,13 @@ def classify_command(ctx: click.Context, /, **flags: Any) -> int:
     if flags["show_config"]:
         show_config(ctx)
         return 0
+    if not flags["support"]:
+        given = [n for n in ("shots", "draws", "support_rule") if _on_command_line(ctx, n)]
+        if given:
+            raise UsageError(
+                f"--{given[0].replace('_', '-')} without --support says how support pictures are "
+                "drawn, and there are none; --support is required. Name it, or leave it out."
+            )
     from sightline.api import classify
     from sightline.workflow.classifying.embedding import parse_views
 
@@ -249,9 +256,14 @@ def rerank_command(ctx: click.Context, /, **flags: Any) -> int:
     return 0
 
 
+def _on_command_line(ctx: click.Context, name: str) -> bool:
+    return ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+
+
 def _finish(result: ClassifyResult, flags: dict[str, Any], interrupted: int) -> int:
     """Prints what was embedded; the exit code says whether all of it could be."""
-    parts = [part for part in (result.images, result.support) if part is not None]
+    named = {"pictures": result.images, "support": result.support}
+    parts = [part for part in named.values() if part is not None]
     failed = sum(part.quarantined + part.rejected for part in parts)
     total = sum(part.total + part.rejected for part in parts)
     if flags["as_json"]:
@@ -261,6 +273,8 @@ def _finish(result: ClassifyResult, flags: dict[str, Any], interrupted: int) -> 
             "support": 0 if result.support is None else result.support.total,
             "quarantined": sum(part.quarantined for part in parts),
             "rejected": sum(part.rejected for part in parts),
+            "reasons": {name: dict(part.reasons) for name, part in named.items() if part},
+            "alike": result.alike,
             "interrupted": result.interrupted,
         }
         click.echo(json.dumps(document, indent=1))

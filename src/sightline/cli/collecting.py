@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -29,13 +31,14 @@ from sightline.cli.options import (
     shared_options,
     show_config,
 )
-from sightline.core.errors import SightlineError, UsageError
+from sightline.core.errors import EndpointError, SightlineError, UsageError
 
 if TYPE_CHECKING:
     from sightline.workflow.collect import CollectResult
 
 
 _MODEL_ARGS = ("device_map", "dtype", "revision", "blank_colour", *ENDPOINT_ARGS)
+_STOPPED = "sightline: stopped; run the same command to go on."
 
 
 @click.command("collect")
@@ -169,6 +172,7 @@ def collect_command(ctx: click.Context, /, **flags: Any) -> int:
     from sightline.api import collect
 
     with (
+        _resumable(),
         ProgressLine("collecting", flags["display"]) as line,
         stop_on_signal() as stop,
     ):
@@ -198,6 +202,16 @@ def collect_command(ctx: click.Context, /, **flags: Any) -> int:
     return _finish(result, flags, stop.exit_code if result.interrupted else 0)
 
 
+@contextmanager
+def _resumable() -> Iterator[None]:
+    """Says beside the error of an endpoint that what was collected stays."""
+    try:
+        yield
+    except EndpointError:
+        click.echo(_STOPPED, err=True)
+        raise
+
+
 def _finish(result: CollectResult, flags: dict[str, Any], interrupted: int) -> int:
     failed = result.quarantined + result.rejected
     share = failed / (result.total + result.rejected)
@@ -218,7 +232,7 @@ def _finish(result: CollectResult, flags: dict[str, Any], interrupted: int) -> i
     for reason, count in result.refused[:5]:
         click.echo(f"  {count} × no such condition: {_printable(reason)}", err=True)
     if interrupted:
-        click.echo("sightline: stopped; run the same command to go on.", err=True)
+        click.echo(_STOPPED, err=True)
         return interrupted
     if share > flags["fail_on_error"]:
         raise SightlineError(

@@ -55,10 +55,10 @@ def perturbations_command(**flags: Any) -> int:
     sightline perturbations --conditions rotate,crop --preview sheet.png -d scenes:test
     """  # noqa: D301 (a backspace, which click reads)
     from sightline.data.condition_lists import read_conditions
-    from sightline.data.perturbations import PERTURBATIONS
+    from sightline.data.perturbations import BANK
 
     given = flags["conditions"]
-    conditions = read_conditions(list(PERTURBATIONS) if given is None else given)
+    conditions = read_conditions(list(BANK) if given is None else given)
     if flags["preview"] is not None:
         return _preview(conditions, flags)
     for name in ("image", "data", "sample_id", "answer"):
@@ -116,6 +116,7 @@ def _document(conditions: Sequence[Condition], size: tuple[int, int]) -> dict[st
     from sightline.data.label_preservation import MILD, QUESTION_KINDS, preservation_table
     from sightline.data.perturbations import BANKS
 
+    table = dict(preservation_table())
     return {
         "lists": {name: list(families) for name, families in BANKS.items()},
         "size": list(size),
@@ -124,6 +125,7 @@ def _document(conditions: Sequence[Condition], size: tuple[int, int]) -> dict[st
                 "name": condition.name,
                 "kind": condition.kind,
                 "needs_answer": condition.needs_answer,
+                "control": condition.is_control,
                 "steps": {
                     name: found._asdict() for name, found in condition.magnitudes(size).items()
                 },
@@ -132,10 +134,18 @@ def _document(conditions: Sequence[Condition], size: tuple[int, int]) -> dict[st
         ],
         "answers_kept": {
             family: [kind for kind, kept in zip(QUESTION_KINDS, row, strict=True) if kept == "same"]
-            for family, row in preservation_table()
+            for family, row in table.items()
         },
         "answers_kept_when_mild": {
-            family: {"other_up_to": level} for family, level in MILD.items()
+            family: {
+                "kinds": [
+                    kind
+                    for kind, kept in zip(QUESTION_KINDS, table[family], strict=True)
+                    if kept == "mild"
+                ],
+                "up_to": level,
+            }
+            for family, level in MILD.items()
         },
     }
 
@@ -153,10 +163,11 @@ def _list(conditions: Sequence[Condition], size: tuple[int, int]) -> None:
             share = "" if step["share"] is None else f"{step['share']:.1%}"
             name, kind = (condition["name"], condition["kind"]) if at == 0 else ("", "")
             strength = f"{step['value']:g} {step['unit']}"
-            line = f"{name:22} {strength:16} {pixels:>7} {share:>7}  {kind}"
-            click.echo(
-                line + (" (needs the answer)" if at == 0 and condition["needs_answer"] else "")
-            )
+            says = ("needs_answer", " (needs the answer)"), ("control", " (a control)")
+            kind += "".join(text for key, text in says if at == 0 and condition[key])
+            click.echo(f"{name:22} {strength:16} {pixels:>7} {share:>7}  {kind}")
     click.echo("\nKinds of question whose answer stays (generated scenes are worked out again):")
     for family, kinds in document["answers_kept"].items():
-        click.echo(f"{family:22} {', '.join(kinds) or 'none'}")
+        mild = document["answers_kept_when_mild"].get(family)
+        also = f"; when mild {', '.join(mild['kinds'])}" if mild and mild["kinds"] else ""
+        click.echo(f"{family:22} {', '.join(kinds) or 'none'}{also}")

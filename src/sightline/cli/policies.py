@@ -81,7 +81,7 @@ if TYPE_CHECKING:
     "--unit",
     default="one_per_group",
     type=click.Choice(["one_per_group", "groups", "rows"]),
-    help="What is independent: a random row of each group, groups as a whole, or every row.",
+    help="What is independent: a random row of each group, the means of groups, or every row.",
 )
 @option(
     "--per-group",
@@ -293,6 +293,12 @@ def _policy_lines(path: str, policy: TrustPolicy) -> Iterator[str]:
     )
     for promise in evidence.promises:
         yield from _promise_lines(promise, evidence.target)
+    missed = sum(promise.guarantee.threshold is None for promise in evidence.promises)
+    if 0 < missed < len(evidence.promises):
+        yield (
+            f"  abstains   from every answer of {missed} of {len(evidence.promises)} categories, "
+            "for which nothing could be certified"
+        )
     if evidence.routing is not None:
         yield from _routing_lines(evidence.routing, policy)
     if policy.sets is not None:
@@ -339,11 +345,7 @@ def _promise_lines(promise: Promise, target: Target) -> Iterator[str]:
     if guarantee.threshold is None:
         yield f"  promise    none: {promise.why_not}"
         return
-    unit = {
-        "one_per_group": "for a random answer of a new group",
-        "groups": "over the answers of new groups",
-        "rows": "for a new answer",
-    }[guarantee.unit]
+    unit = "for a new answer" if guarantee.unit == "rows" else "for a random answer of a new group"
     yield (
         f"  promise    at most {guarantee.risk:.1%} of accepted answers wrong {unit}, with "
         f"{1 - guarantee.delta:.0%} certainty"

@@ -107,7 +107,7 @@ def serve_command(ctx: click.Context, /, **flags: Any) -> int:
         return 0
     from pathlib import Path
 
-    from sightline.serving.server import Settings, build, serve
+    from sightline.serving.server import Settings, serve
 
     settings = Settings(
         model=flags["model"],
@@ -130,8 +130,7 @@ def serve_command(ctx: click.Context, /, **flags: Any) -> int:
         model_options=loading_settings(flags),
         limits=_limits(flags),
     )
-    server = build(settings)
-    serve(server, settings, announce=lambda text: click.echo(text, err=True))
+    serve(settings, announce=lambda text: click.echo(text, err=True))
     return 0
 
 

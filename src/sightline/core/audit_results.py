@@ -73,6 +73,25 @@ class ChannelDrift:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class Similarity:
+    """Mean linear CKA of a channel at one layer between clean and perturbed vectors.
+
+    Attributes:
+        channel: Feature whose clean and perturbed vectors are compared.
+        layer: Layer index; None for vision tokens.
+        name: Type of perturbation.
+        value: Debiased, mean over the type's conditions; 1 is unchanged.
+        conditions: How many conditions have one.
+    """
+
+    channel: str
+    layer: int | None
+    name: str
+    value: float
+    conditions: int
+
+
+@dataclass(frozen=True, config=_STRICT)
 class Density:
     """Counts of drift values and control values in the same bins of 1 - cosine."""
 
@@ -86,11 +105,30 @@ class Density:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class BandMeans:
+    """Mean power of a coefficient in each band, low band first; means over pictures.
+
+    ``clean`` is of the clean pictures, ``perturbed`` of the same pictures under the type.
+    """
+
+    clean: tuple[float, ...]
+    perturbed: tuple[float, ...]
+
+    @property
+    def changes(self) -> tuple[float | None, ...]:
+        """Change of each band's mean over its clean mean; None for a band without power."""
+        return tuple(
+            (after - before) / before if before else None
+            for before, after in zip(self.clean, self.perturbed, strict=True)
+        )
+
+
+@dataclass(frozen=True, config=_STRICT)
 class Spectrum:
     """Frequency bands of a type's change of the pixels, low band first; means over pictures.
 
     ``shares`` are those of the bands in the change, ``relative`` the change of each band's power
-    over the clean picture's total power.
+    over the clean picture's total power. ``means`` are as published, of all pairs and of flips.
     """
 
     name: str
@@ -99,6 +137,8 @@ class Spectrum:
     relative: tuple[float, ...]
     shares_of_flips: tuple[float, ...] | None
     coherence: tuple[float, ...]
+    means: BandMeans | None = None
+    means_of_flips: BandMeans | None = None
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -121,10 +161,12 @@ class Comparison:
         runs: Names of the runs, those that others are held against last.
         findings: Whether size helps, where sizes are known; whether other questions suffer
             otherwise, one for each run held against them.
+        unlike: That the runs' pairs differ, and by how many; None where all count in every run.
     """
 
     runs: tuple[str, ...]
     findings: tuple[Finding, ...]
+    unlike: str | None = None
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -221,7 +263,8 @@ class AuditProtocol:
     """How an audit was made; everything that changes its figures.
 
     ``preserving`` are the conditions that whoever audits said to keep the right answer, on top of
-    those known to; ``named_pairs`` count for that reason alone.
+    those known to; ``named_pairs`` count for that reason alone. ``unrelated`` are the answers about
+    another question's picture, which join the control of the same question.
     """
 
     conditions: tuple[str, ...]
@@ -239,6 +282,7 @@ class AuditProtocol:
     seed: int
     band_edges: str
     spectra_pictures: int
+    unrelated: int = 0
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -248,6 +292,8 @@ class Audit:
     `rates` starts with ``all`` (every pair of a changed picture that counts), then types of
     perturbation, then single conditions. ``warning`` is what a reader must know first, None where
     there is nothing. ``spectra_skipped`` are questions whose spectra could not be measured.
+    ``cka`` is of the flagged channel at its last layer, by condition; ``similarities`` are made
+    when asked.
     """
 
     format_version: Literal[2]
@@ -286,6 +332,7 @@ class Audit:
     meaning: tuple[Meaning, ...] = field(default=())
     probes: Probes | None = field(default=None)
     budgets: tuple[BudgetedAudit, ...] = field(default=())
+    similarities: tuple[Similarity, ...] = field(default=())
 
 
 def audit_json(audit: Audit) -> str:

@@ -11,6 +11,7 @@ BLANK = "blank"
 NEGATED = "negated"
 NOISE = "noise"
 INJECTED = "answer_text"
+UNRELATED = "unrelated"
 ASKED = "asked"
 
 

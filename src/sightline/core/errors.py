@@ -6,7 +6,7 @@ Anything that is not a `SightlineError` is a bug: it shows its traceback and exi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 class SightlineError(Exception):
@@ -75,6 +75,24 @@ class UndefinedMetricError(SightlineError):
 
 class ModelError(SightlineError):
     """A model that failed on the given input; the example is quarantined, not the run."""
+
+
+class UnreadableError(ModelError):
+    """Questions of a batch that the model cannot read, found before it has read any.
+
+    Attributes:
+        code: What is wrong with them: ``special_token`` or ``context_length_exceeded``.
+        reasons: Why, in one line, by row of the batch; the other rows can be asked without these.
+    """
+
+    def __init__(self, code: str, reasons: Mapping[int, str]) -> None:
+        super().__init__(next(iter(reasons.values())))
+        self.code = code
+        self.reasons = reasons
+
+    def among(self, rows: Sequence[int]) -> UnreadableError:
+        """The same where the batch was these rows of a larger one."""
+        return UnreadableError(self.code, {rows[row]: why for row, why in self.reasons.items()})
 
 
 class OutOfMemoryError(ModelError):

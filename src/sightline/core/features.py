@@ -128,7 +128,7 @@ ARRAY_AXES: Mapping[Feature, tuple[str, ...]] = MappingProxyType(
         Feature.VISION_ENERGY: (),  # Dirichlet energy of the grid of vision tokens
         Feature.VISION_ENERGY_NORMALISED: (),  # the same over their mean squared length
         Feature.ENERGY_MAP: ("y", "x"),  # mean squared difference to a token's neighbours
-        Feature.FLIP_RATE: (),  # share of the answer's perturbed versions whose label flips
+        Feature.FLIP_RATE: (),  # share of perturbed versions whose label flips, by condition
         Feature.MARGIN_LOSS: (),  # mean fall of the clean label's margin, nats
         Feature.DRIFT_SHARE: (),  # mean drift as per cent of the run's mean control
         Feature.DELTA_ENERGY: (),  # mean size of the change of normalised vision-token energy

@@ -159,11 +159,13 @@ class ClassifierSummary:
         templates: Prompt templates.
         encoders: Auxiliary image encoders.
         support: Run whose labelled pictures were learned from, or None.
-        shots: Pictures of every class in a draw.
+        shots: Most pictures of a class in a draw.
         draws: Number of draws.
-        unreadable: Support pictures that could not be read.
+        unreadable: Support pictures that could not be used: unreadable, or without a usable vector.
         scores: Figures over the draws, by score.
         out_of_distribution: A second task for the same scores, or None.
+        fewest_shots: Fewest pictures of a class in a draw; None in results of earlier versions,
+            which do not say.
     """
 
     classes: int
@@ -175,6 +177,7 @@ class ClassifierSummary:
     unreadable: int
     scores: dict[str, DrawFigures]
     out_of_distribution: OutOfDistribution | None = None
+    fewest_shots: int | None = None
 
 
 @dataclass(frozen=True, config=_STRICT)

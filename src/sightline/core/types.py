@@ -22,6 +22,7 @@ from sightline.core.condition_names import (
     INJECTED,
     NEGATED,
     NOISE,
+    UNRELATED,
     has_family,
     question_of,
 )
@@ -381,7 +382,7 @@ class Refused:
     reason: str
 
 
-_NO_VIEWS = (BLANK, NEGATED, ASKED, INJECTED)
+_NO_VIEWS = (BLANK, NEGATED, ASKED, INJECTED, UNRELATED)
 
 
 def _clip(text: str, limit: int = 40) -> str:

@@ -78,8 +78,8 @@ def load_dataset(
     Sources: a JSONL, JSON, CSV, TSV, Parquet or Arrow file; a folder with ``metadata.csv``,
     ``.jsonl`` or ``.parquet``, or with Parquet files; a published benchmark by its own rules
     (``pope:FILE``, see `sightline.data.benchmarks`); ``hf://NAME?split=…&config=…`` (extra
-    ``datasets``); ``scenes:SPLIT?n=…&seed=…`` (generated pictures). Rows in OpenAI's batch form are
-    understood.
+    ``datasets``); ``scenes:SPLIT?n=…&seed=…&types=color,count*3`` (generated pictures; a type with
+    a weight is asked more often). Rows in OpenAI's batch form are understood.
 
     Columns are recognised by `sightline.data.fields.ALIASES`; the options of multiple choice may
     also stand in columns A, B, C, … . An image is a path, a data URL, base64, bytes, or (in a row
@@ -165,21 +165,25 @@ def _open(source: str | Path, images: str | Path | None) -> tuple[str, Iterator[
 def _scenes(
     source: str, limit: int | float | None, store_image: StoreImage | None
 ) -> tuple[list[Example], int]:
-    """Generates ``scenes:SPLIT?n=…&seed=…``, no more than a limit asks for, and counts the whole.
+    """Generates ``scenes:SPLIT?n=…&seed=…&types=…``, not beyond the limit, and counts the whole.
 
     A limit above the default number stands in for a missing ``n``.
     """
-    from sightline.data.scenes import demo_examples
+    from sightline.data.scenes import BENCHMARK_TYPES, demo_examples, weighted_types
 
     split, _, query = source.removeprefix(SCENES).partition("?")
     settings = {"n": _DEFAULT_SCENES, "seed": 0}
     if limit is not None and limit >= 1:
         settings["n"] = max(settings["n"], int(limit))
+    types: tuple[str, ...] = BENCHMARK_TYPES
     for name, value in parse_qsl(query, keep_blank_values=True):
+        if name == "types":
+            types = weighted_types(value)
+            continue
         if name not in settings or not value.isdecimal() or len(value) > _MAX_DIGITS:
             raise UsageError(
-                f"{source} sets {name}={value[:40]!r}; only n and seed, whole numbers, are known. "
-                "For example: scenes:test?n=600&seed=1."
+                f"{source} sets {name}={value[:40]!r}; only n and seed, whole numbers, and types "
+                "are known. For example: scenes:test?n=600&seed=1."
             )
         settings[name] = int(value)
     if store_image is None:
@@ -192,7 +196,7 @@ def _scenes(
         settings["n"] = min(whole, int(limit))  # fewer questions are the first of more
     stored: dict[str, ImageRef] = {}
     with TemporaryDirectory() as folder:
-        examples = demo_examples(split, settings["n"], settings["seed"], folder)
+        examples = demo_examples(split, settings["n"], settings["seed"], folder, types=types)
         for ref in {image for e in examples for image in e.images}:
             stored[ref.path] = store_image(Path(ref.path).read_bytes(), "png")
     return [replace(e, images=tuple(stored[ref.path] for ref in e.images)) for e in examples], whole

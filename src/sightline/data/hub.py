@@ -12,6 +12,8 @@ from sightline.core.errors import DataError, MissingExtraError, UsageError
 from sightline.data.readers import Row
 
 _SETTINGS = ("split", "config", "revision")
+_REFUSED = (OSError, ValueError, RuntimeError, ImportError, TypeError, LookupError)
+"""What the library raises beside its own errors; the last two on a description of another shape."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ def open_hub(source: str) -> HubTable:
         table = datasets.load_dataset(
             name, settings.get("config"), split=split, revision=settings.get("revision")
         )
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
+    except (*_REFUSED, datasets.exceptions.DatasetsError) as error:
         raise DataError(
             f"{source} cannot be loaded ({type(error).__name__}: {_one_line(error)}); a dataset "
             "of the hub or its cache is required. Check name, config, split and the network."
@@ -91,5 +93,5 @@ def _rows(table: Any) -> Iterator[Row]:
         yield Row(f"row {number}", fields)
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error.__cause__ or error).split())[:200]

@@ -9,13 +9,13 @@ Example:
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from sightline.core.errors import DataError, UsageError
 from sightline.core.types import Example
@@ -23,6 +23,7 @@ from sightline.data.collected import Rejected, digest_json
 from sightline.data.embedded import ImageReader, StoreImage
 from sightline.data.image_sources import open_source
 from sightline.data.images import ImageLimits
+from sightline.data.json_files import parse_json
 from sightline.data.labelled_pictures import Picture, few
 
 QUESTION = "Which class does the picture show?"
@@ -154,9 +155,9 @@ def class_names(
     else:
         found = _read_names(given, set(known)) if isinstance(given, str) else given
         if isinstance(found, Mapping):
-            named = {label: name.strip() for label, name in found.items()}
+            named = {label: _one_line(name) for label, name in found.items()}
         else:
-            named = _matched([name.strip() for name in found], known)
+            named = _matched([_one_line(name) for name in found], known)
     _check_names(tuple(named.values()))
     return named
 
@@ -176,7 +177,7 @@ def load_templates(given: str | None, default: str) -> tuple[str, ...]:
     if name in TEMPLATES:
         return TEMPLATES[name]
     try:
-        lines = Path(name).read_text(encoding="utf-8").splitlines()
+        lines = Path(name).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError):
         raise UsageError(
             f"--templates {name} is neither a readable file nor one of {', '.join(TEMPLATES)}; "
@@ -201,7 +202,11 @@ def _nothing(name: str, rejected: Sequence[Rejected]) -> str:
 
 
 def _spoken(label: str) -> str:
-    return " ".join(label.replace("_", " ").split())
+    return _one_line(label.replace("_", " "))
+
+
+def _one_line(name: str) -> str:
+    return " ".join(name.split())
 
 
 def _read_names(given: str, labels: set[str]) -> dict[str, str] | list[str]:
@@ -214,17 +219,15 @@ def _read_names(given: str, labels: set[str]) -> dict[str, str] | list[str]:
             )
         return [name.strip() for name in given.split(",") if name.strip()]
     try:
-        text = path.read_text(encoding="utf-8")
-        content = json.loads(text) if path.suffix == ".json" else None
+        text = path.read_text(encoding="utf-8-sig")
+        content = parse_json(text) if path.suffix == ".json" else None
     except (OSError, ValueError) as error:
         raise UsageError(
             f"{path} cannot be read as class names ({' '.join(str(error).split())[:100]}); UTF-8 "
             "text or JSON is required. Correct the file."
         ) from None
-    if isinstance(content, dict):
-        return {str(label): str(name).strip() for label, name in content.items()}
-    if isinstance(content, list):
-        return [str(name).strip() for name in content]
+    if path.suffix == ".json":
+        return _json_names(path, content)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     pairs = [line.split("\t", 1) if "\t" in line else line.split(None, 1) for line in lines]
     if all(len(pair) == 2 for pair in pairs) and (
@@ -234,12 +237,29 @@ def _read_names(given: str, labels: set[str]) -> dict[str, str] | list[str]:
     return lines
 
 
+def _json_names(path: Path, content: Any) -> dict[str, str] | list[str]:
+    """The names of a JSON file, each of which has to be a text of its own."""
+    named = content if isinstance(content, dict) else None
+    listed = content if isinstance(content, list) else None
+    entries: list[tuple[Any, Any]] = [("the document", content)]
+    if named is not None or listed is not None:
+        entries = list(enumerate(listed or ()) if named is None else named.items())
+    wrong = next(((at, name) for at, name in entries if not isinstance(name, str)), None)
+    if wrong is not None:
+        raise DataError(
+            f"{path}: {wrong[0]!r} is {str(wrong[1])[:60]!r}; a list of names, or an object of "
+            'labels with one name each, is required: ["zero", "one"] or {"0": "zero", "1": "one"}. '
+            "Correct the file."
+        )
+    return named or listed or []
+
+
 def _matched(names: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
-    """Names by the label they match: its spelling but for underscores, or their place from 0."""
-    by_spoken = {_spoken(label).lower(): label for label in labels}
+    """Names by the label they match, or their place from 0."""
+    pairs = _pairs(names, labels)
     matched: dict[str, str] = {}
     for name in names:
-        label = name if name in labels else by_spoken.get(_spoken(name).lower(), name)
+        label = pairs.get(name, name)
         if label in matched:
             raise DataError(
                 f"Class {name!r} is named twice; names must differ. Rename or merge the classes."
@@ -251,14 +271,44 @@ def _matched(names: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
     return matched
 
 
+def _pairs(said: Sequence[str], known: Sequence[str]) -> dict[str, str]:
+    """The known name that each one said means: as it is, or with underscores as spaces.
+
+    Of those left over, one whose letters are a known name's but for their case means that, where
+    no other does, and no other known name is left that it could mean.
+    """
+    found: dict[str, str] = {}
+    for spelled in (str, _spoken):
+        by_spelling = {spelled(name): name for name in reversed(known)}
+        for one in said:
+            if one not in found and spelled(one) in by_spelling:
+                found[one] = by_spelling[spelled(one)]
+    taken = set(found.values())
+    asking, left = (
+        Counter(_spoken(name).lower() for name in names)
+        for names in (set(said) - set(found), set(known) - taken)
+    )
+    for name in set(known) - taken:
+        key = _spoken(name).lower()
+        if asking[key] == left[key] == 1:
+            one = next(s for s in said if s not in found and _spoken(s).lower() == key)
+            found[one] = name
+    return found
+
+
 def _check_names(names: tuple[str, ...]) -> None:
     if len(names) < 2:
         raise DataError(
             f"{len(names)} class was found{f' ({names[0]!r})' if names else ''}; at least 2 are "
             "required, or there is nothing to tell apart. Name every class with --classes."
         )
+    if not all(names):
+        raise DataError(
+            f"Class {names.index('')} of {len(names)}, counted from 0, has an empty name; every "
+            "class has a name of its own. Name it, or leave it out."
+        )
     name, times = Counter(names).most_common(1)[0]
-    if times > 1 or not all(names):
+    if times > 1:
         raise DataError(
             f"Class {name!r} is named {times} times; every class has a name of its own. Rename or "
             "merge the classes."
@@ -271,12 +321,12 @@ def _limited(
     """Pictures spread evenly over the source, which is often sorted by class."""
     if limit is None or (limit == 1.0 and isinstance(limit, float)):
         return list(pictures), None
-    count = math.ceil(limit * len(pictures)) if limit < 1 else int(limit)
-    if limit <= 0:
+    if not 0 < limit < math.inf:
         raise UsageError(
             f"--limit {limit}; a number of pictures or a share between 0 and 1 is required. For "
             "example: --limit 100."
         )
+    count = math.ceil(limit * len(pictures)) if limit < 1 else int(limit)
     if count >= len(pictures):
         return list(pictures), None
     chosen = [pictures[at * len(pictures) // count] for at in range(count)]
@@ -346,12 +396,15 @@ def numbers_read_as(images: ImageSet) -> str | None:
 def with_classes(images: ImageSet, classes: Sequence[str]) -> ImageSet:
     """The same pictures told apart by other classes; those of no such class lose their reference.
 
-    Names are matched as they are; underscores count as spaces.
+    Names are matched as they are; underscores count as spaces, and another case is passed over
+    where only one class can be meant.
     """
-    known = {_spoken(name).lower(): name for name in classes}
-    examples = []
-    for example in images.examples:
-        said = example.references[0] if example.references else str(example.meta.get("label", ""))
-        name = known.get(_spoken(said).lower())
-        examples.append(replace(example, references=() if name is None else (name,)))
-    return replace(images, examples=tuple(examples), classes=tuple(classes))
+    labels = [
+        e.references[0] if e.references else str(e.meta.get("label", "")) for e in images.examples
+    ]
+    known = _pairs(labels, classes)
+    examples = tuple(
+        replace(example, references=(known[label],) if label in known else ())
+        for example, label in zip(images.examples, labels, strict=True)
+    )
+    return replace(images, examples=examples, classes=tuple(classes))

@@ -33,6 +33,8 @@ SPLIT_NAMES = ("train", "val", "valid", "validation", "test")
 _PATHS = ("file_name", "filename", "path", "image_path", "file", "image", "img")
 _IDS = ("id", "image_id", "key")
 _DEFAULT_PICTURES = 600
+_MOST_PICTURES = 20_000
+_POOL = 200  # of every class, for shots that would ask for more of all
 _MAX_DIGITS = 9
 
 
@@ -93,7 +95,7 @@ def support_source(support: str, data: str, shots: int) -> str:
         return support
     for prefix in (SCENE_CLASSES, DIGITS):
         if data.startswith(prefix):
-            return f"{prefix}{support}?per_class={max(4 * shots, 8)}"
+            return f"{prefix}{support}?per_class={max(8, min(4 * shots, _POOL), shots)}"
     if data.startswith(HUB):
         name, _, query = data.partition("?")
         return f"{name}?{urlencode({**dict(parse_qsl(query)), 'split': support})}"
@@ -136,7 +138,7 @@ def _folder(path: Path, split: str | None, images: Path | None) -> Source:
         )
     if files:
         return _coop(files[0], split, images)
-    folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and _shown(entry))
+    folders = _folders(path)
     named = {entry.name for entry in folders}
     if split is not None:
         if split not in named:
@@ -154,7 +156,7 @@ def _folder(path: Path, split: str | None, images: Path | None) -> Source:
 
 
 def _class_folders(path: Path, name: str) -> Source:
-    folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and _shown(entry))
+    folders = _folders(path)
     if not folders:
         raise DataError(
             f"{path} has no folders; a folder of pictures for every class is required. Sort the "
@@ -174,8 +176,26 @@ def _class_folders(path: Path, name: str) -> Source:
     return Source(name, path, pictures(), {f.name: f.name for f in folders})
 
 
+def _folders(path: Path) -> list[Path]:
+    """The visible folders of a folder.
+
+    Raises:
+        DataError: It cannot be listed.
+    """
+    try:
+        return sorted(entry for entry in path.iterdir() if entry.is_dir() and _shown(entry))
+    except OSError as error:
+        raise _closed(path, error) from None
+
+
 def _files_below(folder: str) -> Iterator[tuple[str, ...]]:
-    """Names on the way to each visible file; links to folders are not followed."""
+    """Names on the way to each visible file and to each link that leads nowhere.
+
+    Links to folders are not followed.
+
+    Raises:
+        DataError: A folder cannot be listed: nobody knows how many pictures it holds.
+    """
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
@@ -183,11 +203,23 @@ def _files_below(folder: str) -> Iterator[tuple[str, ...]]:
                     for rest in _files_below(entry.path):
                         yield entry.name, *rest
                 elif not entry.name.startswith(".") and (
-                    entry.is_file(follow_symlinks=False) or os.path.isfile(entry.path)  # noqa: PTH113
+                    entry.is_file(follow_symlinks=False)
+                    or (entry.is_symlink() and _file_or_nothing(entry.path))
                 ):
                     yield (entry.name,)
-    except PermissionError:
-        return
+    except OSError as error:
+        raise _closed(folder, error) from None
+
+
+def _file_or_nothing(link: str) -> bool:
+    return os.path.isfile(link) or not os.path.exists(link)  # noqa: PTH110, PTH113
+
+
+def _closed(folder: Path | str, error: OSError) -> DataError:
+    return DataError(
+        f"{folder} cannot be read ({error.strerror}); every folder of the pictures is required. "
+        "Check its permissions, or move it elsewhere."
+    )
 
 
 def _is_split_file(path: Path) -> bool:
@@ -211,6 +243,12 @@ def _coop(path: Path, split: str | None, images: Path | None) -> Source:
             f"{path} is no readable split file ({' '.join(str(error).split())[:120]}); JSON with "
             "lists of [path, label, class name] is required. Download it again."
         ) from None
+    wrong = next((part for part, rows in content.items() if not isinstance(rows, list)), None)
+    if wrong is not None:
+        raise DataError(
+            f"{path}: {wrong!r} is {str(content[wrong])[:40]!r}; nothing but splits, each a list "
+            "of [path, label, class name], is required. Remove it."
+        )
     split = split or "test"
     if split not in content:
         raise UsageError(
@@ -218,6 +256,7 @@ def _coop(path: Path, split: str | None, images: Path | None) -> Source:
             "required. Correct ?split=."
         )
     names: dict[str, tuple[int, str]] = {}
+    by_number: dict[int, str] = {}
     for part, rows in content.items():
         for at, row in enumerate(rows):
             if not _is_split_row(row):
@@ -230,6 +269,11 @@ def _coop(path: Path, split: str | None, images: Path | None) -> Source:
                 raise DataError(
                     f"{path}: class {name!r} has the labels {names[name][0]} and {number}; one "
                     "label for each class is required. Correct the file."
+                )
+            if by_number.setdefault(number, name) != name:
+                raise DataError(
+                    f"{path}: label {number} has the class names {by_number[number]!r} and "
+                    f"{name!r}; one name for each label is required. Correct the file."
                 )
     rows = content[split]
     if not rows:
@@ -313,6 +357,12 @@ def _generated(source: str) -> Source:
                 f"are known. For example: {kind}test?n=600&seed=1."
             )
         settings[key] = int(value)
+    count = settings["per_class"] * len(chosen) or settings["n"]
+    if count > _MOST_PICTURES:
+        raise UsageError(
+            f"{source} asks for {count} pictures; at most {_MOST_PICTURES} are drawn at a time. "
+            "Ask for fewer, or for several seeds."
+        )
     codes = np.asarray([CLASSES.index(name) for name in chosen])
     rng = np.random.default_rng([78, settings["seed"]])
     if settings["per_class"]:

@@ -15,6 +15,8 @@ def saved_dataset(path: Path, split: str | None) -> Source:
     """A dataset that the datasets library wrote to disk, read without that library."""
     if (path / "dataset_dict.json").is_file():
         splits = _json(path / "dataset_dict.json").get("splits", [])
+        if not isinstance(splits, list) or not all(isinstance(one, str) for one in splits):
+            raise _not_saved(path / "dataset_dict.json", "splits")
         if split not in splits:
             raise _no_split(path, split, splits)
         return _saved_split(path / str(split), f"{path.name}?split={split}")
@@ -36,28 +38,58 @@ def _no_split(path: Path, split: str | None, splits: Sequence[str]) -> UsageErro
 
 
 def _saved_split(path: Path, name: str) -> Source:
+    features = _json(path / "dataset_info.json").get("features")
+    if not isinstance(features, dict):
+        raise _not_saved(path / "dataset_info.json", "features")
+    listed = _json(path / "state.json").get("_data_files")
+    entries = listed if isinstance(listed, list) else [listed]
+    files = [entry.get("filename") if isinstance(entry, dict) else None for entry in entries]
+    if not all(isinstance(file, str) for file in files):
+        raise _not_saved(path / "state.json", "_data_files")
+
+    def tables(file: Path) -> Iterator[Any]:
+        import pyarrow as pa
+
+        with pa.memory_map(str(file)) as mapped:
+            yield from pa.ipc.open_stream(mapped)
+
+    paths = [path / str(file) for file in files]
+    return _rows_of_features(name, path, features, lambda wanted: _rows(paths, tables, wanted))
+
+
+def _not_saved(path: Path, entry: str) -> DataError:
+    return DataError(
+        f"{path} has no usable {entry!r}; a dataset written by save_to_disk is required. Save it "
+        "again."
+    )
+
+
+def _rows(
+    files: Sequence[Path], tables: Callable[[Path], Iterator[Any]], columns: Sequence[str]
+) -> Iterator[Mapping[str, Any]]:
+    """Rows of some columns of one file after another.
+
+    Raises:
+        DataError: A file is damaged, or lacks a column.
+    """
     import pyarrow as pa
 
-    features = _json(path / "dataset_info.json").get("features") or {}
-    files = [path / entry["filename"] for entry in _json(path / "state.json")["_data_files"]]
-
-    def tables() -> Iterator[Any]:
-        for file in files:
-            try:
-                with pa.memory_map(str(file)) as mapped:
-                    yield from pa.ipc.open_stream(mapped)
-            except (OSError, pa.ArrowException):
-                raise DataError(
-                    f"{file} is no readable Arrow file; the files of save_to_disk are required. "
-                    "Save the dataset again."
-                ) from None
-
-    return _rows_of_features(name, path, features, lambda columns: _selected(tables(), columns))
-
-
-def _selected(tables: Iterable[Any], columns: Sequence[str]) -> Iterator[Mapping[str, Any]]:
-    for table in tables:
-        yield from table.select(columns).to_pylist()
+    for file in files:
+        try:
+            for table in tables(file):
+                lacking = [column for column in columns if column not in table.schema.names]
+                if lacking:
+                    raise DataError(
+                        f"{file} has the columns {few(table.schema.names)} and no {lacking[0]!r}, "
+                        "which the description of the dataset names; it is required. Save or "
+                        "download the dataset again."
+                    )
+                yield from table.select(columns).to_pylist()
+        except (OSError, ValueError, pa.ArrowException):
+            raise DataError(
+                f"{file} is damaged or no file of a dataset's table; an undamaged one is "
+                "required. Save or download the dataset again."
+            ) from None
 
 
 def hub_dataset(source: str) -> Source:
@@ -89,15 +121,18 @@ def parquet_folder(path: Path, split: str | None) -> Source:
             f"{chosen[0]} is no readable Parquet file; an undamaged one is required. Download it "
             "again."
         ) from None
-    features = stored.get("info", {}).get("features") or {}
+    info = stored.get("info") if isinstance(stored, dict) else None
+    features = info.get("features") if isinstance(info, dict) else None
 
-    def tables() -> Iterator[Any]:
-        for file in chosen:
-            with pq.ParquetFile(file) as opened:
-                yield from opened.iter_batches(batch_size=64)
+    def tables(file: Path) -> Iterator[Any]:
+        with pq.ParquetFile(file) as opened:
+            yield from opened.iter_batches(batch_size=64)
 
     return _rows_of_features(
-        f"{path.name}?split={split}", path, features, lambda columns: _selected(tables(), columns)
+        f"{path.name}?split={split}",
+        path,
+        features if isinstance(features, dict) else {},
+        lambda wanted: _rows(chosen, tables, wanted),
     )
 
 
@@ -127,7 +162,13 @@ def _rows_of_features(
             f"{name} has the columns {few(list(features))} and no Image beside a ClassLabel; an "
             "image-classification dataset is required. Choose another, or write a CSV."
         )
-    names = [str(entry) for entry in features[label].get("names") or ()]
+    named = features[label].get("names") or []
+    if not isinstance(named, list):
+        raise DataError(
+            f"{name}: the names of column {label!r} are {str(named)[:40]!r}; a list of class names "
+            "is required. Save or download the dataset again."
+        )
+    names = [str(entry) for entry in named]
 
     def pictures() -> Iterator[Picture]:
         for number, row in enumerate(rows([picture, label]), start=1):

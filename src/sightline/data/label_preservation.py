@@ -4,14 +4,17 @@ For generated pictures the truth is worked out again from the scene. For any oth
 `PRESERVED` says which kinds of question keep their answer under which family, whatever its level;
 it names only what follows from what the family does.
 
-A question that no word gives away (``other``: "What animal is this?") keeps its answer under a
-*mild* change as well. The rule: the picture is still there whole and upright, nothing lies on it,
-at least nine tenths of its resolution are left, at most 8 columns have passed to the other side,
-and light, noise, blur and compression are at the first of their five severities. Whoever can answer
-the question about the clean picture can then answer it about the changed one, and gives the same
-answer. This is a judgement, not a proof: a question about a detail of a few pixels is an exception,
-and so is a picture not much larger than the shift. Of the steps of a condition at most one may be
-kept by this rule, since mild changes add up.
+A *mild* change keeps more: the answer of any question that it does not touch, and of those that no
+word gives away (``other``: "What animal is this?"). The rule: the picture is still there whole and
+upright, nothing lies on it, at least nine tenths of its resolution are left, at most 8 columns have
+passed to the other side, and light, noise, blur and compression are at the first of their five
+severities. Whoever can answer the question about the clean picture can then answer it about the
+changed one, and gives the same answer. It leaves out what even a mild change touches: where things
+are where pixels move, how much of the picture they take where it shrinks, writing where letters may
+blur or are cut, and colours and the light of a scene where contrast falls to 0.4. This is a
+judgement, not a proof: a question about a detail of a few pixels is an exception, and so is a
+picture not much larger than the shift. Of the steps of a condition at most one may be kept by this
+rule, since mild changes add up.
 
 Everything else is unknown. Whoever knows more about the questions at hand can name conditions that
 keep their answers.
@@ -40,7 +43,10 @@ _WORDS: Mapping[str, str] = MappingProxyType(
     {
         "color": r"colou?rs?|colou?red|attributes?|bright\w*|dark\w*",
         "count": r"count\w*|how many|number of",
-        "existence": r"existence|is there|are there|identity|pope|adversarial|popular|random",
+        "existence": r"existence|is there|are there|identity|pope|adversarial|popular|random"
+        r"|(?<!\w )(?:do|does) (?:the|this|that|these|your?) (?:\w+ )?(?:pictures?|images?|photos?"
+        r"|photographs?|scenes?) (?:show|contain|depict|include|have|feature)"
+        r"|(?<!\w )(?:can|do) you see",
         "shape": r"shapes?",
         "writing": r"text|ocr|writing|written|words?|letters?|digits?|reads?|says?|signs?|labels?",
         "position": r"where|positions?|locations?|spatial|left|right|top|bottom|middle|center"
@@ -58,8 +64,8 @@ _OVERALL = frozenset({"scene"})
 
 PRESERVED: Mapping[str, frozenset[str]] = MappingProxyType(
     {
-        # A few columns pass to the other side: what they cut may be counted twice or not at all,
-        # and left may become right.
+        # Columns pass to the other side: what they cut may be counted twice or not at all, and left
+        # may become right.
         "translate": frozenset({"color", "action", "scene"}),
         # All of the picture is still there; sizes and thirds of the picture are not.
         "pad": _ALL - {"size", "position", "other"},
@@ -110,8 +116,25 @@ MILD: Mapping[str, float] = MappingProxyType(
 )
 """The strongest level, in either direction, at which a family is mild; of a scale the smallest."""
 
+_TOUCHED: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        "translate": frozenset({"position", "writing"}),
+        "pad": frozenset({"position", "size"}),
+        "scale": frozenset({"writing"}),
+        "shrink": frozenset({"writing"}),
+        "scale_pad": frozenset({"position", "size", "writing"}),
+        "jpeg": frozenset({"writing"}),
+        "blur": frozenset({"writing"}),
+        "noise": frozenset({"writing"}),
+        "brightness": frozenset(),
+        "darkness": frozenset(),
+        "contrast": frozenset({"color", "scene"}),
+    }
+)
+"""The kinds of question whose answer even a mild change of a family may change."""
+
 _WHEN_MILD: Mapping[str, frozenset[str]] = MappingProxyType(
-    {family: kept | ({"other"} if family in MILD else set()) for family, kept in PRESERVED.items()}
+    {family: PRESERVED[family] | (_ALL - touched) for family, touched in _TOUCHED.items()}
 )
 
 
@@ -121,12 +144,13 @@ class Decision(NamedTuple):
     Attributes:
         truth: ``same``, ``changed`` or ``unknown``.
         source: ``scene`` where the truth was worked out again, ``table`` where `PRESERVED` and
-            `MILD` decided, ``named`` where the caller said that the condition keeps the answer.
+            `MILD` decided, ``named`` where the caller said that the condition keeps the answer,
+            ``control`` where the truth is not asked.
         references: Accepted answers under the perturbation where they are known.
     """
 
     truth: Truth
-    source: Literal["scene", "table", "named"]
+    source: Literal["scene", "table", "named", "control"]
     references: tuple[str, ...] | None = None
 
 
@@ -164,6 +188,8 @@ def decide(
     Raises:
         DataError: A text is to name an option other than the answer, and there is none.
     """
+    if condition.is_control:
+        return Decision("unknown", "control")
     scene = scene_of(example)
     if scene is not None:
         references = truth_under(condition, example, scene, answer=answer)
@@ -176,7 +202,7 @@ def decide(
     named = condition.name in preserving
     rest = [step for step in doubtful if not (named or step.name in preserving)]
     if len(rest) > 1 or not all(
-        kinds <= _WHEN_MILD[step.family] and is_mild(step) for step in rest
+        is_mild(step) and kinds <= _WHEN_MILD[step.family] for step in rest
     ):
         return Decision("unknown", "table")
     known = len(rest) == len(doubtful)
@@ -204,7 +230,7 @@ def preservation_table() -> list[tuple[str, tuple[str, ...]]]:
     def cell(family: str, kind: str) -> str:
         if kind in PRESERVED[family]:
             return "same"
-        return "mild" if kind in _WHEN_MILD[family] else ""
+        return "mild" if kind in _WHEN_MILD.get(family, ()) else ""
 
     return [
         (family, tuple(cell(family, kind) for kind in QUESTION_KINDS)) for family in PERTURBATIONS

@@ -2,6 +2,7 @@
 
 A condition is ``clean``, a family with its level (``translate:-8``), a family without levels
 (``blank``), or several joined by ``+`` and applied from left to right (``jpeg:3+rotate:30``).
+One family is no perturbation but a control, ``unrelated``: another question's picture.
 Nothing depends on the order of calls: chance is seeded by the picture's hash, and, where the
 perturbation depends on the question, by the example's id.
 
@@ -23,7 +24,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from sightline.core.condition_names import CLEAN
+from sightline.core.condition_names import CLEAN, UNRELATED
 from sightline.core.errors import UsageError
 from sightline.core.specs import parse
 from sightline.core.types import Example
@@ -48,11 +49,12 @@ from sightline.data.perturb_pixels import (
     Noise,
 )
 from sightline.data.perturb_text import Overlay
+from sightline.data.unrelated import Unrelated
 from sightline.data.wordings import Rewording
 
 Geometry = Translate | Pad | Crop | Scale | ScalePad | Rotate
 Pixels = Jpeg | Blur | Noise | Brightness | Contrast | Grayscale | Blank
-Perturbation = Geometry | Pixels | Overlay | Rewording
+Perturbation = Geometry | Pixels | Overlay | Rewording | Unrelated
 
 LONGEST_SIDE = 1024
 
@@ -84,6 +86,12 @@ PERTURBATIONS: Mapping[str, Perturbation] = MappingProxyType(
 )
 """Every family by its name; a condition is an entry at a level."""
 
+CONTROLS: Mapping[str, Perturbation] = MappingProxyType({UNRELATED: Unrelated()})
+"""What drift is held against, asked for by the same names; no perturbations."""
+
+BANK: Mapping[str, Perturbation] = MappingProxyType({**PERTURBATIONS, **CONTROLS})
+"""All that a condition may name."""
+
 _MOVED = ("translate", "pad", "crop", "scale", "scale_pad", "rotate")
 BANKS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -94,10 +102,14 @@ BANKS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "default": (
             *(*_MOVED, "text", "text_random", "text_box"),
             *("jpeg", "blur", "noise", "brightness", "contrast"),
+            "unrelated:1",
         ),
     }
 )
-"""Families that are asked for together; ``published`` are the paper's 30 perturbations."""
+"""Families, or single conditions, that are asked for together.
+
+``published`` are the paper's 30 perturbations; ``default`` holds the control once.
+"""
 
 
 class Step(NamedTuple):
@@ -124,12 +136,18 @@ class Condition:
         steps: Perturbations in the order they are applied; none for the clean condition.
 
     Raises:
-        UsageError: Pictures would grow beyond what is decoded.
+        UsageError: Pictures would grow beyond what is decoded, or a control is joined with
+            something.
     """
 
     steps: tuple[Step, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.is_control and len(self.steps) > 1:
+            raise UsageError(
+                f"Condition {self.name} joins a control with other steps; "
+                f"{', '.join(CONTROLS)} stands alone. Name them apart."
+            )
         size, most = (LONGEST_SIDE, LONGEST_SIDE), ImageLimits().max_pixels
         for _, perturbation in self.steps:
             if isinstance(perturbation, Rotate):
@@ -151,6 +169,11 @@ class Condition:
     def needs_answer(self) -> bool:
         """Whether it depends on the model's answer under the clean condition."""
         return any(isinstance(p, Overlay) and p.names_options for _, p in self.steps)
+
+    @property
+    def is_control(self) -> bool:
+        """Whether it shows another question's picture, which drift is held against."""
+        return any(isinstance(p, Unrelated) for _, p in self.steps)
 
     @property
     def changes_image(self) -> bool:
@@ -198,7 +221,13 @@ class Condition:
 
         Raises:
             DataError: A text is to name an option other than the answer, and there is none.
+            UsageError: The condition is a control, whose picture is another question's.
         """
+        if self.is_control:
+            raise UsageError(
+                f"Condition {self.name} shows another question's picture; it is made when a data "
+                "set is collected. Collect under it."
+            )
         out = image if image.mode == "RGB" else to_rgb(image)
         for number, (family, perturbation) in enumerate(self.steps):
             if isinstance(perturbation, Geometry):
@@ -323,16 +352,16 @@ def _expanded(name: str) -> Iterable[Condition]:
 def _levels(part: str) -> list[str]:
     """A part of a condition with every level of its bank, where it names none."""
     family = part.strip()
-    levels = PERTURBATIONS[family].levels if family in PERTURBATIONS else ()
+    levels = BANK[family].levels if family in BANK else ()
     return [f"{family}:{level}" for level in levels] or [part]
 
 
 def _step(part: str) -> Step:
     family, colon, level = part.strip().partition(":")
-    if family in PERTURBATIONS and PERTURBATIONS[family].levels and not level:
+    if family in BANK and BANK[family].levels and not level:
         raise UsageError(
             f"Condition {part.strip()!r} has no level; family:level is required. Write for example "
-            f"{family}:{PERTURBATIONS[family].levels[0]}."
+            f"{family}:{BANK[family].levels[0]}."
         )
     spec = f"{family}:level={level}" if colon else family
-    return Step(family, parse(spec, PERTURBATIONS, "perturbation"))
+    return Step(family, parse(spec, BANK, "perturbation"))

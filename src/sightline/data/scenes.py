@@ -119,6 +119,30 @@ class SceneSet:
     items: tuple[Item, ...]
 
 
+def weighted_types(text: str) -> tuple[str, ...]:
+    """Reads ``TYPE,TYPE*WEIGHT,…`` as question types, each as often as its weight says.
+
+    Raises:
+        UsageError: An unknown type, none at all, or a weight that is none.
+
+    Example:
+        >>> weighted_types("color,multiple_choice*3")
+        ('color', 'multiple_choice', 'multiple_choice', 'multiple_choice')
+    """
+    found: list[str] = []
+    for part in text.split(","):
+        name, star, weight = part.strip().partition("*")
+        times = int(weight) if weight.isdecimal() and len(weight) <= 2 else 0
+        if name not in QUESTION_TYPES or (star and not times):
+            raise UsageError(
+                f"Question type is {part.strip()[:40]!r}; one of {', '.join(QUESTION_TYPES)} is "
+                "required, after it * and a weight of 1 to 99 where it has one. Write for example "
+                "color,multiple_choice*3."
+            )
+        found += [name] * (times or 1)
+    return tuple(found)
+
+
 def _split(name: str) -> Split:
     if name not in SPLITS:
         raise UsageError(
@@ -209,7 +233,7 @@ def generate(
         seed: The same seed gives the same pixels and questions.
         questions_per_image: Questions asked about each picture, of different types where possible;
             fewer where a picture allows fewer.
-        types: Question types to draw from.
+        types: Question types to draw from; one that stands there more often is drawn more often.
 
     Raises:
         UsageError: An unknown split or question type, or a count below 1.
@@ -287,7 +311,7 @@ def demo_examples(
         seed: The same seed gives the same files and examples.
         images_dir: Directory for the pictures; created if missing.
         questions_per_image: At most this many questions about one picture.
-        types: Question types to draw from.
+        types: As for `generate`.
 
     Raises:
         UsageError: An unknown split or question type, or a count below 1.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,14 @@ SUFFIXES = (".npz", ".safetensors", ".parquet")
 
 _KEYS = ("keys", "ids", "id", "key", "image_id", "sha256", "path", "file_name")
 _VECTORS = ("vectors", "vector", "embeddings", "embedding", "features")
+_DAMAGE = (OSError, EOFError, ValueError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
+"""What readers raise on bytes that are not what the suffix says; RuntimeError for encrypted ones.
+"""
+_TENSORS = ("F64", "F32", "F16", "BF16")
 
 
 def read_vectors(path: Path) -> tuple[list[str], Float[np.ndarray, "n e"]]:
-    """Reads keys and their vectors.
+    """Reads keys and their vectors; half precision of 8 exponent bits (bfloat16) as single.
 
     ``.npz``: arrays ``keys`` (text) and ``vectors`` (one row a key). ``.safetensors``: a tensor
     ``vectors`` with the keys as JSON list under ``keys`` of the metadata, or one tensor a key.
@@ -40,9 +45,14 @@ def read_vectors(path: Path) -> tuple[list[str], Float[np.ndarray, "n e"]]:
             f"{path} has the suffix {path.suffix!r}; one of {', '.join(SUFFIXES)} is required. "
             "Convert the file."
         )
+    if not path.is_file():
+        raise DataError(
+            f"{path} {'is no file' if path.exists() else 'does not exist'}; a file of vectors by "
+            "key is required. Correct the path."
+        )
     try:
         keys, table = read(path)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise DataError(
             f"{path} holds no vectors by key ({' '.join(str(error).split())[:160]}); arrays named "
             "keys and vectors are required. Write it again."
@@ -62,8 +72,15 @@ def file_sha256(path: Path) -> str:
 
 
 def _npz(path: Path) -> tuple[list[str], np.ndarray]:
-    with np.load(path, allow_pickle=False) as content:
+    content = np.load(path, allow_pickle=False)
+    if isinstance(content, np.ndarray):
+        raise ValueError(f"one array of shape {content.shape} and no archive of named ones")
+    with content:
         keys = content[_named(list(content), _KEYS)]
+        if keys.ndim != 1:
+            raise ValueError(f"keys of shape {keys.shape}")
+        if keys.dtype.kind == "S":
+            keys = np.char.decode(keys, "utf-8")
         return [str(key) for key in keys], _numbers(content[_named(list(content), _VECTORS)])
 
 
@@ -75,12 +92,33 @@ def _safetensors(path: Path) -> tuple[list[str], np.ndarray]:
             names = list(file.keys())
             listed = (file.metadata() or {}).get("keys")
             if listed is not None:
-                return [str(k) for k in json.loads(listed)], _numbers(
-                    file.get_tensor(_named(names, _VECTORS))
-                )
-            return names, _numbers(np.stack([file.get_tensor(name) for name in names]))
+                return _listed(listed), _tensor(path, file, _named(names, _VECTORS))
+            return names, np.stack([_tensor(path, file, name) for name in names])
     except SafetensorError as error:
         raise ValueError(str(error)) from None
+
+
+def _listed(text: str) -> list[str]:
+    keys = json.loads(text)
+    if not isinstance(keys, list) or not all(type(key) in (str, int) for key in keys):
+        raise ValueError(f"its metadata has {text[:40]!r} as keys, and no JSON list of texts")
+    return [str(key) for key in keys]
+
+
+def _tensor(path: Path, file: Any, name: str) -> np.ndarray:
+    """One tensor; NumPy knows no bfloat16, which is the upper half of a single."""
+    kind = file.get_slice(name).get_dtype()
+    if kind not in _TENSORS:
+        raise ValueError(f"vectors of type {kind}")
+    if kind != "BF16":
+        return np.asarray(file.get_tensor(name))
+    with path.open("rb") as raw:
+        length = int.from_bytes(raw.read(8), "little")
+        entry = json.loads(raw.read(length))[name]
+        start, end = entry["data_offsets"]
+        raw.seek(8 + length + start)
+        upper = np.frombuffer(raw.read(end - start), dtype="<u2").astype(np.uint32)
+    return (upper << 16).view(np.float32).reshape(entry["shape"])
 
 
 def _parquet(path: Path) -> tuple[list[str], np.ndarray]:
@@ -89,14 +127,16 @@ def _parquet(path: Path) -> tuple[list[str], np.ndarray]:
 
     try:
         table = pq.read_table(path)
+        keys = table[_named(table.column_names, _KEYS)].to_pylist()
+        vectors = table[_named(table.column_names, _VECTORS)].combine_chunks()
+        if not hasattr(vectors, "value_lengths"):
+            raise ValueError(f"a column of type {vectors.type} and none of lists")
+        lengths = set(vectors.value_lengths().to_pylist())
+        if len(lengths) != 1 or None in lengths:
+            raise ValueError(f"rows of {len(lengths)} widths")
+        flat: Any = vectors.flatten().to_numpy(zero_copy_only=False)
     except pa.ArrowException as error:
         raise ValueError(str(error)) from None
-    keys = table[_named(table.column_names, _KEYS)].to_pylist()
-    vectors = table[_named(table.column_names, _VECTORS)].combine_chunks()
-    lengths = set(vectors.value_lengths().to_pylist())
-    if len(lengths) != 1 or None in lengths:
-        raise ValueError(f"rows of {len(lengths)} widths")
-    flat: Any = vectors.flatten().to_numpy(zero_copy_only=False)
     return [str(key) for key in keys], _numbers(flat.reshape(len(keys), -1))
 
 

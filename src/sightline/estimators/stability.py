@@ -1,7 +1,9 @@
 """How far an answer holds when its picture changes: what `sightline audit` found of each answer.
 
 The audit measures every perturbed version of an answer beside its clean one and stores the means;
-perturbations that change the right answer, or may, do not count.
+perturbations that change the right answer, or may, do not count. Since these differ between
+questions, a mean is held against what others show under the same perturbations
+(`sightline.audit.comparable`).
 """
 
 from __future__ import annotations
@@ -43,7 +45,9 @@ class Instability:
             ``drift_share``: how far the model's state moves, as per cent of the distance between
             unrelated pictures; ``delta_energy``: how much rougher or smoother the grid of vision
             tokens becomes; ``prior_index``: how far the lead falls towards what it is without a
-            picture.
+            picture. Each is a mean of an answer's perturbed pictures, every one held against the
+            mean of all answers under its perturbation, plus the mean of all: answers are comparable
+            though not the same perturbations count for them, and a share may be below 0 or above 1.
 
     Source: "Same Answer, Different Representations" (arXiv 2602.06652) for what is measured; that a
     single answer's values serve as its uncertainty is ours.
@@ -62,7 +66,7 @@ class Instability:
         return frozenset({_FEATURES[self.sign]})
 
     def uncertainty(self, records: Sequence[Record]) -> Float[np.ndarray, " n"]:
-        """The audit's value of each answer: a share, nats, per cent, or an index from -1 to 2."""
+        """The audit's value of each answer: in shares, nats, per cent, or an index of the prior."""
         require(records, self.needs, self)
         feature = _FEATURES[self.sign]
         return np.array([float(record.array(feature)) for record in records], dtype=np.float64)

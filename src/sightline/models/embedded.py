@@ -35,6 +35,8 @@ class EmbeddedModel:
         gates: How far it passes its gates, in words; the card has the numbers.
         kind: ``vlm``, ``classifier`` (image and text towers) or ``encoder`` (pictures alone).
         has_prior: Whether it was given a language prior on purpose.
+        weak: Question types that it does not read off the picture well enough; its card names them,
+            and what is grounded in the picture is asked of the others.
     """
 
     name: str
@@ -45,6 +47,7 @@ class EmbeddedModel:
     gates: str
     kind: Literal["vlm", "classifier", "encoder"] = "vlm"
     has_prior: bool = False
+    weak: tuple[str, ...] = ()
 
     @property
     def card(self) -> Path:
@@ -87,6 +90,15 @@ EMBEDDED: Mapping[str, EmbeddedModel] = MappingProxyType(
             description="a smaller grounded model of another architecture, for transfer",
             checkpoint="seed 0, step 6000, balanced mixture without a language prior",
             gates="passed with one training seed; not for option letters; the card has the numbers",
+        ),
+        "vlm-narrow": EmbeddedModel(
+            name="vlm-narrow",
+            path=_weights("vlm-narrow"),
+            architecture="LlavaForConditionalGeneration",
+            description="vlm with a third of its weights, to tell what size does",
+            checkpoint="seed 0, step 6000, balanced mixture without a language prior",
+            gates="passed with one training seed but for comparisons; not for option letters",
+            weak=("comparison",),
         ),
         "clip": EmbeddedModel(
             name="clip",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from sightline.core.errors import ModelError, UsageError
+from sightline.core.errors import ModelError, UnreadableError, UsageError
 from sightline.models.soundness import refusals
 
 if TYPE_CHECKING:
@@ -97,13 +97,16 @@ class InputBuilder:
         """Returns the prompt text up to the place where the answer starts.
 
         Raises:
-            ModelError: The text holds one of the model's special tokens.
+            UnreadableError: The text holds one of the model's special tokens.
         """
         found = next((token for token in self._reserved if token in text), None)
         if found is not None:
-            raise ModelError(
-                f"{where} holds {found!r}, a special token of this model; plain text is required. "
-                "Reword it."
+            raise UnreadableError(
+                "special_token",
+                {
+                    0: f"{where} holds {found!r}, a special token of this model; plain text is "
+                    "required. Reword it."
+                },
             )
         return self._render(text, images, answer=None)
 

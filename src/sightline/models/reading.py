@@ -6,12 +6,12 @@ of equal length; a model whose cache cannot be continued keeps its inputs, to be
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sightline.core.errors import ModelError
+from sightline.core.errors import ModelError, UnreadableError
 from sightline.models.failures import one_line
 from sightline.models.inputs import InputBuilder
 from sightline.models.prefill import Prefill, is_separate, prefill
@@ -62,8 +62,8 @@ class PromptReader:
             whole: Read all rows in one pass, as an open `VisionTap` needs.
 
         Raises:
-            ModelError: A prompt is longer than the model was made for, or the processor or the
-                model refuses an image or a text.
+            UnreadableError: Prompts are longer than the model was made for.
+            ModelError: The processor or the model refuses an image or a text.
         """
 
         def plain() -> Prefill:
@@ -91,21 +91,45 @@ class PromptReader:
             name: value.to(device, dtype) if value.is_floating_point() else value.to(device)
             for name, value in self._inputs.tensors(prompts, images).items()
         }
-        self._require_room(inputs["input_ids"].shape[1])
+        lengths = inputs["attention_mask"].sum(1).tolist()
+        self._require_room(lengths)
         if whole or not self._in_parts:
             return self._pass(inputs, layers)
-        rows = parts_of(inputs["attention_mask"].sum(1).tolist(), self._parameters)
+        rows = parts_of(lengths, self._parameters)
         parts = [rows_of(inputs, own, len(images[0])) for own in rows]
         if len(rows) == 1 or None in parts:
             return self._pass(inputs, layers)
         return joined([self._pass(part, layers) for part in parts if part is not None], rows)
 
-    def _require_room(self, length: int) -> None:
-        """Raises unless prompts of up to ``length`` tokens, images included, can be read."""
-        if self._positions is not None and length >= self._positions:
-            raise ModelError(
-                f"The prompt takes {length} tokens, images included; the model reads fewer than "
-                f"{self._positions}. Shorten the question, or send fewer or smaller images."
+    def require_texts(self, prompts: Sequence[str]) -> None:
+        """Refuses prompts that are too long by their text alone, before pictures are prepared.
+
+        Raises:
+            UnreadableError: There are some.
+        """
+        if self._positions is None:
+            return
+        # A token is at least one character: other prompts are short enough.
+        rows = [row for row, text in enumerate(prompts) if len(text) >= self._positions]
+        if rows:
+            texts = [prompts[row] for row in rows]
+            ids = self._inputs.tokenizer(texts, add_special_tokens=False)["input_ids"]
+            self._require_room(dict(zip(rows, map(len, ids), strict=True)))
+
+    def _require_room(self, lengths: Sequence[int] | Mapping[int, int]) -> None:
+        """Raises unless prompts of these many tokens, by row, can be read."""
+        by_row = lengths if isinstance(lengths, Mapping) else dict(enumerate(lengths))
+        most = self._positions
+        found = {row: n for row, n in by_row.items() if most is not None and n >= most}
+        if found:
+            raise UnreadableError(
+                "context_length_exceeded",
+                {
+                    row: f"The prompt takes {length} tokens or more, images included; the model "
+                    f"reads fewer than {most}. Shorten the question, or send fewer or smaller "
+                    "images."
+                    for row, length in found.items()
+                },
             )
 
     def _pass(self, inputs: dict[str, torch.Tensor], layers: tuple[int, ...]) -> Prefill:

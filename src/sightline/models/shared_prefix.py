@@ -137,7 +137,7 @@ class PrefixSharing:
         images: Sequence[tuple[Image, ...]],
         layers: Sequence[int],
         plain: Callable[[], Prefill],
-        require_room: Callable[[int], None],
+        require_room: Callable[[Sequence[int]], None],
     ) -> Prefill:
         """Reads prompts, the shared way where that can be done.
 
@@ -148,7 +148,7 @@ class PrefixSharing:
             images: Their images; the same objects in every row is what makes sharing possible.
             layers: Indices of the hidden states to keep.
             plain: Reads the whole prompts, each with its own images.
-            require_room: Raises where prompts of so many tokens cannot be read.
+            require_room: Raises where prompts of so many tokens, by row, cannot be read.
         """
         same = (
             len(prompts) > 1
@@ -160,7 +160,8 @@ class PrefixSharing:
         parts = split(inputs, prompts, images[0])
         if parts is None:
             return plain()
-        require_room(parts.inputs["input_ids"].shape[1] + max(map(len, parts.rest)))
+        shared_length = parts.inputs["input_ids"].shape[1]
+        require_room([shared_length + len(ids) for ids in parts.rest])
         device, dtype = model.device, model.dtype
         moved = {
             name: value.to(device, dtype) if value.is_floating_point() else value.to(device)

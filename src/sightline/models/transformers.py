@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from sightline.core.condition_names import BLANK, CLEAN
-from sightline.core.errors import UsageError
+from sightline.core.errors import ModelError, UnreadableError, UsageError
 from sightline.core.features import Feature
 from sightline.core.protocols import Request
 from sightline.core.types import Example, Record
@@ -107,10 +107,10 @@ class TransformersModel:
         self._decoding = decoding or decoding_of(model, self._inputs, self._image_token_id)
         self._prompts = PromptReader(model, self._inputs, self._image_token_id, self._decoding)
         self._asker = Asker(
-            self._inputs, self._form, style, self._reader, self._eos_ids, self._prompts.read
+            self._inputs, self._form, style, self._reader, self._eos_ids, self._read_more
         )
         self._channels = ChannelReader(
-            self._inputs, self._form, style, self._eos_ids, partial(self._prompts.read, whole=True)
+            self._inputs, self._form, style, self._eos_ids, partial(self._read_more, whole=True)
         )
 
     @property
@@ -171,12 +171,7 @@ class TransformersModel:
         layers = self.layers(request)
         if request.channels:
             require_layers(layers)
-        prompts = [
-            self._inputs.prompt(
-                user_text(example, self._style), len(own), where=f"Example {example.id!r}"
-            )
-            for example, own in zip(examples, images, strict=True)
-        ]
+        prompts = self._texts(examples, images)
         groups: dict[tuple[int, int, bool], list[int]] = defaultdict(list)
         pictured = by_images(images)
         for i, own in enumerate(images):
@@ -196,9 +191,12 @@ class TransformersModel:
                     [None if told is None else told[i] for i in members],
                 )
                 with PictureMemo(self._inputs.processor):
-                    found = self._observe_group(
-                        batch, request, layers, blank=request.blank and count > 0
-                    )
+                    try:
+                        found = self._observe_group(
+                            batch, request, layers, blank=request.blank and count > 0
+                        )
+                    except UnreadableError as error:
+                        raise error.among(members) from None
                     answers = [shown[0].answer.text for shown in found]
                     replies = self._asker.ask(request.asks, batch.examples, batch.images, answers)
                 found = [[*shown, *own] for shown, own in zip(found, replies, strict=True)]
@@ -207,6 +205,33 @@ class TransformersModel:
         if counted is not None:
             counted([lengths[i] for i in range(len(examples))])
         return [record for i in range(len(examples)) for record in records[i]]
+
+    def _read_more(self, *args: Any, **settings: Any) -> Prefill:
+        """Reads prompts that are not those of the batch, whose rows errors name."""
+        try:
+            return self._prompts.read(*args, **settings)
+        except UnreadableError as error:
+            raise ModelError(str(error)) from None
+
+    def _texts(self, examples: Sequence[Example], images: Sequence[tuple[Image, ...]]) -> list[str]:
+        """The prompts.
+
+        Raises:
+            UnreadableError: Some hold a special token, or are too long whatever the images.
+        """
+        prompts: list[str] = []
+        refused: dict[int, str] = {}
+        for row, (example, own) in enumerate(zip(examples, images, strict=True)):
+            where = f"The question {example.question[:60]!r}"
+            try:
+                text = user_text(example, self._style)
+                prompts.append(self._inputs.prompt(text, len(own), where=where))
+            except UnreadableError as error:
+                refused |= error.among([row]).reasons
+        if refused:
+            raise UnreadableError("special_token", refused)
+        self._prompts.require_texts(prompts)
+        return prompts
 
     def _observe_group(
         self, batch: _Batch, request: Request, layers: tuple[int, ...], *, blank: bool

@@ -27,15 +27,27 @@ def answer_tables(audit: Audit) -> tuple[Grid, ...]:
     return tuple(grid for grid in found if grid is not None)
 
 
-def cell_of(value: Estimate | None, top: float | None, *, places: int = 3) -> Shaded:
-    """A figure with its interval, shaded by its share of the largest one if that is given."""
+def cell_of(
+    value: Estimate | None, top: float | None, *, places: int = 3, counts: bool = False
+) -> Shaded:
+    """A figure with its interval, shaded by its share of the largest one if that is given.
+
+    Args:
+        value: The figure.
+        top: The largest one.
+        places: Decimals.
+        counts: The figure is a share; say of how many.
+    """
     if value is None or value.value is None:
         return Shaded(DASH)
     ends = None
     if value.low is not None and value.high is not None:
         ends = f"{signed(value.low, places)} to {signed(value.high, places)}"
     shade = None if not top else min(60, round(60 * abs(value.value) / top))
-    return Shaded(signed(value.value, places), ends, shade)
+    text = signed(value.value, places)
+    if counts:
+        text += f" ({count(round(value.value * value.n))} of {count(value.n)})"
+    return Shaded(text, ends, shade)
 
 
 def signed(value: float, places: int | None = None) -> str:
@@ -146,22 +158,31 @@ def _yes_no(audit: Audit) -> tuple[Grid | None, ...]:
         _of_yes_no("Yes-or-no questions.", audit.yes_no, rates),
         _of_yes_no(
             "Yes-or-no questions: margin of yes against no, and the share of clean answers that "
-            "flip, by what was said and whether that is right.",
+            "flip with their number, by what was said and whether that is right.",
             audit.yes_no,
             moves,
+            counted=frozenset({"hit", "false_alarm", "miss", "rejection"}),
         ),
     )
 
 
-def _of_yes_no(caption: str, found: Sequence[YesNo], columns: dict[str, str]) -> Grid | None:
-    rows = [
-        (
-            f"{inert(own.name, 60)} ({count(own.n)})",
-            tuple(getattr(own, name) for name in columns.values()),
+def _of_yes_no(
+    caption: str,
+    found: Sequence[YesNo],
+    columns: dict[str, str],
+    *,
+    counted: frozenset[str] = frozenset(),
+) -> Grid | None:
+    """Figures by type; of the ``counted`` ones how many flip, of how many."""
+    rows = []
+    for own in found:
+        cells = (
+            cell_of(getattr(own, name), None, counts=name in counted) for name in columns.values()
         )
-        for own in found
-    ]
-    return _estimates(caption, tuple(columns), rows)
+        rows.append(GridRow(f"{inert(own.name, 60)} ({count(own.n)})", tuple(cells)))
+    if all(cell.text == DASH for row in rows for cell in row.cells):
+        return None
+    return Grid(caption, tuple(columns), tuple(rows))
 
 
 def _without_picture(audit: Audit) -> Grid | None:

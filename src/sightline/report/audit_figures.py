@@ -29,9 +29,16 @@ _SHORT = 40
 
 
 def density_figures(audit: Audit, key: str) -> FigureGroup:
-    """Drift of answers that stay and that flip, over the control's, channel by channel."""
+    """Drift of answers that stay and that flip, over the control's, channel by channel.
+
+    A channel that no counted pair of changed pictures has is not drawn.
+    """
     return FigureGroup(
-        tuple(_density(found, f"{key}-density-{i}") for i, found in enumerate(audit.densities)),
+        tuple(
+            _density(found, f"{key}-density-{i}")
+            for i, found in enumerate(audit.densities)
+            if any((*found.unchanged, *found.flipped))
+        ),
         (
             LegendEntry("the answer stays", STAYS),
             LegendEntry("the answer flips", FLIPS),

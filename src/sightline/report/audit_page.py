@@ -8,6 +8,7 @@ from sightline.audit.instability import TRUTH_UNKNOWN
 from sightline.core.audit_results import Audit, AuditedPair, Comparison, ShownExample
 from sightline.core.estimates import Estimate
 from sightline.report.audit_comparison import comparison_figures, comparison_tables
+from sightline.report.audit_drift import drift_tables
 from sightline.report.audit_figures import (
     budget_figures,
     density_figures,
@@ -18,7 +19,6 @@ from sightline.report.audit_figures import (
 from sightline.report.audit_pictures import PictureSource, Tile, map_rows
 from sightline.report.audit_tables import (
     budget_tables,
-    drift_tables,
     heat_maps,
     probe_tables,
     rate_tables,
@@ -32,7 +32,7 @@ from sightline.report.audit_view import (
     Section,
     VerdictView,
 )
-from sightline.report.numbers import count, inert
+from sightline.report.numbers import count, counted, inert
 from sightline.report.view import FigureGroup
 
 SHOWN_TILES, ALL_TILES = 12, 80
@@ -72,8 +72,9 @@ def _together(
     audits: Sequence[Audit], names: Sequence[str], comparison: Comparison | None
 ) -> Section:
     findings = () if comparison is None else comparison.findings
+    unlike = () if comparison is None or comparison.unlike is None else (comparison.unlike,)
     return Section(
-        tuple(map(verdict_line, findings)),
+        (*(inert(line, 2000) for line in unlike), *map(verdict_line, findings)),
         comparison_figures(audits, names),
         comparison_tables(audits, names),
     )
@@ -112,6 +113,9 @@ def _view(audit: Audit, key: str, name: str, pictures: PictureSource) -> AuditVi
         tables=rate_tables(audit),
         heat=heat_maps(audit),
         densities=density_figures(audit, key),
+        no_drift="No pair of changed pictures that counts has a channel."
+        if audit.densities
+        else "The run was collected without channels.",
         profile=profile_figures(audit, key),
         profiles=drift_tables(audit),
         no_energy=None if audit.no_energy is None else inert(audit.no_energy),
@@ -130,11 +134,11 @@ def _summary(audit: Audit) -> tuple[str, ...]:
     lines = []
     if rates.pairs:
         lines.append(
-            f"Of {count(rates.pairs)} answers to changed pictures {_figure(rates.ifr)} differ from "
-            f"the answer to the clean one; {_figure(rates.iv)} of {count(rates.items)} questions "
-            "have at least one that does. Visual entropy of a question's labels: "
-            f"{_figure(audit.visual_entropy)} nats. Accuracy goes from "
-            f"{_figure(rates.accuracy_before)} to {_figure(rates.accuracy_after)}."
+            f"Of {counted(rates.pairs, 'answer')} to changed pictures {_figure(rates.ifr)} differ "
+            f"from the answer to the clean one; {_figure(rates.iv)} of "
+            f"{counted(rates.items, 'question')} have at least one that does. Visual "
+            f"entropy of a question's labels: {_figure(audit.visual_entropy)} nats. Accuracy goes "
+            f"from {_figure(rates.accuracy_before)} to {_figure(rates.accuracy_after)}."
         )
     if audit.moved_far.value is not None:
         lines.append(
@@ -147,17 +151,18 @@ def _summary(audit: Audit) -> tuple[str, ...]:
             f"{_figure(audit.prior.unchanged)} of the answers are the same without a picture."
         )
     for skipped in rates.excluded:
-        line = f"Not counted: {count(skipped.n)} pairs; {inert(skipped.reason)}"
+        line = f"Not counted: {counted(skipped.n, 'pair')}; {inert(skipped.reason)}"
         if skipped.reason == TRUTH_UNKNOWN:
             line += f"; {_figure(rates.undecided)} of them flip"
         lines.append(f"{line}.")
     if audit.no_spectra is not None:
         lines.append(f"{inert(audit.no_spectra)}.")
     lines += [
-        f"No spectrum of {count(s.n)} questions: {inert(s.reason)}." for s in audit.spectra_skipped
+        f"No spectrum of {counted(s.n, 'question')}: {inert(s.reason)}."
+        for s in audit.spectra_skipped
     ]
     lines += [
-        f"Not asked under a condition: {count(s.n)} times, since {inert(s.reason)}."
+        f"Not asked under a condition: {counted(s.n, 'time')}, since {inert(s.reason)}."
         for s in audit.refused
     ]
     return tuple(lines)
@@ -210,12 +215,13 @@ def _probes(audit: Audit, key: str) -> Section:
         return Section(lines, FigureGroup(()), ())
     sides = ", ".join(f"{width} × {height}" for height, width in probes.sides)
     lines = (
-        f"{count(probes.questions)} questions on {count(probes.images)} pictures, changed in the "
-        f"pixels the model reads ({inert(sides, 200)}; of a model that reads tiles, in the picture "
-        f"they are cut from): {count(probes.reads)} pictures read, {count(probes.gradients)} "
-        f"gradients. The label there is the collected one in {_figure(probes.agreement)} of them.",
+        f"{counted(probes.questions, 'question')} on {counted(probes.images, 'picture')}, changed "
+        f"in the pixels the model reads ({inert(sides, 200)}; of a model that reads tiles, in the "
+        f"picture they are cut from): {counted(probes.reads, 'picture')} read, "
+        f"{counted(probes.gradients, 'gradient')}. The label there is the collected one in "
+        f"{_figure(probes.agreement)} of them.",
         *_free_lines(probes.free),
-        *(f"Not probed: {count(s.n)} questions; {inert(s.reason)}" for s in probes.skipped),
+        *(f"Not probed: {counted(s.n, 'question')}; {inert(s.reason)}" for s in probes.skipped),
     )
     if not probes.questions:
         return Section(lines, FigureGroup(()), ())
@@ -250,12 +256,14 @@ def _facts(audit: Audit) -> tuple[FactView, ...]:
         "Questions, pictures": f"{count(audit.items)}, {count(audit.images)}",
         "Conditions": f"{len(protocol.conditions)}: {', '.join(protocol.conditions)}",
         "Said to keep the answer": f"{', '.join(protocol.preserving)}: decides "
-        f"{count(protocol.named_pairs)} pairs"
+        f"{counted(protocol.named_pairs, 'pair')}"
         if protocol.preserving
         else "none beyond the table",
         "Layers": ", ".join(map(str, protocol.layers)) or "none",
         "Flagging channel": protocol.channel or "none",
-        "Controls": f"{protocol.controls} partners of {count(protocol.control_items)} questions",
+        "Controls": f"{counted(protocol.controls, 'partner')} of "
+        f"{counted(protocol.control_items, 'question')}, "
+        f"{counted(protocol.unrelated, 'answer')} about an unrelated picture",
         "Resamples": f"{count(protocol.resamples)} of pictures, level {protocol.level:g}",
         "Seed": str(protocol.seed),
     }

@@ -1,4 +1,4 @@
-"""Tables of an audit's page: rates, heat maps by severity, drift beside controls, budgets."""
+"""Tables of an audit's page: rates, heat maps by severity, frequencies, budgets."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from sightline.core.audit_answers import Rates
-from sightline.core.audit_results import CONTROL_NAMES, Audit
+from sightline.core.audit_results import Audit
 from sightline.core.estimates import Estimate
 from sightline.core.probe_results import BudgetedAudit, Probes
 from sightline.report.audit_answers import answer_tables, cell_of, signed
-from sightline.report.audit_terminal import by_kind, control_name, flagged_drift, row_name
+from sightline.report.audit_terminal import by_kind, flagged_drift, row_name
 from sightline.report.audit_view import Grid, GridRow, Shaded
 from sightline.report.numbers import DASH, count, inert
 
+BANDS = ("low", "middle", "high")
 _NO_SEVERITY = ("text", "answer_", "wording")
 
 
@@ -168,7 +169,6 @@ def _meaning(audit: Audit) -> tuple[Grid, ...]:
 
 def probe_tables(probes: Probes) -> tuple[Grid, ...]:
     """Attacks within one band, and where filters first flip the label."""
-    bands = ("low", "middle", "high")
     attacks = tuple(
         GridRow(
             f"{own.band}: radius {own.low:g} to {own.high:g}",
@@ -201,7 +201,7 @@ def probe_tables(probes: Probes) -> tuple[Grid, ...]:
             f"label's score, at most {probes.epsilon * 255:g} of 255.",
             (
                 *("success", "label flips", "Δ score, nats", "leakage", "most leakage"),
-                *("largest change, of 255", *(f"coherence, {band}" for band in bands)),
+                *("largest change, of 255", *(f"coherence, {band}" for band in BANDS)),
             ),
             attacks,
         ),
@@ -240,16 +240,15 @@ def _spectra(audit: Audit) -> tuple[Grid, ...]:
     """Frequency bands of the perturbations."""
     found = []
     if audit.spectra:
-        bands = ("low", "middle", "high")
         columns = (
-            *bands,
-            *(f"{b}, flips" for b in bands),
-            *(f"{b}, power" for b in bands),
-            *(f"{b}, coherence" for b in bands),
+            *BANDS,
+            *(f"{b}, flips" for b in BANDS),
+            *(f"{b}, power" for b in BANDS),
+            *(f"{b}, coherence" for b in BANDS),
         )
         rows = []
         for own in audit.spectra:
-            flips = own.shares_of_flips or (None,) * len(bands)
+            flips = own.shares_of_flips or (None,) * len(BANDS)
             cells = [
                 *(plain_cell(value) for value in (*own.shares, *flips)),
                 *(Shaded(signed(value, 4)) for value in own.relative),
@@ -264,54 +263,38 @@ def _spectra(audit: Audit) -> tuple[Grid, ...]:
                 tuple(rows),
             )
         )
-    return tuple(found)
+    return (*found, *_band_means(audit))
 
 
-def drift_tables(audit: Audit) -> tuple[Grid, ...]:
-    """Drift by layer: a row per channel, a column per layer; and the controls at the last layer."""
-    control = control_name(audit.protocol.flag_control)
-    own = [d for d in audit.drift if d.name == "all"]
-    channels = list(dict.fromkeys(d.channel for d in own))
-    layers = sorted({d.layer for d in own if d.layer is not None})
-    if not own:
+def _band_means(audit: Audit) -> tuple[Grid, ...]:
+    """Bands by their mean power, as published, of all rendered pairs and of flips."""
+    rows = []
+    for own in audit.spectra:
+        if own.means is None:
+            return ()
+        flips = own.means_of_flips
+        changes = (None,) * len(BANDS) if flips is None else flips.changes
+        cells = (
+            *(Shaded(f"{value:.3g}") for value in (*own.means.clean, *own.means.perturbed)),
+            *(_relative(value) for value in (*own.means.changes, *changes)),
+        )
+        rows.append(GridRow(f"{inert(own.name, 60)} ({count(own.pictures)})", cells))
+    if not rows:
         return ()
-    by_layer = []
-    for channel in channels:
-        cells = []
-        for layer in [*layers, None]:
-            found = next(
-                (d for d in own if (d.channel, d.layer, d.unchanged) == (channel, layer, True)),
-                None,
-            )
-            cells.append(cell_of(None if found is None else found.percent, 100.0, places=1))
-        by_layer.append(GridRow(channel, tuple(cells)))
-    by_control = []
-    for channel in channels:
-        rows = [d for d in own if d.channel == channel and not d.unchanged]
-        last = rows[0].layer
-        cells = [cell_of(rows[0].drift, None), cell_of(rows[0].l2, None)]
-        for name in CONTROL_NAMES:
-            found = next((d for d in rows if d.control == name and d.layer == last), None)
-            cells.append(cell_of(None if found is None else found.percent, None, places=1))
-            cells.append(cell_of(None if found is None else found.cohens_d, None, places=2))
-        by_control.append(GridRow(channel, tuple(cells)))
+    heads = ("{}, clean", "{}, changed", "{}, change", "{}, change in flips")
     return (
         Grid(
-            f"Drift of answers that stay, as per cent of the control ({control}, or the one that "
-            "has pairs), by layer.",
-            (*(f"layer {layer}" for layer in layers), "vision tokens"),
-            tuple(by_layer),
-        ),
-        Grid(
-            "Drift at the last layer beside every control: per cent of it, and Cohen's d.",
-            (
-                "1 − cosine",
-                "L2",
-                *(part for name in CONTROL_NAMES.values() for part in (f"% of {name}", "d")),
-            ),
-            tuple(by_control),
+            "Mean power of a coefficient in each band, as published: of the clean pictures, of the "
+            "changed ones, and the change as a share of the clean mean. Means of bands do not add "
+            "up; the shares above do.",
+            tuple(head.format(band) for head in heads for band in BANDS),
+            tuple(rows),
         ),
     )
+
+
+def _relative(value: float | None) -> Shaded:
+    return Shaded(DASH) if value is None else Shaded(signed(value, 3))
 
 
 def largest(values: Sequence[Estimate | None]) -> float:

@@ -13,7 +13,7 @@ from sightline.audit.instability import TRUTH_UNKNOWN
 from sightline.core.audit_answers import Rates
 from sightline.core.audit_results import CONTROL_NAMES, Audit, ChannelDrift, Comparison, Finding
 from sightline.core.estimates import Estimate
-from sightline.report.numbers import count, inert
+from sightline.report.numbers import count, counted, inert
 from sightline.report.terminal import terminal_console
 
 LINE = 1000
@@ -30,8 +30,8 @@ def print_audit(audit: Audit, *, file: TextIO | None = None) -> None:
     console.print(Text(inert(f"{audit.model} on {audit.dataset}"), style="bold"))
     console.print(
         Text(
-            f"{count(audit.items)} questions on {count(audit.images)} pictures under "
-            f"{len(audit.protocol.conditions)} conditions"
+            f"{counted(audit.items, 'question')} on {counted(audit.images, 'picture')} under "
+            f"{counted(len(audit.protocol.conditions), 'condition')}"
         )
     )
     warnings = (audit.partial, *audit.notes, audit.warning, audit.no_energy, audit.no_spectra)
@@ -71,6 +71,8 @@ def print_comparison(
         found = [next((r for r in by_kind(a) if r.name == name), None) for a in audits]
         table.add_row(shown, *("—" if r is None else _share(r.ifr) for r in found))
     console.print(table)
+    if comparison.unlike is not None:
+        console.print(Text(inert(comparison.unlike, LINE)))
     for finding in comparison.findings:
         console.print(Text(verdict_line(finding)))
 
@@ -161,7 +163,7 @@ def _remarks(audit: Audit) -> list[str]:
     if audit.protocol.preserving:
         lines.append(
             f"counted since said to keep the answer ({', '.join(audit.protocol.preserving)}): "
-            f"{count(audit.protocol.named_pairs)} pairs"
+            f"{counted(audit.protocol.named_pairs, 'pair')}"
         )
     if audit.visual_entropy.value is not None:
         lines.append(f"visual entropy {audit.visual_entropy!s} nats")
@@ -183,7 +185,27 @@ def _remarks(audit: Audit) -> list[str]:
         "the flips only reword"
         for own in audit.meaning
     ]
-    return lines + _frequencies(audit) + _budgets(audit)
+    return lines + _yes_no(audit) + _frequencies(audit) + _budgets(audit)
+
+
+def _yes_no(audit: Audit) -> list[str]:
+    """How many of the clean answers yes and no flip, right and wrong ones, by type."""
+    lines = []
+    for own in audit.yes_no:
+        cells = (
+            ("right yes", own.hit),
+            ("wrong yes", own.false_alarm),
+            ("wrong no", own.miss),
+            ("right no", own.rejection),
+        )
+        flips = [
+            f"{count(round(share.value * share.n))} of {count(share.n)} {name}"
+            for name, share in cells
+            if share.value is not None
+        ]
+        if flips:
+            lines.append(f"yes or no under {own.name}, flips: {', '.join(flips)}")
+    return lines
 
 
 def _frequencies(audit: Audit) -> list[str]:

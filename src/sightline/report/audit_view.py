@@ -89,6 +89,7 @@ class AuditView:
     tables: tuple[Grid, ...]
     heat: tuple[Grid, ...]
     densities: FigureGroup
+    no_drift: str
     profile: FigureGroup
     profiles: tuple[Grid, ...]
     no_energy: str | None

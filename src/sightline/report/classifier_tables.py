@@ -93,10 +93,10 @@ def facts(evaluation: Evaluation) -> tuple[Fact, ...]:
     support = "none"
     if summary.support is not None:
         support = (
-            f"{summary.shots} pictures of every class from {inert(summary.support)}, "
+            f"{_shots(summary)} pictures of every class from {inert(summary.support)}, "
             f"{numbers.count(summary.draws)} draws"
         )
-    lost = f"{numbers.count(summary.unreadable)} support pictures could not be read"
+    lost = f"{numbers.count(summary.unreadable)} support pictures could not be used"
     return (
         Fact("Classes", numbers.count(summary.classes), templates),
         Fact("Auxiliary encoders", ", ".join(map(inert, summary.encoders)) or "none"),
@@ -112,10 +112,18 @@ def _caption(summary: ClassifierSummary) -> str:
         )
     return (
         "All judged pictures, by each score's own labels: mean and standard deviation over "
-        f"{numbers.count(summary.draws)} draws of {summary.shots} support pictures of every class. "
+        f"{numbers.count(summary.draws)} draws of {_shots(summary)} support pictures of every "
+        "class. "
         "Scores that use these labels are to be compared with one another; zero-shot ones had "
         f"none. {_NEAREST}"
     )
+
+
+def _shots(summary: ClassifierSummary) -> str:
+    """How many pictures of a class the draws hold, which may be fewer than were asked for."""
+    fewest = summary.shots if summary.fewest_shots is None else summary.fewest_shots
+    most = numbers.count(summary.shots)
+    return most if fewest == summary.shots else f"{numbers.count(fewest)} to {most}"
 
 
 def _mean(figures: DrawFigures, metric: str) -> Cell:

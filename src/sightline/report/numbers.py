@@ -87,6 +87,11 @@ def count(n: int) -> str:
     return f"{n:,}"
 
 
+def counted(n: int, noun: str) -> str:
+    """Returns a count with its noun: "1 picture", "2 pictures", "no picture"."""
+    return f"no {noun}" if n == 0 else f"{count(n)} {noun}" + ("" if n == 1 else "s")
+
+
 def plain(estimate: Estimate, metric: str, *, level: float, signed: bool = False) -> str:
     """Returns a figure with interval and n as part of a sentence."""
     style = STYLES[metric]

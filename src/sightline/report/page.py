@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import zip_longest
 
 from sightline.core.estimates import Estimate
-from sightline.core.results import AnswerRow, EstimatorResult, Evaluation
+from sightline.core.results import AnswerRow, EstimatorResult, Evaluation, RunSummary
 from sightline.core.types import choice_letters
 from sightline.report import classifier_tables, figures, numbers, tables
 from sightline.report.numbers import Notes, inert
@@ -129,6 +129,13 @@ def _facts(evaluation: Evaluation) -> tuple[Fact, ...]:
             numbers.count(run.quarantined),
             tables.reasons(run.quarantine_reasons) or "no example failed",
         ),
+        *(_written(run) if evaluation.classifier is None else ()),
+    )
+
+
+def _written(run: RunSummary) -> tuple[Fact, ...]:
+    """What only generated answers can be."""
+    return (
         Fact("Cut off", numbers.count(run.truncated_answers), "answers that hit the token limit"),
         Fact("Empty", numbers.count(run.empty_answers), "answers without a visible character"),
     )

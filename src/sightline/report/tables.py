@@ -212,14 +212,18 @@ def raw_figures(evaluation: Evaluation) -> Table:
 def costs(evaluation: Evaluation) -> Table:
     """What each estimator costs beyond the greedy answer, and what it could not score."""
     notes = Notes()
+    generated = evaluation.classifier is None
     rows = []
     for result in evaluation.estimators:
         skipped = sum(s.n for s in result.skipped)
-        tokens = (
-            Cell(numbers.DASH, note=notes.number("tokens of the samples were not recorded"))
-            if result.generated_tokens is None
-            else Cell(f"{result.generated_tokens:,.1f}")
-        )
+        answers: tuple[Cell, ...] = ()
+        if generated:
+            tokens = (
+                Cell(numbers.DASH, note=notes.number("tokens of the samples were not recorded"))
+                if result.generated_tokens is None
+                else Cell(f"{result.generated_tokens:,.1f}")
+            )
+            answers = (Cell(numbers.count(result.generations)), tokens)
         rows.append(
             Row(
                 inert(result.name),
@@ -229,8 +233,7 @@ def costs(evaluation: Evaluation) -> Table:
                     Cell(numbers.count(skipped)),
                     Cell(reasons(result.skipped) or "none"),
                     Cell(numbers.count(result.forward_passes)),
-                    Cell(numbers.count(result.generations)),
-                    tokens,
+                    *answers,
                     Cell(numbers.seconds(result.seconds)),
                     Cell(inert(result.calibration)),
                 ),
@@ -240,7 +243,8 @@ def costs(evaluation: Evaluation) -> Table:
         )
     return Table(
         caption=(
-            "What each score costs per answer beyond the greedy answer itself, the seconds its "
+            f"What each score costs per {'answer' if generated else 'picture'} beyond the "
+            f"{'greedy answer' if generated else 'classification'} itself, the seconds its "
             "computation took for all rows, and the rows it could not score."
         ),
         corner="Estimator",
@@ -249,9 +253,15 @@ def costs(evaluation: Evaluation) -> Table:
             Heading("Scored", "rows"),
             Heading("Skipped", "rows"),
             Heading("Why skipped", words=True),
-            Heading("Forward passes", "per answer"),
-            Heading("Generations", "per answer"),
-            Heading("Generated tokens", "mean per answer"),
+            Heading("Forward passes", "per answer" if generated else "per picture"),
+            *(
+                (
+                    Heading("Generations", "per answer"),
+                    Heading("Generated tokens", "mean per answer"),
+                )
+                if generated
+                else ()
+            ),
             Heading("Seconds", "all rows"),
             Heading("Calibration", words=True),
         ),
@@ -261,7 +271,7 @@ def costs(evaluation: Evaluation) -> Table:
 
 
 def not_applicable(evaluation: Evaluation) -> Table | None:
-    """Estimators that could score no answer, by what the run lacks; None where all could."""
+    """Estimators that scored no answer, by the reason; None where all did."""
     names: dict[str, list[str]] = {}
     for one in evaluation.not_applicable:
         why = inert(one.reasons[0].reason) if len(one.reasons) == 1 else reasons(one.reasons)
@@ -269,8 +279,8 @@ def not_applicable(evaluation: Evaluation) -> Table | None:
     if not names:
         return None
     return Table(
-        caption="Estimators that could score no answer of this run, by what it lacks.",
-        corner="Lacking",
+        caption="Estimators that scored no answer of this run, by the reason.",
+        corner="Reason",
         headings=(Heading("Estimators", "number"), Heading("Which", words=True)),
         rows=tuple(
             Row(why, (Cell(numbers.count(len(those))), Cell(", ".join(those))))

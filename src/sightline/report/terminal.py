@@ -27,8 +27,8 @@ NARROW = ("auroc", "prr", "ece")
 NAME, FIGURE = 24, 15
 """Columns for an estimator's name and n, and for a figure with its interval."""
 
-REASONS = 3
-"""Reasons shown why scores could not be computed."""
+REASONS = 4
+"""Reasons shown why scores were not computed."""
 
 RAW = " Raw: the score as it is on all rows, where no held-out figure is defined."
 
@@ -98,12 +98,12 @@ def _not_applicable(evaluation: Evaluation) -> list[str]:
         names.setdefault(inert(one.reasons[0].reason), []).append(inert(one.name))
     first = sorted(names.items(), key=lambda item: -len(item[1]))[:REASONS]
     shown = [
-        f"  {', '.join(those[:4])}{f' and {len(those) - 4} more' if len(those) > 4 else ''}: {why}"
+        f"  {', '.join(those[:5])}{f' and {len(those) - 5} more' if len(those) > 5 else ''}: {why}"
         for why, those in first
     ]
-    what = "1 score could" if count == 1 else f"{count} scores could"
+    what = "1 score was" if count == 1 else f"{count} scores were"
     named = "it" if count == 1 else "them all"
-    return [f"{what} not be computed; the report names {named}", *shown]
+    return [f"{what} not computed; the report names {named}", *shown]
 
 
 def _second_task(evaluation: Evaluation, top: int) -> tuple[str, Table] | None:

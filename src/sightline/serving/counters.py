@@ -96,6 +96,7 @@ _HELP = {
     "engine_dropped_total": "Questions dropped unobserved: cancelled or past their deadline.",
     "engine_busy_seconds_total": "Seconds the model worked.",
     "upstream_verified": "1 once the upstream was found to be the policy's, else 0.",
+    "upstream_samples_failed_total": "Answers without confidence since their samples failed.",
     "feedback_total": "Graded outcomes kept.",
     "feedback_e_value": "Evidence against the confidences being calibrated; 1 is none.",
     "feedback_recalibrate": "1 once the evidence says to recalibrate, else 0.",

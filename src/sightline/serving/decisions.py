@@ -83,7 +83,7 @@ async def decide(model: Decider, body: DecisionsBody, call: Call, limits: Limits
 def _usage(seen: Sequence[Seen]) -> dict[str, Any] | None:
     """Tokens of all prompts and answers, as OpenAI's clients read them; None where not known."""
     read = [one.prompt_tokens for one in seen]
-    said = [one.record.answer.n_tokens for one in seen]
+    said = [_said(one) for one in seen]
     if None in read or None in said:
         return None
     inputs, outputs = sum(filter(None, read)), sum(filter(None, said))
@@ -94,6 +94,11 @@ def _usage(seen: Sequence[Seen]) -> dict[str, Any] | None:
         "output_tokens_details": {"reasoning_tokens": 0},
         "total_tokens": inputs + outputs,
     }
+
+
+def _said(seen: Seen) -> int | None:
+    known = seen.completion_tokens
+    return seen.record.answer.n_tokens if known is None else known
 
 
 def _first(errors: ExceptionGroup[RequestError]) -> RequestError:
@@ -117,8 +122,8 @@ async def _answer(
     judgement = seen.judgement
     if chosen is None and judgement.confidence is not None:
         judgement = without_confidence(judgement, "the answer is none of the options")
-    warnings = (*asked.warnings, *call.warnings)
-    trust = model.trusting.trust(seen.record, judgement, f"{call.request_id}:{index}", warnings)
+    key = f"{call.request_id}:{index}"
+    trust = model.trusting.trust(seen.record, judgement, key, call.warnings)
     trust["answer"] = seen.record.answer.text
     named = {"name": question.name, "trust": trust}
     withheld = call.refuse and judgement.abstain

@@ -1,30 +1,21 @@
 """In what a request departs from how a policy's answers were asked: the one list of such fields.
 
 A policy's answers are greedy answers to single questions of the user. Whatever else shapes the
-answer or its probabilities leaves the policy without a say: its confidence is then none. A seed,
+answer or its probabilities leaves the policy without a say: its confidence is then none, whether
+the model is local or an upstream's, and whether this model heeds the field or not. A seed,
 the number of choices and what is shown of an answer change nothing in a greedy one; its length is
 judged by the answer itself (see `sightline.serving.trust.held_to_limit`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
+from sightline.serving.fields import PLAIN
 from sightline.serving.wire import ChatBody, ImagePart, Message
 
+ANOTHER = "another model was asked for: the policy was fitted on the one that is served here"
 SAMPLED = "sampled answer: the policy was fitted on greedy ones (temperature 0)"
-
-PLAIN: Mapping[str, tuple[Any, ...]] = {
-    "top_p": (1.0,),
-    "presence_penalty": (0.0,),
-    "frequency_penalty": (0.0,),
-    "stop": ([], ""),
-    "response_format": ({"type": "text"},),
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
-}
-"""Decoding settings beside the temperature, and the values that are as good as none."""
 
 
 def set_fields(body: ChatBody) -> Iterator[str]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from sightline.core.condition_names import CLEAN
-from sightline.core.errors import ModelError, OutOfMemoryError, SightlineError
+from sightline.core.errors import ModelError, OutOfMemoryError, SightlineError, UnreadableError
 from sightline.core.protocols import Request, VisionLanguageModel
 from sightline.core.records import link
 from sightline.core.types import Example, Record
@@ -76,11 +76,14 @@ class Seen:
         record: What was observed.
         judgement: What the judge says.
         prompt_tokens: Tokens of the prompt, images included; None where the model does not say.
+        completion_tokens: Tokens of all that was generated for it, where that is not the record's
+            answer alone.
     """
 
     record: Record
     judgement: Judgement
     prompt_tokens: int | None = None
+    completion_tokens: int | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -269,11 +272,16 @@ class Engine:
         return batch
 
     def _observe(self, batch: list[_Job]) -> None:
-        """Observes a batch; halves it on failure down to the question at fault."""
+        """Observes a batch without what the model cannot read; halves it on other failures."""
         if not batch:
             return
         try:
             records, lengths = self._records(batch)
+        except UnreadableError as error:
+            for row, why in error.reasons.items():
+                batch[row].finish(RequestError(why, code=error.code))
+            self._observe([job for row, job in enumerate(batch) if row not in error.reasons])
+            return
         except ModelError as error:
             if len(batch) == 1:
                 batch[0].finish(_refused(error))

@@ -66,3 +66,14 @@ class RequestError(SightlineError):
     def encoded(self) -> bytes:
         """The answer's bytes."""
         return json.dumps(self.body(), ensure_ascii=False).encode()
+
+
+def not_served(name: str, own: str) -> RequestError:
+    """The answer to a request that names another model than the one that answers here."""
+    return RequestError(
+        f"The model {name[:80]!r} is not served here; {own!r} is required. Name it, or leave model "
+        "out.",
+        status=404,
+        param="model",
+        code="model_not_found",
+    )

@@ -30,6 +30,8 @@ FETCH_S = 10.0
 
 _PLAIN = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?(/[!-~]*)?", re.IGNORECASE)
 _GLOBAL = ipaddress.ip_network("2000::/3")
+_DOCUMENTED = ipaddress.ip_network("3fff::/20")
+"""For documentation (RFC 9637), which Python's own tables do not know before 3.14."""
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -175,8 +177,10 @@ def is_public(text: str) -> bool:
 
 def _is_global(address: _Address) -> bool:
     """Whether an address is of those that are given out to reach everybody."""
-    if isinstance(address, ipaddress.IPv6Address) and address not in _GLOBAL:
-        return False  # the rest is not given out, whatever is_global says of it
+    if isinstance(address, ipaddress.IPv6Address) and (
+        address not in _GLOBAL or address in _DOCUMENTED
+    ):
+        return False  # not given out, whatever is_global says of it
     return address.is_global and not address.is_multicast and not address.is_reserved
 
 

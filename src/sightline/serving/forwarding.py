@@ -18,35 +18,14 @@ from sightline.models.openai.model import sample_seed
 from sightline.models.openai.wire import user_turn
 from sightline.serving.errors import RequestError
 from sightline.serving.fetching import Fetch
+from sightline.serving.fields import LENGTHS, NOT_SAMPLED, SENT
 from sightline.serving.identity import Identity
 from sightline.serving.images import as_data_url, require_image, require_pixels
 from sightline.serving.limits import Limits
 from sightline.serving.questions import Asked, example_of, require_within
 from sightline.serving.wire import ChatBody, ImagePart, Message, TextPart
 
-SENT = frozenset(
-    {
-        "n",
-        "max_tokens",
-        "max_completion_tokens",
-        "temperature",
-        "top_p",
-        "seed",
-        "stop",
-        "presence_penalty",
-        "frequency_penalty",
-        "response_format",
-        "tools",
-        "tool_choice",
-    }
-)
-"""Fields that are passed on beside the messages; nothing else of a request reaches the upstream."""
-
-
 _TURN = ("role", "name", "tool_calls", "tool_call_id")
-_LENGTHS = frozenset({"max_tokens", "max_completion_tokens"})
-_OWN = frozenset({"stream", "stream_options", "seed", "n", "top_logprobs"})
-"""Fields of a request for the answer that requests for samples of it leave out, or set anew."""
 _MARKERS = re.compile(r"<\|[^|<>\s]{1,40}\|>|<image>|<img>|<start_of_image>|<image_soft_token>")
 
 
@@ -99,8 +78,8 @@ class Forwarding:
         require_within(body, self._limits)
         values = {name: value for name in SENT if (value := getattr(body, name)) is not None}
         fitted = self._decoding()
-        if values.keys() & _LENGTHS:
-            fitted = {name: value for name, value in fitted.items() if name not in _LENGTHS}
+        if values.keys() & LENGTHS:
+            fitted = {name: value for name, value in fitted.items() if name not in LENGTHS}
         pixels: list[int] = []
         messages = [await self._message(message, pixels) for message in body.messages]
         return self._with_logprobs(
@@ -131,7 +110,7 @@ class Forwarding:
         Equal messages get equal seeds, where the upstream honours seeds.
         """
         asked, found = self._asked, self._served.capabilities
-        kept = {name: value for name, value in sent.items() if name not in _OWN}
+        kept = {name: value for name, value in sent.items() if name not in NOT_SAMPLED}
         kept |= {"temperature": asked.temperature, "top_p": asked.top_p}
         seeded = found is not None and found.seed and asked.n_samples
         said = json.dumps(sent["messages"]).encode() if seeded else b""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import ipaddress
 import logging
 import secrets
 import time
@@ -123,6 +124,8 @@ class Guard:
                 code="ambiguous_length",
                 closes=True,
             )
+        if not self._keys:
+            _require_own_page(headers)
         position = self._position(headers) if self._keys else 0
         if position is not None:
             scope[SALT] = self._salts[position]
@@ -146,6 +149,42 @@ class Guard:
         return known.index(True) if scheme.lower() == b"bearer" and any(known) else None
 
 
+def _require_own_page(headers: Sequence[tuple[bytes, bytes]]) -> None:
+    """Refuses what a page of another site asks of a server on this machine that has no keys.
+
+    A browser would send such a form, and a name that was made to point here could read the answer.
+    """
+    found = {name: value.decode("latin-1") for name, value in headers if name in _ADDRESSED}
+    host, origin = found.get(b"host"), found.get(b"origin")
+    if host is not None and not _is_loopback(host):
+        raise RequestError(
+            f"Asked as {host[:60]!r}; a server without keys answers on this machine alone, as "
+            "localhost or a loopback address. Start it with --api-key-env.",
+            status=403,
+            code="foreign_host",
+            closes=True,
+        )
+    if origin is not None and origin.partition("://")[2].lower() != (host or "").lower():
+        raise RequestError(
+            f"Asked by a page of {origin[:60]!r}; a server without keys answers its own page "
+            "alone. Start it with --api-key-env.",
+            status=403,
+            code="foreign_origin",
+            closes=True,
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether a Host header names this machine, whatever the port."""
+    name = host.lower()
+    name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"
+
+
+_ADDRESSED = (b"host", b"origin")
 _INTERNAL = "The server failed on this request; its log says why. Try again."
 
 

@@ -21,11 +21,12 @@ from sightline.serving.completions import (
     with_top_logprobs,
 )
 from sightline.serving.decisions import decide
-from sightline.serving.departures import SAMPLED, set_fields
+from sightline.serving.departures import departures, set_fields
 from sightline.serving.engine import Engine, Seen, Told
-from sightline.serving.errors import RequestError
+from sightline.serving.errors import RequestError, not_served
 from sightline.serving.explained import explained
 from sightline.serving.fetching import Fetch
+from sightline.serving.fields import LOCAL
 from sightline.serving.images import Decoders
 from sightline.serving.limits import Limits
 from sightline.serving.questions import Asked, asked_in_chat, example_of
@@ -94,14 +95,18 @@ class LocalModel:
         seed = _seed(body) if body.temperature else None
         requests = self._greedy(body) if seed is None else self._sampling(body)
         seen, pictures = await self._observed(asked, options, requests, call, told, seed)
-        warnings = (*asked.warnings, *call.warnings)
+        warnings = call.warnings
         if seed is not None and body.top_logprobs:
             warnings += (_NO_TOP,)
+        doubts = departures(body) if self._judge.calibrator is not None else ()
         answers = [seen] * (body.n or 1) if seed is None else self._sampled(seen)
         fitted = self._judge.requests[0].max_new_tokens
         made = []
         for index, one in enumerate(answers):
-            judgement = held_to_limit(one.judgement, one.record, requests[0].max_new_tokens, fitted)
+            judgement = one.judgement
+            for doubt in doubts:
+                judgement = without_confidence(judgement, doubt)
+            judgement = held_to_limit(judgement, one.record, requests[0].max_new_tokens, fitted)
             trust = self.trusting.trust(
                 one.record, judgement, f"{call.request_id}:{index}", warnings
             )
@@ -159,7 +164,7 @@ class LocalModel:
 
     def fields(self) -> frozenset[str]:
         """Names of the chat fields that mean something to it."""
-        return frozenset(ChatBody.model_fields) - {"user"}
+        return LOCAL
 
     def describe(self) -> Mapping[str, Any]:
         """The policy, as the page shows it."""
@@ -238,13 +243,7 @@ class LocalModel:
 
     def _require_name(self, name: str | None) -> None:
         if name is not None and name != self.name:
-            raise RequestError(
-                f"The model {name[:80]!r} is not served here; {self.name!r} is required. Name it, "
-                "or leave model out.",
-                status=404,
-                param="model",
-                code="model_not_found",
-            )
+            raise not_served(name, self.name)
 
     def _check(self, body: ChatBody) -> None:
         self._require_name(body.model)
@@ -289,14 +288,11 @@ class LocalModel:
         )
 
     def _sampled(self, seen: Seen) -> list[Seen]:
-        """Each sample as an answer of its own; the policy knows greedy answers only."""
+        """Each sample as an answer of its own."""
         found = []
         for sample in seen.record.samples:
             record = Record(seen.record.example, greedy=sample)
-            judgement = self._judge.judge([record])[0]
-            if judgement.abstain is not None:
-                judgement = without_confidence(judgement, SAMPLED)
-            found.append(Seen(record, judgement))
+            found.append(Seen(record, self._judge.judge([record])[0]))
         return found
 
     def _logprobs(self, body: ChatBody, record: Record) -> dict[str, Any] | None:

@@ -44,10 +44,17 @@ def read_multipart(body: bytes, content_type: str, limits: Limits) -> dict[str, 
             fields.append((file.field_name, data))
         else:
             files.append(data)
-        if len(files) > limits.max_images or len(data) > limits.max_image_bytes:
+        if len(files) > limits.max_images:
             raise RequestError(
-                f"The form holds too many or too large images; at most {limits.max_images} of "
-                f"{limits.max_image_bytes} bytes are read. Send less.",
+                f"The form holds more than {limits.max_images} images; at most as many are read. "
+                "Send fewer.",
+                param=IMAGE,
+                code="too_many_images",
+            )
+        if len(data) > limits.max_image_bytes:
+            raise RequestError(
+                f"An image of the form has {len(data)} bytes; at most {limits.max_image_bytes} are "
+                "read. Send a smaller one.",
                 status=413,
                 param=IMAGE,
                 code="image_too_large",

@@ -21,20 +21,20 @@ from sightline.models.openai.wire import MalformedReplyError
 from sightline.serving.calls import Call
 from sightline.serving.completions import chunk, chunks, refused
 from sightline.serving.decisions import decide
-from sightline.serving.departures import departures
+from sightline.serving.departures import ANOTHER, departures
 from sightline.serving.engine import Seen
-from sightline.serving.errors import RequestError
+from sightline.serving.errors import RequestError, not_served
 from sightline.serving.fetching import Fetch
-from sightline.serving.forwarding import SENT, Forwarding, Served
+from sightline.serving.fields import BEFORE_UPSTREAM
+from sightline.serving.forwarding import Forwarding, Served
 from sightline.serving.limits import Limits
+from sightline.serving.listing import Listing
 from sightline.serving.questions import Asked
 from sightline.serving.replies import Heard, chained, ordered, parts_of, read_answer
 from sightline.serving.trust import Trusting, of_category
 from sightline.serving.upstream import Connection, garbled
 from sightline.serving.upstream_trust import Drawing, UpstreamTrust
 from sightline.serving.wire import ChatBody, DecisionsBody, TextPart
-
-_OURS = frozenset({"model", "messages", "stream", "stream_options", "logprobs", "top_logprobs"})
 
 SHOWN = frozenset(
     {
@@ -55,6 +55,7 @@ class Proxy:
     Args:
         served: The upstream's model.
         connection: To the upstream.
+        listing: Names of its other models.
         trusting: Judges the answers.
         fetch: From image addresses to bytes.
         limits: Limits on requests.
@@ -65,6 +66,7 @@ class Proxy:
         self,
         served: Served,
         connection: Connection,
+        listing: Listing,
         trusting: Trusting,
         fetch: Fetch,
         limits: Limits,
@@ -75,6 +77,7 @@ class Proxy:
         self.name, self.explains = served.name, False
         self.trusting = trusting
         self._served, self._connection, self._limits = served, connection, limits
+        self._listing = listing
         judge = trusting.judge
         fitted = judge.calibrator is not None
         self._forwarding = Forwarding(served, judge.requests[-1], fetch, limits, fitted=fitted)
@@ -88,14 +91,14 @@ class Proxy:
             RequestError: The request cannot be passed on, or the upstream failed.
         """
         _require_no_options(body)
-        sent = self._for(call, await self._forwarding.chat(body))
-        example, limit, doubts = self._example(body, call), _limit(body), departures(body)
-        async with self._trust.drawing(sent, call.deadline) as drawing:
+        sent = await self._sent(body, call)
+        example, limit = self._example(body, call), _limit(body)
+        async with self._trust.drawing(sent, call.deadline, self._doubts(body)) as drawing:
             document, reply = await read_answer(await self._connection.ask(sent, call.deadline))
             shown_choices = ordered(document["choices"])
             for index, (choice, shown) in enumerate(zip(reply.choices, shown_choices, strict=True)):
                 record, judgement = await self._trust.judged(
-                    example, choice, reply, drawing, limit=limit, doubts=doubts
+                    example, choice, reply, drawing, limit=limit
                 )
                 shown["trust"] = self.trusting.trust(
                     record, judgement, f"{call.request_id}:{index}", call.warnings
@@ -104,7 +107,7 @@ class Proxy:
                     shown["logprobs"] = None
                 if call.refuse and judgement.abstain:
                     shown.update(refused(shown, judgement))
-        document |= {"id": call.request_id, "model": self.name, "choices": shown_choices}
+        document |= {"id": call.request_id, "model": sent["model"], "choices": shown_choices}
         document.pop("trust", None)  # what the upstream calls so is not ours
         return document
 
@@ -120,7 +123,7 @@ class Proxy:
             whole = await self.complete(body, raw, call)
             return _listed(list(chunks({"usage": None, **whole}, include_usage=usage)))
         _require_no_options(body)
-        sent = self._for(call, await self._forwarding.chat(body))
+        sent = await self._sent(body, call)
         sent |= {"stream": True, "stream_options": {"include_usage": usage}}
         events = self._connection.events(sent)
         try:
@@ -138,7 +141,8 @@ class Proxy:
     ) -> AsyncGenerator[dict[str, Any], None]:
         """The upstream's chunks, with trust on the one that ends a choice; none follows it."""
         heard = dict[int, Heard]()
-        async with self._trust.drawing(sent, call.deadline) as drawing, aclosing(events):
+        judging = self._trust.drawing(sent, call.deadline, self._doubts(body))
+        async with judging as drawing, aclosing(events):
             async for event in events:
                 parts, kept = parts_of(event), []
                 for part in parts:
@@ -157,16 +161,28 @@ class Proxy:
                 event.pop("trust", None)
                 if kept or not parts or event.get("usage"):
                     named = {"choices": kept} if parts else {}
-                    yield {**event, **named, "id": call.request_id, "model": self.name}
+                    yield {**event, **named, "id": call.request_id, "model": sent["model"]}
             if not heard:
                 raise garbled(MalformedReplyError("the stream holds no choices"))
-            head = {"id": call.request_id, "created": call.created, "model": self.name}
+            head = {"id": call.request_id, "created": call.created, "model": sent["model"]}
             for index, one in heard.items():
                 if not one.finish:
                     last = chunk(head, index, {})
                     trust = await self._trust_of(one, index, body, call, drawing)
                     last["choices"][0]["trust"] = trust
                     yield last
+
+    async def _sent(self, body: ChatBody, call: Call) -> dict[str, Any]:
+        """The request that the upstream gets, for the model that the client names."""
+        name = self.name if body.model is None else body.model
+        if name != self.name and not await self._listing.holds(name):
+            raise not_served(name, self.name)
+        return {**self._for(call, await self._forwarding.chat(body)), "model": name}
+
+    def _doubts(self, body: ChatBody) -> tuple[str, ...]:
+        """Why a policy has no confidence, whatever the answer."""
+        own = body.model in (None, self.name)
+        return departures(body) if own else (ANOTHER, *departures(body))
 
     def _for(self, call: Call, sent: dict[str, Any]) -> dict[str, Any]:
         """The request, with what keeps the upstream's cache apart for every key."""
@@ -180,15 +196,9 @@ class Proxy:
         self, heard: Heard, index: int, body: ChatBody, call: Call, drawing: Drawing
     ) -> dict[str, Any]:
         """The ``trust`` object of a choice whose chunks have all come."""
-        reply = heard.reply()
-        doubts = departures(body)
+        reply, example = heard.reply(), self._example(body, call)
         record, judgement = await self._trust.judged(
-            self._example(body, call),
-            reply.choices[0],
-            reply,
-            drawing,
-            limit=_limit(body),
-            doubts=doubts,
+            example, reply.choices[0], reply, drawing, limit=_limit(body)
         )
         return self.trusting.trust(record, judgement, f"{call.request_id}:{index}", call.warnings)
 
@@ -198,6 +208,8 @@ class Proxy:
         Raises:
             RequestError: A question cannot be asked, or the upstream failed.
         """
+        if body.model not in (None, self.name):
+            raise not_served(str(body.model), self.name)
         return await decide(self, body, call, self._limits)
 
     async def observe(
@@ -213,7 +225,12 @@ class Proxy:
         sent = self._for(call, sent)
         async with self._trust.drawing(sent, call.deadline) as drawing:
             _, reply = await read_answer(await self._connection.ask(sent, call.deadline))
-            return Seen(*await self._trust.judged(example, reply.choices[0], reply, drawing))
+            found = await self._trust.judged(example, reply.choices[0], reply, drawing)
+        usage = [(reply.prompt_tokens, reply.completion_tokens), *drawing.usage]
+        if any(None in counts for counts in usage):
+            return Seen(*found)
+        read, said = (sum(filter(None, counts)) for counts in zip(*usage, strict=True))
+        return Seen(*found, prompt_tokens=read, completion_tokens=said)
 
     def decision_requests(self, *, options: bool) -> tuple[Request, ...]:
         """What to observe; options are not scored, since no endpoint is sure to show that."""
@@ -221,7 +238,7 @@ class Proxy:
 
     def fields(self) -> frozenset[str]:
         """Names of the chat fields that are passed on or used."""
-        return SENT | _OURS | {"trust"}
+        return BEFORE_UPSTREAM
 
     def describe(self) -> Mapping[str, Any]:
         """The policy, as the page shows it."""
@@ -232,9 +249,12 @@ class Proxy:
         }
 
     def gauges(self) -> Mapping[str, float | None]:
-        """Whether the upstream was found to be the policy's, where there is a policy."""
+        """Whether the upstream was found to be the policy's, and answers without their samples."""
         identity = self._served.identity
-        return {"upstream_verified": None if identity is None else int(identity.doubt is None)}
+        return {
+            "upstream_verified": None if identity is None else int(identity.doubt is None),
+            "upstream_samples_failed_total": self._trust.without_samples,
+        }
 
     def trouble(self) -> str | None:
         """None: whether the upstream answers is only known by asking it."""
@@ -252,6 +272,8 @@ class Proxy:
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
+        if self._served.identity is not None:
+            await self._served.identity.close()
         await self._connection.close()
 
 

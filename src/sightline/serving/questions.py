@@ -20,11 +20,6 @@ from sightline.serving.wire import (
     TextPart,
 )
 
-_INSTRUCTED = (
-    "system text stands before the question; answers to such prompts were not among those that "
-    "the policy was fitted on unless it was collected that way"
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -34,13 +29,11 @@ class Asked:
         text: The question.
         images: Addresses of its images: data URLs, or others where fetching is switched on.
         param: The field they came from, for errors.
-        warnings: What about the conversation makes the policy's promise doubtful.
     """
 
     text: str
     images: tuple[str, ...]
     param: str
-    warnings: tuple[str, ...] = ()
 
 
 def asked_in_chat(body: ChatBody, limits: Limits) -> Asked:
@@ -69,7 +62,6 @@ def asked_in_chat(body: ChatBody, limits: Limits) -> Asked:
         "\n\n".join(text for text in (*before, _text(own)) if text),
         images,
         "messages",
-        (_INSTRUCTED,) if any(before) else (),
     )
     return _checked(found, limits)
 

@@ -101,6 +101,11 @@ def check(settings: Settings) -> None:
             "--cache-salt without --upstream; a server whose cache it keeps apart is required. "
             "Leave it out: a local model shares nothing between keys."
         )
+    if settings.policy is not None and settings.estimators is not None:
+        raise UsageError(
+            f"--estimator {settings.estimators[0]} with --policy; either a policy, which has its "
+            "own estimators, or raw scores are required. Leave one of them out."
+        )
     if settings.policy is None and settings.estimators is not None:
         from sightline.serving.judging import require_raw_scores
 
@@ -154,25 +159,35 @@ def build(settings: Settings) -> Server:
     )
 
 
-def serve(
-    server: Server, settings: Settings, announce: Callable[[str], None] = lambda _: None
-) -> None:
-    """Listens until it is told to stop (SIGINT, SIGTERM).
+def serve(settings: Settings, announce: Callable[[str], None] = lambda _: None) -> None:
+    """Loads what is asked for and answers until it is told to stop (SIGINT, SIGTERM).
+
+    The port is taken first: loading can take minutes. Clients are taken up when all is loaded.
 
     Args:
-        server: What answers.
-        settings: Where to listen.
+        settings: What was asked for.
         announce: Called with one line once the port is open.
 
     Raises:
-        UsageError: The address cannot be listened on.
+        SightlineError: The address cannot be listened on, or `build` raises.
     """
+    check(settings)
+    with bind(settings.host, settings.port) as bound:
+        server = build(settings)
+        open_to_clients(bound)
+        host, port = bound.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        announce(f"sightline: serving {settings.model} on http://{shown}:{port}")
+        _run(server, bound)
+
+
+def _run(server: Server, listening: socket.socket) -> None:
     import uvicorn
 
     from sightline.serving.app import create_app
     from sightline.serving.protocol import protocol_class
 
-    limits = settings.limits
+    limits = server.limits
     config = uvicorn.Config(
         create_app(server),
         http=protocol_class(limits),
@@ -187,15 +202,11 @@ def serve(
         timeout_graceful_shutdown=int(limits.request_s),
         backlog=BACKLOG,
     )
-    listening = listen(settings.host, settings.port)
-    host, port = listening.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    announce(f"sightline: serving {settings.model} on http://{shown}:{port}")
     uvicorn.Server(config).run(sockets=[listening])
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Opens the socket; clients that come before the server runs wait in line.
+def bind(host: str, port: int) -> socket.socket:
+    """Takes a port; clients are refused until it is open to them.
 
     Raises:
         UsageError: The address is in use, not this machine's, or not allowed.
@@ -205,14 +216,41 @@ def listen(host: str, port: int) -> socket.socket:
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         found.bind((host, port))
-        found.listen(BACKLOG)
     except OSError as error:
         found.close()
-        raise UsageError(
-            f"Cannot listen on {host}:{port} ({error.strerror}); a free port of this machine is "
-            "required. Choose another --port."
-        ) from None
+        raise _not_free(host, port, error) from None
     return found
+
+
+def open_to_clients(bound: socket.socket) -> None:
+    """Opens a port that was taken; clients that come before the server runs wait in line.
+
+    Raises:
+        UsageError: Somebody who took it, too, opened it first.
+    """
+    try:
+        bound.listen(BACKLOG)
+    except OSError as error:
+        host, port = bound.getsockname()[:2]
+        raise _not_free(host, port, error) from None
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Takes a port and opens it.
+
+    Raises:
+        UsageError: As for `bind` and `open_to_clients`.
+    """
+    found = bind(host, port)
+    open_to_clients(found)
+    return found
+
+
+def _not_free(host: str, port: int, error: OSError) -> UsageError:
+    return UsageError(
+        f"Cannot listen on {host}:{port} ({error.strerror}); a free port of this machine is "
+        "required. Choose another --port."
+    )
 
 
 def _local(settings: Settings) -> tuple[_Make, Judge | None]:
@@ -258,6 +296,7 @@ def proxy_of(
     """
     from sightline.models.openai.settings import EndpointSettings
     from sightline.serving.fetching import Addresses
+    from sightline.serving.listing import Listing
     from sightline.serving.proxy import Proxy
     from sightline.serving.trust import Trusting
     from sightline.serving.upstream import Connection
@@ -267,6 +306,7 @@ def proxy_of(
     return Proxy(
         served,
         Connection(url, settings.upstream_key, limits),
+        Listing(url, settings.upstream_key),
         Trusting(judge or _raw_scores(settings), None if store is None else store.receipt),
         Addresses(limits, settings.fetch_hosts),
         limits,

@@ -1,8 +1,9 @@
 """What an upstream showed of an answer, judged: its record, its samples, and what speaks against.
 
 Samples are drawn at once where the judge's first look needs them, and else only for an answer that
-the cheaper signals leave undecided. Whatever speaks against an answer (the upstream is not known to
-be the policy's, it was asked otherwise, it gave too few samples) takes its confidence.
+the cheaper signals leave undecided; never for one that cannot have a confidence. Whatever speaks
+against an answer (the upstream is not known to be the policy's, it was asked otherwise, it gave too
+few samples, or none) takes its confidence, and never the answer itself.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import math
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from sightline.core.features import Feature
 from sightline.core.types import Example, Generation, Record
 from sightline.models.openai.reading import generation, top_logprobs
 from sightline.models.openai.wire import Choice, Reply
+from sightline.serving.errors import RequestError
 from sightline.serving.forwarding import Forwarding, Served
 from sightline.serving.replies import read_answer
 from sightline.serving.trust import Judge, Judgement, held_to_limit, without_confidence
@@ -25,6 +28,9 @@ from sightline.serving.upstream import Connection
 
 _FINISHED = ("stop", "length", "eos", "eos_token")
 """How servers call the end of an answer; one that reached its limit is judged by its length."""
+
+Usage = tuple[int | None, int | None]
+"""Tokens of a prompt and of what was said to it; None where the upstream does not say."""
 
 _QUICK_S = 0.002
 """A judge that takes less is asked on the event loop: a thread would cost more."""
@@ -38,6 +44,11 @@ class Drawing:
         requests: What draws them.
         deadline: Of `time.monotonic`, for the last of them.
         keeps_logprobs: Whether their log-probabilities mean what the answer's do.
+        doubts: Why no confidence will hold for the answer; there are no samples then.
+
+    Attributes:
+        failed: Why there are none, once that is known.
+        usage: Tokens of prompt and answers of each reply, as the upstream reports them.
     """
 
     def __init__(
@@ -47,16 +58,28 @@ class Drawing:
         deadline: float,
         *,
         keeps_logprobs: bool,
+        doubts: Sequence[str],
     ) -> None:
         self._connection, self._requests = connection, requests
         self._keeps_logprobs, self._deadline = keeps_logprobs, deadline
         self._task: asyncio.Task[tuple[Generation, ...]] | None = None
+        self.doubts = tuple(doubts)
+        self.failed: RequestError | None = None
+        self.usage: list[Usage] = []
 
     def begin(self) -> asyncio.Task[tuple[Generation, ...]]:
         """Sends the requests, if they were not sent yet."""
         if self._task is None:
             self._task = asyncio.create_task(self._all())
         return self._task
+
+    async def drawn(self) -> tuple[Generation, ...]:
+        """The samples; none where that failed."""
+        try:
+            return await self.begin()
+        except RequestError as error:
+            self.failed = error
+            return ()
 
     async def end(self) -> None:
         """Gives up what is still being drawn."""
@@ -76,6 +99,7 @@ class Drawing:
 
     async def _some(self, request: Mapping[str, Any]) -> list[Generation]:
         _, reply = await read_answer(await self._connection.ask(request, self._deadline))
+        self.usage.append((reply.prompt_tokens, reply.completion_tokens))
         return [generation(choice, logprobs=self._keeps_logprobs) for choice in reply.choices]
 
 
@@ -97,24 +121,37 @@ class UpstreamTrust:
         self._asked = judge.requests[-1]
         self._at_once = judge.requests[0].n_samples > 0
         self._judging_s = math.inf
+        self.without_samples = 0
 
     @asynccontextmanager
-    async def drawing(self, sent: Mapping[str, Any], deadline: float) -> AsyncIterator[Drawing]:
+    async def drawing(
+        self, sent: Mapping[str, Any], deadline: float, doubts: Sequence[str] = ()
+    ) -> AsyncIterator[Drawing]:
         """The samples of a question, for as long as it is being answered.
 
         Args:
             sent: The request for the answer.
             deadline: Of `time.monotonic`, for its samples, too.
+            doubts: Why a policy's confidence does not hold for it, whatever the answer.
         """
-        requests = self._forwarding.samples(sent)
-        keeps = self._forwarding.keeps_sample_logprobs
-        found = Drawing(self._connection, requests, deadline, keeps_logprobs=keeps)
-        if self._at_once:
+        judged = self._judge.calibrator is not None
+        doubts = (*self._of_identity(), *doubts) if judged else ()
+        found = Drawing(
+            self._connection,
+            self._forwarding.samples(sent),
+            deadline,
+            keeps_logprobs=self._forwarding.keeps_sample_logprobs,
+            doubts=doubts,
+        )
+        if judged and self._served.identity is not None:
+            self._served.identity.glance()
+        if self._at_once and not doubts:
             found.begin()
         try:
             yield found
         finally:
             await found.end()
+            self.without_samples += found.failed is not None
 
     async def judged(
         self,
@@ -124,7 +161,6 @@ class UpstreamTrust:
         drawing: Drawing,
         *,
         limit: int | None = None,
-        doubts: Sequence[str] = (),
     ) -> tuple[Record, Judgement]:
         """What was observed of one answer, and what is thought of it.
 
@@ -134,17 +170,14 @@ class UpstreamTrust:
             reply: What it came with.
             drawing: Its samples.
             limit: Tokens that it could have, where that was not as for the policy.
-            doubts: Why a policy's confidence does not hold for it.
-
-        Raises:
-            RequestError: The upstream gave no samples.
         """
-        samples = await drawing.begin() if self._at_once else ()
+        samples = await drawing.drawn() if self._at_once and not drawing.doubts else ()
         record = self._record(example, choice, samples)
         judgement = await self._look(record)
         if self._judge.calibrator is None:
             return record, judgement
-        reasons = [*self._doubts(reply), *doubts]
+        await self._compare(reply, choice, drawing)
+        reasons = list(dict.fromkeys([*drawing.doubts, *self._doubts(reply)]))
         if choice.finish_reason not in _FINISHED:
             reasons.append(
                 "the upstream ended its answer without saying that it was finished: it may be cut"
@@ -153,14 +186,19 @@ class UpstreamTrust:
                 "was fitted on answers that were finished"
             )
         if judgement.undecided and not self._at_once and self._asked.n_samples and not reasons:
-            samples = await drawing.begin()
+            samples = await drawing.drawn()
             record = self._record(example, choice, samples)
             judgement = await self._look(record)
+        if drawing.failed is not None:
+            reasons.append(f"the upstream gave no samples: {drawing.failed}")
         if samples and len(samples) != self._asked.n_samples:
             reasons.append(
                 f"the upstream gave {len(samples)} of {self._asked.n_samples} samples: the policy "
                 f"was fitted on {self._asked.n_samples}"
             )
+        if reasons and self._at_once and not samples:
+            # That there are none follows from the reasons.
+            judgement = replace(judgement, warnings=())
         for reason in reasons:
             judgement = without_confidence(judgement, reason)
         fitted = self._asked.max_new_tokens
@@ -188,11 +226,21 @@ class UpstreamTrust:
         self._judging_s = time.thread_time() - started
         return judgement
 
+    async def _compare(self, reply: Reply, choice: Choice, drawing: Drawing) -> None:
+        """Takes in what the answer, and what the upstream lists, say of who answered."""
+        identity = self._served.identity
+        if identity is not None:
+            if not drawing.doubts:
+                identity.hear(reply, choice, self._served.models)
+            await identity.glanced()
+
+    def _of_identity(self) -> list[str]:
+        identity = self._served.identity
+        return [] if identity is None or identity.doubt is None else [identity.doubt]
+
     def _doubts(self, reply: Reply) -> list[str]:
         """Why the policy may not know the upstream."""
-        served, found = self._served, []
-        if served.identity is not None and served.identity.doubt is not None:
-            found.append(served.identity.doubt)
+        served, found = self._served, self._of_identity()
         if reply.model is not None and reply.model not in served.models:
             found.append(
                 f"the upstream says that {reply.model[:80]!r} answered; the policy was fitted on "

@@ -110,7 +110,8 @@ def disk_errors(doing: str) -> Iterator[None]:
     except OSError as error:
         raise DiskError(
             f"{doing} failed: {error.strerror or error}; a writable disk with free space is "
-            "required. What was committed is intact: mend the disk and run the same command again."
+            "required. What was committed is intact: mend the disk and run the same command "
+            "again, or choose another folder."
         ) from error
 
 

@@ -24,7 +24,8 @@ from sightline.core.protocols import Request, VisionLanguageModel
 from sightline.core.types import Example, Quarantined, Record
 from sightline.data.examples import Dataset
 from sightline.data.images import DECODE_POLICY, ImageLimits
-from sightline.data.perturbations import LONGEST_SIDE
+from sightline.data.perturbations import LONGEST_SIDE, parse_condition
+from sightline.data.unrelated import Pictures, Unrelated, unrelated_pictures
 from sightline.store.run import Manifest, RunStore
 from sightline.workflow.observing import observe_shard
 from sightline.workflow.requests import asked_of_endpoint
@@ -143,6 +144,7 @@ def collect(
         announce(f"This model allows only: {decoding}. That is slower, with the same results.")
     store = _opened(path, manifest, dataset, overwrite=overwrite)
     examples = store.examples()
+    others = _unrelated(examples, request)
     shards = list(_shards(examples, shard_size))
     committed = store.committed()
     done = sum(len(shard) for index, shard in shards if index in committed)
@@ -153,7 +155,7 @@ def collect(
         announce(asked)
     elif len(left) > max(shard_size, 4 * batch_size):
         first = next(shard for index, shard in shards if index not in committed)
-        announce(_forecast(model, first[:batch_size], request, root, limits, len(left)))
+        announce(_forecast(model, first[:batch_size], request, root, limits, len(left), others))
     started = time.monotonic()
     observed = 0
     interrupted = False
@@ -173,6 +175,7 @@ def collect(
                 batch_size=batch_size,
                 limits=limits,
                 first=index * shard_size,
+                others=others,
             )
             writer.commit(
                 index, result.records, result.quarantined, result.log, refused=result.refused
@@ -260,10 +263,17 @@ def _forecast(
     root: Path,
     limits: ImageLimits,
     total: int,
+    others: Mapping[str, Sequence[Pictures]],
 ) -> str:
     """One line on time and disk, measured by observing one batch that is not kept."""
     shard = observe_shard(
-        model, examples, request, root=root, batch_size=len(examples), limits=limits
+        model,
+        examples,
+        request,
+        root=root,
+        batch_size=len(examples),
+        limits=limits,
+        others=others,
     )
     share = total / len(examples)
     seconds = shard.log["seconds"] * share
@@ -277,6 +287,13 @@ def _forecast(
     if size > free:
         line += f"; only {free / 1e6:.0f} MB are free"
     return line
+
+
+def _unrelated(examples: Sequence[Example], request: Request) -> Mapping[str, Sequence[Pictures]]:
+    """Other questions' pictures for each question, as many as the conditions name."""
+    steps = (step for name in request.conditions for step in parse_condition(name).steps)
+    levels = [own.level for _, own in steps if isinstance(own, Unrelated)]
+    return unrelated_pictures(examples, max(levels, default=0))
 
 
 def _stored_bytes(record: Record) -> int:

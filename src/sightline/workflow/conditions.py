@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from sightline.core.condition_names import CLEAN
 from sightline.core.text import parse_choice
-from sightline.core.types import Example, Key, Record, Refused, Truth
+from sightline.core.types import Example, ImageRef, Key, Record, Refused, Truth
 from sightline.data.label_preservation import Decision, decide
 from sightline.data.perturbations import Condition, parse_condition
+from sightline.data.unrelated import Pictures, Unrelated
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,6 +27,7 @@ class View:
         option: Letter of the option the clean answer names, where the condition depends on it.
         answer: Token ids of the clean answer, None where they were not observable.
         truth: Whether the right answer stays.
+        pictures: Another question's pictures, where the condition is to show those.
     """
 
     example: Example
@@ -33,6 +35,7 @@ class View:
     option: str | None
     answer: tuple[int, ...] | None
     truth: Truth
+    pictures: tuple[ImageRef, ...] | None = None
 
     @property
     def key(self) -> Key:
@@ -49,7 +52,9 @@ class View:
         return replace(reworded, id=f"{self.example.id} under {self.condition.name}")
 
     def render(self, images: Sequence[Image]) -> tuple[Image, ...]:
-        """The example's pictures under the condition."""
+        """What is shown of the example's pictures; of `pictures` as they are, where it has them."""
+        if self.pictures is not None:
+            return tuple(images)
         return tuple(
             self.condition.apply(image, self.example, answer=self.option, index=index)
             for index, image in enumerate(images)
@@ -60,12 +65,15 @@ class View:
         return replace(shown, example=self.example, condition=self.condition.name, truth=self.truth)
 
 
-def views_of(clean: Record, conditions: Sequence[Condition]) -> tuple[list[View], list[Refused]]:
+def views_of(
+    clean: Record, conditions: Sequence[Condition], others: Sequence[Pictures] = ()
+) -> tuple[list[View], list[Refused]]:
     """The conditions that exist for an example, and those that do not with their reasons.
 
     Args:
         clean: What the model showed on it under the clean condition.
         conditions: Those asked for, in order.
+        others: Pictures of other questions, in the order they were drawn for this one.
     """
     example, answer = clean.example, clean.answer
     ids = None if answer.token_ids is None else tuple(answer.token_ids.tolist())
@@ -73,12 +81,13 @@ def views_of(clean: Record, conditions: Sequence[Condition]) -> tuple[list[View]
     refused: list[Refused] = []
     for condition in conditions:
         option = _chosen(clean) if condition.needs_answer else None
-        reason = _refusal(condition, example, option)
+        pictures, lacking = _unrelated(condition, others)
+        reason = _refusal(condition, example, option) or lacking
         if reason is not None:
             refused.append(Refused(Key(example.id, condition.name), reason))
             continue
         truth = decide(condition, example, answer=option).truth
-        found.append(View(example, condition, option, ids, truth))
+        found.append(View(example, condition, option, ids, truth, pictures))
     return found, refused
 
 
@@ -128,6 +137,18 @@ def with_own_truth(records: Sequence[Record]) -> tuple[list[Record], Mapping[str
 def _chosen(clean: Record) -> str | None:
     """Letter of the option the clean answer names, or None."""
     return parse_choice(clean.answer.text, clean.example.choices or ())
+
+
+def _unrelated(
+    condition: Condition, others: Sequence[Pictures]
+) -> tuple[Pictures | None, str | None]:
+    """Another question's pictures where the condition shows some; or why there are none."""
+    for _, perturbation in condition.steps:
+        if isinstance(perturbation, Unrelated):
+            if perturbation.level > len(others):
+                return None, f"the data set has {len(others)} unrelated pictures for the question"
+            return others[perturbation.level - 1], None
+    return None, None
 
 
 def _refusal(condition: Condition, example: Example, option: str | None) -> str | None:

@@ -35,6 +35,7 @@ from sightline.grading import JudgeModel, grade_records, parse_grader
 from sightline.metrics import curves
 from sightline.metrics.intervals import proportion
 from sightline.store.run import RunStore
+from sightline.workflow.classifying.reading import open_answers
 from sightline.workflow.conditions import with_own_truth
 from sightline.workflow.estimator_results import estimator_result
 from sightline.workflow.fitted import load_all
@@ -275,14 +276,14 @@ def read_judged(
     Raises:
         DataError: No answer could be graded, or the split leaves a part empty.
         LeakageError: The given split has one image in two parts.
-        UsageError: An unknown grader.
+        UsageError: An unknown grader, or another run that is a classifier's.
     """
     own = list(store.records(condition=settings.condition, features=arrays))
     beside = store.records(features=set(arrays) & set(READ_WITH.values()))
     linked = link(
         [*own, *(record for record in beside if record.condition != settings.condition)],
         condition=settings.condition,
-        other_runs=[list(RunStore.open(other).records(features=())) for other in other_runs],
+        other_runs=[list(open_answers(other).records(features=())) for other in other_runs],
     )
     answers = tuple(record for record in linked if record.greedy is not None)
     column, ungraded = correctness(store, answers, settings, judge)

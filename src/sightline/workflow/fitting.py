@@ -18,6 +18,7 @@ from sightline.estimators import ESTIMATORS, parse_estimator, spec_of
 from sightline.estimators.saved import Saved, require_free, save_fitted
 from sightline.grading import JudgeModel
 from sightline.store.run import RunStore
+from sightline.workflow.classifying.reading import open_answers
 from sightline.workflow.evaluate import Judged, Settings, check, read_judged
 from sightline.workflow.fitted import content
 from sightline.workflow.scoring import fit_rows, observable
@@ -58,11 +59,12 @@ def fit(
         judge: The model behind the grader ``judge``.
 
     Raises:
-        UsageError: The estimator does not exist or does not learn.
+        UsageError: The estimator does not exist or does not learn, or the run is a classifier's.
         DataError: No answer could be graded, the rows are too few, or ``output`` is taken.
         MissingFeatureError: No row to fit on shows the signals it needs.
         DiskError: The operating system refused to write.
     """
+    store = open_answers(path)
     check(settings)
     estimator = parse_estimator(spec)
     if not isinstance(estimator, LearnedEstimator):
@@ -72,7 +74,6 @@ def fit(
             f"Choose one of {', '.join(learned)}."
         )
     require_free(output)
-    store = RunStore.open(path)
     needed = estimator.needs & ARRAY_AXES.keys()
     judged = read_judged(
         store, replace(settings, seeds=1), needed, given_split=given_split, judge=judge

@@ -84,7 +84,7 @@ def check_models(
         if model.kind == "vlm":
             for which in ("test", "prior-removed"):
                 figures.append(split(name, which))
-                gates += split_gates(split(name, which))
+                gates += split_gates(split(name, which), weak=model.weak)
             if model.has_prior:
                 which = "prior-removed"
                 gates.append(prior_gate(split(name, which), split(_GROUNDED, which)))

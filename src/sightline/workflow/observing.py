@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -14,9 +15,10 @@ from sightline.core.condition_names import CLEAN
 from sightline.core.errors import DataError, ImageError, ModelError, OutOfMemoryError
 from sightline.core.features import Feature
 from sightline.core.protocols import Request, VisionLanguageModel
-from sightline.core.types import Example, Key, Quarantined, Record, Refused
+from sightline.core.types import Example, ImageRef, Key, Quarantined, Record, Refused
 from sightline.data.images import ImageLimits, load_image
 from sightline.data.perturbations import parse_condition, prepared
+from sightline.data.unrelated import Pictures
 from sightline.workflow.conditions import View, views_of
 
 if TYPE_CHECKING:
@@ -101,10 +103,14 @@ def observe_shard(
     batch_size: int,
     limits: ImageLimits = ImageLimits(),  # noqa: B008 (frozen)
     first: int = 0,
+    others: Mapping[str, Sequence[Pictures]] = MappingProxyType({}),
 ) -> ShardResult:
     """Observes one shard; an example, or a view of it, that fails is quarantined alone.
 
     ``first`` is the first example's place in the plan, which decides whose energy maps are kept.
+    ``others`` are pictures of other questions by example id, as
+    `sightline.data.unrelated.unrelated_pictures` draws them of the whole plan; a condition that
+    shows one is refused where there is none.
 
     A pure function of its arguments (timings aside), so that any engine can run it. Pictures are
     rendered as they are needed: memory holds those of one batch of examples and of one batch of
@@ -127,12 +133,12 @@ def observe_shard(
         pictures = {question.example.id: question.images for question in questions}
         views: list[View] = []
         for record in own.values() if conditions else ():
-            found, refused = views_of(record, conditions)
+            found, refused = views_of(record, conditions, others.get(record.example.id, ()))
             views += found
             observer.refused += refused
         for some in _slices(views, batch_size):
             begun = time.perf_counter()
-            rendered = _rendered(some, pictures, observer)
+            rendered = _rendered(some, pictures, observer, root, limits)
             rendering += time.perf_counter() - begun
             if rendered:
                 observer.ask(rendered, under)
@@ -161,14 +167,20 @@ def _questions(
     for example in examples:
         keys = tuple(Key(example.id, name) for name in (CLEAN, *request.conditions))
         try:
-            images = tuple(load_image(ref, root, limits=limits) for ref in example.images)
+            images = _loaded(example.images, root, limits, scaled=bool(request.conditions))
         except ImageError as error:
             observer.fail(keys, str(error))
             continue
-        if request.conditions:
-            images = tuple(map(prepared, images))
         found.append(_Question(keys, example, images))
     return found
+
+
+def _loaded(
+    refs: Sequence[ImageRef], root: Path, limits: ImageLimits, *, scaled: bool
+) -> tuple[Image, ...]:
+    """Pictures from their files; ``scaled`` down to the published longest side where asked for."""
+    images = tuple(load_image(ref, root, limits=limits) for ref in refs)
+    return tuple(map(prepared, images)) if scaled else images
 
 
 def _mapped(record: Record, mapped: Set[str]) -> Record:
@@ -182,16 +194,24 @@ def _mapped(record: Record, mapped: Set[str]) -> Record:
 
 
 def _rendered(
-    views: Sequence[View], pictures: Mapping[str, tuple[Image, ...]], observer: _Observer
+    views: Sequence[View],
+    pictures: Mapping[str, tuple[Image, ...]],
+    observer: _Observer,
+    root: Path,
+    limits: ImageLimits,
 ) -> list[_Question]:
     """The views as they are asked; those that a picture has no room for are refused."""
     found = []
     for view in views:
         try:
-            found.append(_viewed(view, pictures[view.example.id]))
+            images = pictures[view.example.id]
+            if view.pictures is not None:
+                images = _loaded(view.pictures, root, limits, scaled=True)
+            found.append(_viewed(view, images))
+        except ImageError as error:
+            observer.fail([view.key], str(error))
         except DataError as error:
-            key = Key(view.example.id, view.condition.name)
-            observer.refused.append(Refused(key, str(error)))
+            observer.refused.append(Refused(view.key, str(error)))
     return found
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sightline.core.condition_names import CLEAN
-from sightline.core.errors import DiskError, ImageError, UsageError
+from sightline.core.errors import DataError, DiskError, ImageError, UsageError
 from sightline.core.text import parse_choice
 from sightline.core.types import Example
 from sightline.data.contact_sheet import contact_sheet
@@ -82,12 +82,11 @@ def preview(
             else _example(str(data), images, sample_id, Path(folder))
         )
     option = None if example is None or answer is None else _option(example, answer)
-    left_out = {c.name: why for c in conditions if (why := _left_out(c, example, option))}
+    picture = prepared(picture)
+    left_out = {c.name: why for c in conditions if (why := _left_out(c, picture, example, option))}
     shown = [c for c in conditions if c.name not in left_out and c.name != CLEAN]
     truths = {} if example is None else {c.name: _truth(c, example, option) for c in shown}
-    sheet = contact_sheet(
-        prepared(picture), shown, example, answer=option, captions=truths, tile=tile
-    )
+    sheet = contact_sheet(picture, shown, example, answer=option, captions=truths, tile=tile)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(output, format="PNG")
@@ -153,13 +152,24 @@ def _option(example: Example, answer: str) -> str:
     return letter
 
 
-def _left_out(condition: Condition, example: Example | None, option: str | None) -> str | None:
+def _left_out(
+    condition: Condition, picture: Image, example: Example | None, option: str | None
+) -> str | None:
+    """Why a condition is not shown, such as a picture without room for its text; None if it is."""
     if condition.needs_answer and option is None:
         return "it depends on the model's answer: give --data and --answer"
+    if condition.is_control:
+        return "it is a control, and shows another question's picture"
     reason = None if example is None else condition.refusal(example)
     if reason is None and condition.steps and not condition.changes_image:
         return "it changes the question, not the picture"
-    return reason
+    if reason is not None:
+        return reason
+    try:
+        condition.apply(picture, example, answer=option)
+    except DataError as error:
+        return str(error)
+    return None
 
 
 def _truth(condition: Condition, example: Example, option: str | None) -> str:

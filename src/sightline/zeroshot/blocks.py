@@ -25,7 +25,7 @@ from sightline.zeroshot.outputs import (
 )
 from sightline.zeroshot.protocols import FittedScore, Scored
 
-_PILE = 64
+_PILE = 16
 BLOCK_ROWS = 512
 
 _MOST_THREADS = 8
@@ -68,7 +68,7 @@ class Block:
         self._dtype = dtype
         self._outputs = outputs
         self._start = start
-        self._products: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._products: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         self._nearest: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
 
     @_kept
@@ -152,11 +152,18 @@ class Block:
     def product(
         self, vectors: Float[np.ndarray, "b w"], others: Float[np.ndarray, "k w"]
     ) -> Float[np.ndarray, "b k"]:
-        """Products with the rows of ``others``, kept for the next score that asks for the same."""
-        kept = self._products.get(id(others))
-        if kept is None:
-            kept = self._products[id(others)] = (others, vectors @ others.T)
-        return kept[1]
+        """Products with the rows of ``others``, kept for every score that asks for the same.
+
+        Args:
+            vectors: An array that the block itself holds, such as `image`, or an earlier product.
+            others: Scores that were fitted apart may bring equal rows in arrays of their own.
+        """
+        for left, right, kept in self._products:
+            if left is vectors and _equal(right, others):
+                return kept
+        made: Float[np.ndarray, "b k"] = vectors @ others.T
+        self._products.append((vectors, others, made))
+        return made
 
     def nearest(
         self, vectors: Float[np.ndarray, "b w"], others: Float[np.ndarray, "k w"], count: int
@@ -195,6 +202,15 @@ def largest(values: Float[np.ndarray, "b k"], count: int) -> Int[np.ndarray, "b 
     seen = np.take_along_axis(values, candidates, axis=1)
     place = np.argpartition(seen, seen.shape[1] - count, axis=1)[:, seen.shape[1] - count :]
     return np.take_along_axis(candidates, place, axis=1)
+
+
+def _equal(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two arrays hold the same rows; unequal ones are told apart by their first."""
+    if a is b:
+        return True
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    return np.array_equal(a[0], b[0]) and np.array_equal(a, b)
 
 
 def rest_of(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from sightline.core.errors import DataError, MissingExtraError, MissingFeatureError
 from sightline.zeroshot.blocks import Block, gather, rest_of
@@ -75,8 +75,7 @@ class LogisticStack:
         features, right = [], []
         for held in range(fold.max() + 1):
             out, kept = np.flatnonzero(fold == held), fold != held
-            prototypes = class_prototypes(vectors[kept], known.labels[kept])
-            signals = Signals(self.encoder, prototypes)
+            signals = _signals(self.encoder, vectors[kept], known.labels[kept])
             rows = known.take(out)
             found = gather(rows.outputs(texts), signals.with_label)
             features.append(found[:, :-1])
@@ -85,7 +84,7 @@ class LogisticStack:
         _require_both(wrong, self)
         centre, spread = table.mean(axis=0), np.maximum(table.std(axis=0), 1e-12)
         weights = _logistic((table - centre) / spread, wrong.astype(np.float64))
-        signals = Signals(self.encoder, class_prototypes(vectors, known.labels))
+        signals = _signals(self.encoder, vectors, known.labels)
         return FittedStack(signals, centre, spread, weights)
 
 
@@ -118,6 +117,13 @@ class Signals:
     def with_label(self, block: Block) -> Float[np.ndarray, "b 6"]:
         """The same and the predicted class."""
         return np.column_stack([self.of(block), block.label])
+
+
+def _signals(
+    encoder: Encoder, vectors: Float[np.ndarray, "s w"], labels: Int[np.ndarray, " s"]
+) -> Signals:
+    """Signals with the mean of each class as its prototype."""
+    return Signals(encoder, class_prototypes(vectors, labels).astype(np.float32))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

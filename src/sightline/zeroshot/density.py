@@ -100,10 +100,12 @@ class FittedMahalanobis:
     def score(self, block: Block) -> Scored:
         """Squared distance of each row; relative ones may be below 0."""
         vectors = query_vectors(block, self.encoder, len(self.whitener), self)
-        placed = block.product(vectors, self.whitener) - self.centre
+        whitened = block.product(vectors, self.whitener)
+        placed = whitened - self.centre
         if self.to == "predicted":
             return Scored(block.label, _squared(placed - self.means[block.label]))
-        products = placed @ self.means.T
+        # (whitened - centre) · mean, with the product of what other scores have in common.
+        products = block.product(whitened, self.means) - self.means @ self.centre
         nearest = (_squared(self.means) - 2.0 * products).min(axis=1)
         distance = nearest + _squared(placed)
         if self.everything is not None:

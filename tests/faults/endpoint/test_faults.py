@@ -208,7 +208,7 @@ def test_a_server_without_room_stops_the_run_after_its_tries():
     with ChatServer(FakeChat()) as server:
         model = endpoint(server)
         server.always = status(429)
-        with pytest.raises(EndpointError, match=r"status 429\) in 3 tries.*same command"):
+        with pytest.raises(EndpointError, match=r"status 429\) in 3 tries.*Look at the server"):
             model.observe(ONE, [()], REQUEST)
         assert len(server.requests) == 3
 

@@ -7,6 +7,7 @@ from sightline.audit.frequency import (
     Band,
     band_edges,
     band_fractions,
+    band_means,
     band_noise,
     band_power,
     coherence,
@@ -58,6 +59,23 @@ def test_the_mean_is_in_the_first_band_and_the_corner_in_the_last():
     edges = band_edges(3)
     assert band_power(np.full((8, 8, 1), 0.5), edges) == pytest.approx([16, 0, 0], abs=1e-20)
     assert band_power(wave(8, 8, 4, 4), edges) == pytest.approx([0, 0, 64], abs=1e-20)
+
+
+def test_means_are_the_sums_over_the_coefficients_of_every_channel():
+    edges = band_edges(3, height=16, width=16)
+    image = pictures(0)[0]
+    sizes = np.histogram(radii(*image.shape[:2]), edges)[0]
+    expected = band_power(image, edges) / (sizes * image.shape[2])
+    assert band_means(image, edges) == pytest.approx(expected)
+    assert band_means(np.stack([image, image]), edges)[1] == pytest.approx(expected)
+    # White noise has the same power at every frequency, however wide the band.
+    noise = np.random.default_rng(0).normal(size=(40, 64, 64, 3))
+    mean = band_means(noise, band_edges(3, height=64, width=64)).mean(axis=0)
+    assert mean == pytest.approx(np.ones(3), abs=0.05)
+    # A wave in one of two channels: squares that sum to 8, over 15 coefficients of 2 channels.
+    still = np.zeros((4, 4, 2))
+    still[..., 0] = wave(4, 4, 1, 0)[..., 0]
+    assert band_means(still, np.array([0.0, 0.1, 1.0])) == pytest.approx([0, 8 / 30])
 
 
 def test_percentile_bands_hold_as_many_coefficients():

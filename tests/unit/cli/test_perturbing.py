@@ -11,7 +11,7 @@ from PIL import Image
 from sightline.cli.perturbing import perturbations_command
 from sightline.core.errors import ImageError, UsageError
 from sightline.data.contact_sheet import contact_sheet
-from sightline.data.perturbations import BANKS, PERTURBATIONS, parse_conditions, prepared
+from sightline.data.perturbations import BANKS, CONTROLS, PERTURBATIONS, parse_conditions, prepared
 
 
 def run(*args):
@@ -37,6 +37,8 @@ def test_the_whole_bank_is_listed_with_strengths_and_kept_answers():
     for bank in BANKS:
         assert f"\n{bank} " in "\n" + said
     assert "rotate                 color, count" in said
+    assert "unrelated:1 " in said
+    assert said.count("(a control)") == len(CONTROLS["unrelated"].levels)
     assert not any(line.endswith(" ") for line in said.splitlines())
 
 
@@ -76,6 +78,19 @@ def test_a_picture_by_itself(photo, tmp_path):
         "answer_text:1": "it depends on the model's answer: give --data and --answer",
     }
     assert document["truths"] == {}
+
+
+def test_a_picture_without_room_for_a_text_shows_everything_else(tmp_path):
+    photo, out = tmp_path / "dot.png", tmp_path / "a.png"
+    Image.new("RGB", (1, 1), "red").save(photo)
+    document = json.loads(run("--preview", out, "--image", photo, "--json"))
+    left = {name: why for name, why in document["left_out"].items() if name.startswith("text:")}
+    assert left.keys() == {"text:1", "text:2", "text:3"}
+    assert all("the picture has 1 x 1" in why for why in left.values())
+    named = "jpeg:1,text:1,translate:4,blur:5"
+    run("--conditions", named, "--preview", out, "--image", photo, "--overwrite")
+    with Image.open(out) as sheet:
+        assert sheet.width == 4 * 152 + 8  # the clean picture and the three that exist
 
 
 def test_an_example_shows_what_is_decided_of_its_answer(tmp_path):

@@ -12,6 +12,7 @@ from sightline.core.types import Example, Generation, Record
 from sightline.data.splits import split_groups
 from sightline.workflow.asking import Answer
 from sightline.workflow.explaining import Draws, Explanation, Prior, Shift, Token
+from sightline.workflow.policy import calibrating
 from sightline.workflow.policy.evidence import Achieved
 
 HOSTILE = "red\x1b[2J\x1b]52;c;aGk=\x07\n[/foo] \u202egnp"
@@ -77,11 +78,12 @@ def test_a_question_without_a_picture_is_refused():
     assert "pictures and then a question" in str(result.exception)
 
 
-def test_estimator_or_cascade():
+def test_estimator_or_cascade(monkeypatch):
     both = ["r", "-e", "perplexity", "--cascade", "a -> b", "-o", "p"]
     for flags in (both, ["r", "-o", "p"]):
         result = CliRunner().invoke(policies.calibrate_command, flags)
         assert "exactly one of them is required" in str(result.exception)
+    monkeypatch.setattr(calibrating, "open_answers", lambda path: None)
     result = CliRunner().invoke(
         policies.calibrate_command, ["r", "--cascade", "perplexity -> nothing", "-o", "p"]
     )
@@ -119,12 +121,37 @@ def test_a_seed_is_a_whole_number(value):
 
 
 @pytest.mark.parametrize("name", ["risk", "coverage", "delta", "sets_level", "hold_out", "budget"])
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), float("-inf"), "0.1", True, b"1", [0.1], 1j, "x\ny" * 99]
+)
 def test_the_function_refuses_them_in_one_line_too(name, value, tmp_path):
     from sightline import api
 
-    with pytest.raises(UsageError, match=f"^{name} is .*; a finite number is required"):
+    with pytest.raises(UsageError, match=f"^{name} is .*; a finite number is required") as error:
         api.calibrate(tmp_path, "perplexity", tmp_path / "policy", **{name: value})
+    assert len(str(error.value)) < 200
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("value", ["0.4", ("0.4", 0.2, 0.4), (0.4, 0.6), 0.4, (0.4, 0.2, None)])
+def test_fractions_are_three_numbers(value, tmp_path):
+    from sightline import api
+
+    with pytest.raises(UsageError, match=r"^fractions is .*; three finite numbers are required"):
+        api.calibrate(tmp_path, "perplexity", tmp_path / "policy", fractions=value)
+
+
+@pytest.mark.parametrize(("name", "value"), [("threshold", "0.5"), ("seed", "0"), ("seed", None)])
+def test_numbers_of_the_settings_are_checked_before_anything_is_read(name, value, tmp_path):
+    from sightline import api
+    from sightline.workflow.evaluate import Settings
+
+    wrong = f"^settings.{name} is {value!r}; a finite number is required"
+    settings = Settings(**{name: value})
+    with pytest.raises(UsageError, match=wrong):
+        api.calibrate(tmp_path, "perplexity", tmp_path / "policy", settings=settings)
+    with pytest.raises(UsageError, match=wrong):
+        api.apply_policy(tmp_path, tmp_path / "policy", settings=settings)
 
 
 def test_a_negative_split_seed_is_refused():

@@ -352,6 +352,10 @@ def test_scenes_are_generated_into_the_store(tmp_path):
     again = load_dataset("scenes:test?n=7&seed=3", store_image=write)
     assert again.sha256 == dataset.sha256
     assert load_dataset("scenes:test?n=7&seed=4", store_image=write).sha256 != dataset.sha256
+    typed = load_dataset("scenes:test?n=7&types=color,count*3", store_image=write)
+    assert {example.question_type for example in typed.examples} == {"color", "count"}
+    with pytest.raises(UsageError, match="'colour'"):
+        load_dataset("scenes:test?n=7&types=colour", store_image=write)
 
 
 def test_a_limit_cuts_the_scenes_and_says_so(tmp_path):

@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -89,6 +91,29 @@ class TestFolder:
             "cat/.hidden/z.png", "cat/a.png", "cat/b/y.png", "cat/b-1/x.png", "cat/linked.png",
             "dog/c.png",
         ]  # fmt: skip
+        assert [r.where for r in load_image_set(folder).rejected] == [
+            "cat/gone.png",
+            "cat/itself.png",
+        ]
+
+    @pytest.mark.parametrize("closed", ["", "train", "train/cat", "train/cat/below"])
+    def test_a_folder_that_cannot_be_listed_is_named(self, tmp_path, monkeypatch, closed):
+        write(tmp_path, "train/cat/a.png", "train/cat/below/b.png", "train/dog/c.png")
+        scandir = os.scandir
+        closed = str(tmp_path / closed).rstrip("/")
+
+        def listed(folder="."):
+            if str(folder) == closed:
+                raise PermissionError(13, "Permission denied", folder)
+            return scandir(folder)
+
+        monkeypatch.setattr(os, "scandir", listed)
+        monkeypatch.setattr(
+            Path, "iterdir", lambda folder: [folder / e.name for e in listed(folder)]
+        )
+        with pytest.raises(DataError, match=r"cannot be read \(Permission denied\)") as error:
+            load_image_set(f"{tmp_path}?split=train")
+        assert str(error.value).startswith(f"{closed} ")
 
     def test_a_class_folder_without_pictures_is_a_class(self, tmp_path):
         write(tmp_path, "cat/a.png", "dog/b.png")
@@ -177,6 +202,23 @@ class TestSplitFile:
     def test_a_wrong_entry_is_named(self, coop, rows):
         (coop / "split_zhou_Flowers.json").write_text(json.dumps(rows))
         with pytest.raises(DataError, match=r"entry 0 of train"):
+            load_image_set(coop)
+
+    @pytest.mark.parametrize("more", [{"version": 1}, {"note": None}, {"val": 5}, {"test": "x"}])
+    def test_another_entry_is_named(self, coop, more):
+        file = coop / "split_zhou_Flowers.json"
+        content = json.loads(file.read_text())
+        file.write_text(json.dumps({**content, **more}))
+        with pytest.raises(DataError, match=rf"{next(iter(more))}' is .*nothing but splits"):
+            load_image_set(coop)
+
+    def test_one_label_of_two_names(self, coop):
+        file = coop / "split_zhou_Flowers.json"
+        content = json.loads(file.read_text())
+        place, label, name = content["test"][0]
+        content["test"].append([place, label, f"{name} tree"])
+        file.write_text(json.dumps(content))
+        with pytest.raises(DataError, match=rf"label {label} has the class names '{name}' and"):
             load_image_set(coop)
 
     def test_one_class_with_two_labels(self, coop):
@@ -327,6 +369,11 @@ class TestGenerated:
         with pytest.raises(UsageError, match="m='3'"):
             load_image_set("digits:test?m=3", store_image=image_writer(tmp_path))
 
+    @pytest.mark.parametrize("many", ["n=999999999", "n=20001", "per_class=223"])
+    def test_more_than_memory_holds_are_refused(self, many):
+        with pytest.raises(UsageError, match="at most 20000 are drawn"):
+            load_image_set(f"scenes-classes:test?{many}")
+
     def test_support_of_another_split_of_the_hub(self):
         data = "hf://org/name?split=test&config=full"
         assert support_source("train", data, 4) == "hf://org/name?split=train&config=full"
@@ -406,6 +453,7 @@ class TestClassNames:
             ("cat,cat", "'cat' is named twice"),
             ("sea lion,sea_lion", "is named twice"),
             ("cat", "1 class was found"),
+            ("cat,Cat,CAT,cat", "'cat' is named twice"),
             ("none.txt", "is not a file"),
         ],
     )
@@ -413,6 +461,42 @@ class TestClassNames:
         with pytest.raises(UsageError, match=said) as error:
             class_names(given, {"cat": "cat", "sea_lion": "x"}, [])
         assert "\n" not in str(error.value)
+
+    @pytest.mark.parametrize(
+        ("content", "said"),
+        [
+            ({"0": ["n0", "zero"], "1": ["n1", "one"]}, r"'0' is \"\['n0', 'zero'\]\".*one name"),
+            (["a", None], "1 is 'None'"),
+            (["a", "b", {"a": 1}], "2 is \"{'a': 1}\""),
+            (["a", "b", 5], "2 is '5'; a list of names"),
+            (5, "'the document' is '5'"),
+            (None, "'the document' is 'None'"),
+            ({"0": "a", "1": 7}, "'1' is '7'"),
+            (["a", "", "b"], "Class 1 of 3, counted from 0, has an empty name"),
+        ],
+    )
+    def test_json_of_another_shape(self, tmp_path, content, said):
+        (tmp_path / "c.json").write_text(json.dumps(content))
+        with pytest.raises(DataError, match=said) as error:
+            class_names(str(tmp_path / "c.json"), {}, [])
+        assert "\n" not in str(error.value)
+
+    def test_a_byte_order_mark_is_no_letter(self, tmp_path):
+        (tmp_path / "c.txt").write_text("cat\ndog\n", encoding="utf-8-sig")
+        assert list(class_names(str(tmp_path / "c.txt"), {}, ["cat"])) == ["cat", "dog"]
+        (tmp_path / "c.json").write_text('["cat", "dog"]', encoding="utf-8-sig")
+        assert list(class_names(str(tmp_path / "c.json"), {}, ["cat"])) == ["cat", "dog"]
+
+    def test_names_are_one_line(self, tmp_path):
+        (tmp_path / "c.json").write_text('["red\\nfox", " cat\\u2028 flap "]')
+        found = class_names(str(tmp_path / "c.json"), {}, [])
+        assert list(found.values()) == ["red fox", "cat flap"]
+
+    def test_case_tells_classes_apart_where_the_data_do(self):
+        assert class_names("A,a,b", {}, ["a", "b"]) == {"A": "A", "a": "a", "b": "b"}
+        assert class_names("a,A", {}, ["A", "a"]) == {"a": "a", "A": "A"}
+        assert class_names("CAT,dog", {}, ["cat", "Cat", "dog"]) == {"CAT": "CAT", "dog": "dog"}
+        assert class_names("CAT,dog", {}, ["cat", "dog"]) == {"cat": "CAT", "dog": "dog"}
 
     def test_two_labels_of_one_name(self, tmp_path):
         (tmp_path / "c.json").write_text('{"0": "crane", "1": "crane"}')
@@ -424,6 +508,12 @@ class TestClassNames:
         other = with_classes(images, ("Sea Lion", "dog"))
         assert labels(other) == [None, "Sea Lion"]
         assert other.classes == ("Sea Lion", "dog")
+
+    def test_other_classes_that_differ_by_case(self, tmp_path):
+        folder = write(tmp_path, "a/1.png", "A/2.png", "b/3.png")
+        images = load_image_set(folder)
+        assert labels(with_classes(images, ("A", "a", "b"))) == labels(images) == ["A", "a", "b"]
+        assert labels(with_classes(images, ("a", "B"))) == [None, "a", "B"]
 
 
 class TestTemplates:
@@ -437,6 +527,10 @@ class TestTemplates:
     def test_a_file(self, tmp_path):
         (tmp_path / "t.txt").write_text("a {}\n\nthe {}\na {}\n")
         assert load_templates(str(tmp_path / "t.txt"), "photo") == ("a {}", "the {}")
+
+    def test_a_byte_order_mark_is_no_part_of_a_template(self, tmp_path):
+        (tmp_path / "t.txt").write_text("a {}\n", encoding="utf-8-sig")
+        assert load_templates(str(tmp_path / "t.txt"), "photo") == ("a {}",)
 
     @pytest.mark.parametrize("text", ["", "no place", "{} and {}"])
     def test_a_template_without_one_place(self, tmp_path, text):
@@ -456,3 +550,6 @@ def test_a_limit_is_spread_over_the_source(tmp_path):
     assert images.partial == "--limit 4: 4 of 20, spread evenly"
     assert load_image_set(tmp_path, limit=0.1).partial == "--limit 0.1: 2 of 20, spread evenly"
     assert load_image_set(tmp_path, limit=50).partial is None
+    for none in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(UsageError, match="a number of pictures or a share"):
+            load_image_set(tmp_path, limit=none)

@@ -191,10 +191,10 @@ def test_an_empty_list_is_an_error():
 
 
 def test_views_of_the_core_count_every_perturbation_but_the_blank_picture():
-    conditions = parse_conditions("default,wording,blank,jpeg:3+blank")
+    conditions = parse_conditions("default,wording,blank,jpeg:3+blank")  # the control is none
     related = Related(conditions=tuple(Record(MCQ, c.name) for c in conditions))
     assert {r.condition for r in related.blank} == {"blank", "jpeg:3+blank"}
-    assert len(related.views) == len(conditions) - 2
+    assert len(related.views) == len(conditions) - 3
 
 
 # Laws of every family
@@ -470,7 +470,8 @@ from sightline.data.perturbations import parse_conditions
 e = Example("q1", "What is it?", choices=("a cat", "a dog", "a cow", "a hen"))
 i = Image.fromarray(np.arange(90 * 70 * 3, dtype=np.uint32).astype(np.uint8).reshape(70, 90, 3))
 h = hashlib.sha256()
-for c in parse_conditions("published,default,blank,grayscale,darkness,noise:2+rotate:7.5"):
+names = "published,overlays,corruptions,blank,grayscale,darkness,noise:2+rotate:7.5"
+for c in parse_conditions(names):
     h.update(c.apply(i, e, answer="C").tobytes())
 print(h.hexdigest())
 """

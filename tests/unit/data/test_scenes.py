@@ -18,6 +18,7 @@ from sightline.data.scenes import (
     demo_examples,
     draw_scenes,
     generate,
+    weighted_types,
 )
 
 
@@ -172,6 +173,20 @@ def test_examples_are_written_with_checked_pictures(tmp_path):
     assert [e.images[0].sha256 for e in again] == [e.images[0].sha256 for e in examples]
 
 
+def test_a_weight_makes_a_type_more_common_and_none_leaves_everything_as_it_is():
+    assert weighted_types(",".join(BENCHMARK_TYPES)) == BENCHMARK_TYPES
+    types = weighted_types(" color, multiple_choice*4 ,count*1")
+    assert Counter(types) == {"color": 1, "multiple_choice": 4, "count": 1}
+    shares = []
+    for weight in (1, 4):
+        named = (*BENCHMARK_TYPES[:-2], "description", f"multiple_choice*{weight}")
+        own = weighted_types(",".join(named))
+        asked = Counter(i.question_type for i in generate("test", 300, 0, 3, types=own).items)
+        shares.append(asked["multiple_choice"] / asked.total())
+    assert shares[0] == pytest.approx(1 / 9, abs=0.03)
+    assert shares[1] == pytest.approx(1 / 3, abs=0.05)
+
+
 def test_drawing_is_fast_enough_to_train_on_fresh_pictures():
     rng = np.random.default_rng(0)
     render(draw_scenes("train", 50, rng), rng)
@@ -186,6 +201,11 @@ def test_drawing_is_fast_enough_to_train_on_fresh_pictures():
         (lambda: generate("tset", 1), "'tset'"),
         (lambda: generate("test", 1, types=["colour"]), "colour"),
         (lambda: generate("test", 0), "0 images"),
+        (lambda: weighted_types("color,colour*2"), "colour"),
+        (lambda: weighted_types(""), "''"),
+        (lambda: weighted_types("color*0"), "weight of 1 to 99"),
+        (lambda: weighted_types("color*many"), "weight of 1 to 99"),
+        (lambda: weighted_types("color*1000"), "weight of 1 to 99"),
         (lambda: demo_examples("test", 0), "0 questions"),
     ],
 )

@@ -9,7 +9,13 @@ import pytest
 import torch
 from tiny_models import Tiny, example, picture
 
-from sightline.core.errors import ModelError, OutOfMemoryError, SightlineError, UsageError
+from sightline.core.errors import (
+    ModelError,
+    OutOfMemoryError,
+    SightlineError,
+    UnreadableError,
+    UsageError,
+)
 from sightline.core.features import Feature
 from sightline.core.protocols import Request, VisionLanguageModel
 from sightline.data.prompts import PromptStyle
@@ -131,10 +137,13 @@ def test_memory_that_runs_out_at_loading_is_no_slow_decoding(
         handle.remove()
 
 
-def test_a_question_with_an_image_marker_fails_by_its_id(tiny_llava: Tiny) -> None:
+def test_a_question_with_an_image_marker_fails_by_its_text(tiny_llava: Tiny) -> None:
     asked = [*ASKED, example("bad", "Is <image> nice?")]
-    with pytest.raises(ModelError, match="Example 'bad' holds '<image>'"):
-        tiny_llava.observer().observe(asked, [*IMAGES, *IMAGES], Request(max_new_tokens=2))
+    model, failed = tiny_llava.observer(), "The question 'Is <image> nice\\?' holds '<image>'"
+    with pytest.raises(UnreadableError, match=failed) as error:
+        model.observe(asked, [*IMAGES, *IMAGES], Request(max_new_tokens=2))
+    assert list(error.value.reasons) == [len(ASKED)]
+    assert error.value.code == "special_token"
 
 
 @pytest.mark.parametrize("rows", [1, 3])
@@ -144,6 +153,30 @@ def test_a_prompt_longer_than_the_model_reads_is_refused(tiny_llava: Tiny, rows:
     long = [example(f"long-{row}", "What is it? " * limit) for row in range(rows)]
     with pytest.raises(ModelError, match=rf"takes \d+ tokens.* fewer than {limit}. Shorten"):
         model.observe(long, IMAGES * rows, Request())
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("spare", [12, -12])
+def test_prompts_that_are_too_long_are_named_before_any_is_read(
+    tiny_llava: Tiny, spare: int, shared: bool
+) -> None:
+    """Whether the text alone is too long, or only with its picture."""
+    model = tiny_llava.observer()
+    limit = tiny_llava.model.config.get_text_config().max_position_embeddings
+    word = tiny_llava.processor.tokenizer("it it it")["input_ids"]
+    asked = [example("a", "What is it?"), example("b", "it " * (limit - spare)), example("c", "it")]
+    assert len(word) >= 3
+    images = IMAGES * 3 if shared else [(picture(seed, (30, 40)),) for seed in range(3)]
+    reads: list[object] = []
+    hook = tiny_llava.model.register_forward_pre_hook(lambda *_: reads.append(None))
+    try:
+        with pytest.raises(UnreadableError, match=r"takes \d+ tokens") as error:
+            model.observe(asked, images, Request())
+    finally:
+        hook.remove()
+    assert list(error.value.reasons) == [1]
+    assert error.value.code == "context_length_exceeded"
+    assert reads == []
 
 
 def test_states_are_half_precision_unless_they_do_not_fit() -> None:

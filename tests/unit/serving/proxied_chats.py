@@ -31,6 +31,9 @@ class Chat:
         finishes: Whether streams say that they are finished.
         behind: What a stream says after that.
         reason: How it calls the end of an answer, in place of its own word.
+        draws: Whether it gives sampled answers.
+        answers_as: Model that its answers name, in place of its own.
+        mark: Their system fingerprint.
     """
 
     chat: FakeChat = field(default_factory=FakeChat)
@@ -38,6 +41,9 @@ class Chat:
     finishes: bool = True
     behind: str = ""
     reason: str | None = ""
+    draws: bool = True
+    answers_as: str | None = None
+    mark: str | None = None
 
     def __call__(self, body: dict[str, Any]) -> tuple[Any, int]:
         asked = {k: v for k, v in body.items() if k not in ("stream", "stream_options")}
@@ -45,9 +51,13 @@ class Chat:
             said = [m["content"] for m in body["messages"] if m["role"] == "user"][-1]
             parts = [{"type": "text", "text": said}] if isinstance(said, str) else said
             asked["messages"] = [{"role": "user", "content": parts}]
+        if body.get("temperature") and not self.draws:
+            return {"error": {"message": "none drawn"}}, 429
         value, status = self.chat(asked)
         if status == 200 and "choices" in value:
             value["choices"] = value["choices"][: self.most]
+            value["model"] = self.answers_as or value["model"]
+            value["system_fingerprint"] = self.mark
             if self.reason != "":
                 value["choices"][0]["finish_reason"] = self.reason
         if status == 200 and body.get("stream"):
@@ -59,8 +69,10 @@ class Chat:
         content = (choice.get("logprobs") or {"content": []})["content"]
         shown = [one for one in content if one["token"] != "</s>"]
         parts = [_part({"content": one["token"]}, logprobs={"content": [one]}) for one in shown]
-        rest = content[len(shown) :]
-        parts.append(_part({}, logprobs={"content": rest}))
+        if content:
+            parts.append(_part({}, logprobs={"content": content[len(shown) :]}))
+        else:
+            parts.append(_part({"content": choice["message"]["content"]}))
         if self.finishes:
             parts.append(_part({}, finish_reason=choice["finish_reason"]))
         if self.behind:
@@ -70,8 +82,9 @@ class Chat:
         handler.send_header("connection", "close")
         handler.end_headers()
         handler.close_connection = True
+        named = {name: value[name] for name in ("model", "system_fingerprint")}
         for part in parts:
-            event = {"model": value["model"], "choices": [part]}
+            event = {**named, "choices": [part]}
             handler.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
         handler.wfile.write(b"data: [DONE]\n\n")
 

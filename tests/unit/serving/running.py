@@ -55,8 +55,15 @@ class Running:
 
     def chat(self, question: str = "What is it?", **fields: Any) -> tuple[int, Any, dict[str, str]]:
         """Asks one question."""
-        body = {"model": "fake", "messages": [{"role": "user", "content": question}], **fields}
+        body = {"messages": [{"role": "user", "content": question}], **fields}
         return self.call("/v1/chat/completions", body)
+
+    @staticmethod
+    def last(stream: bytes) -> Any:
+        """The last document of a stream that ended well."""
+        *_, last, done = stream.decode().removesuffix("\n\n").split("\n\n")
+        assert done == "data: [DONE]", done
+        return json.loads(last.removeprefix("data:"))
 
     def works(self) -> bool:
         """Whether an ordinary question is answered."""

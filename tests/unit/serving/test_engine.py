@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from judges import HalfJudge
 
+from sightline.core.errors import UnreadableError
 from sightline.core.protocols import Request
 from sightline.core.types import Example, Record
 from sightline.models.fake import FakeModel
@@ -113,3 +114,43 @@ def test_what_waits_when_the_engine_stops_is_told() -> None:
             await waiting
 
     asyncio.run(ask())
+
+
+class Picky(Watched):
+    """Reads no question with a ``#``, and says so before it reads any."""
+
+    def observe(self, examples: Any, images: Any, request: Request) -> Any:
+        bad = {row: "It holds '#'." for row, one in enumerate(examples) if "#" in one.question}
+        self.calls.append((len(examples), request))
+        if bad:
+            raise UnreadableError("special_token", bad)
+        return self.fake.observe(examples, images, request)
+
+
+def test_questions_that_cannot_be_read_do_not_halve_their_batch() -> None:
+    model = Picky()
+    engine = Engine(model, HalfJudge())
+    questions = [f"{i}#" if i in (3, 9) else str(i) for i in range(16)]
+
+    async def ask() -> list[Any]:
+        asked = [
+            asyncio.ensure_future(
+                engine.observe(Example(q, q), (), (CHEAP,), deadline=time.monotonic() + 30)
+            )
+            for q in questions
+        ]
+        await asyncio.sleep(0.05)
+        engine.start()
+        return list(await asyncio.gather(*asked, return_exceptions=True))
+
+    try:
+        found = asyncio.run(ask())
+    finally:
+        engine.stop()
+    assert [count for count, _ in model.calls] == [16, 14]
+    for question, one in zip(questions, found, strict=True):
+        if "#" in question:
+            assert isinstance(one, RequestError)
+            assert (str(one), one.status, one.code) == ("It holds '#'.", 400, "special_token")
+        else:
+            assert one.record.example.question == question

@@ -32,6 +32,8 @@ PRIVATE = [
     "fec0::1",
     "4000::1",
     "2001:db8::1",
+    "3fff::1",
+    "3fff:fff:ffff::1",
     "ff02::1",
     "::ffff:127.0.0.1",
     "::ffff:0:127.0.0.1",
@@ -46,7 +48,9 @@ def test_28_addresses_that_are_not_public(address: str) -> None:
     assert not is_public(address)
 
 
-@pytest.mark.parametrize("address", ["93.184.216.34", "2606:2800:220:1::1", "::ffff:8.8.8.8"])
+@pytest.mark.parametrize(
+    "address", ["93.184.216.34", "2606:2800:220:1::1", "3ffe::1", "::ffff:8.8.8.8"]
+)
 def test_public_addresses(address: str) -> None:
     assert is_public(address)
 

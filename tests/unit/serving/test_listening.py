@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from sightline.core.errors import UsageError
-from sightline.serving.server import listen
+from sightline.serving.server import bind, listen
 
 
 def test_clients_that_come_before_the_server_runs_wait_in_line():
@@ -24,3 +24,15 @@ def test_a_port_in_use_is_named():
         port = listening.getsockname()[1]
         with pytest.raises(UsageError, match=f"Cannot listen on 127.0.0.1:{port} "):
             listen("127.0.0.1", port)
+
+
+def test_a_port_is_taken_before_clients_are():
+    """While a model loads, clients are turned away rather than kept waiting."""
+    with bind("127.0.0.1", 0) as bound:
+        address = bound.getsockname()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address, timeout=5)
+    with listen("127.0.0.1", 0) as listening:
+        port = listening.getsockname()[1]
+        with pytest.raises(UsageError, match=f"Cannot listen on 127.0.0.1:{port} "):
+            bind("127.0.0.1", port)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -64,15 +66,21 @@ class Held(FakeModel):
         return super().observe(examples, images, request, **more)
 
 
+def awaited(holds: Callable[[], bool]) -> None:
+    """Waits until something holds; the test fails where it does not within half a minute."""
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come to hold within 30 s"
+        time.sleep(0.005)
+
+
 def test_questions_of_different_seeds_are_observed_together() -> None:
     with running(Held()) as server, ThreadPoolExecutor(9) as pool:
         first = pool.submit(server.chat)
-        while not Held.sizes:
-            pass
+        awaited(lambda: bool(Held.sizes))
         fields: list[dict[str, Any]] = [{"seed": i} for i in range(4)] + [{}] * 4
         asked = [pool.submit(server.chat, temperature=0.7, **one) for one in fields]
-        while server.server.backend.gauges()["engine_queue"] != 8:
-            pass
+        awaited(lambda: server.server.backend.gauges()["engine_queue"] == 8)
         Held.go.set()
         assert first.result()[0] == 200
         assert all(one.result()[0] == 200 for one in asked)

@@ -107,7 +107,7 @@ def received(line: socket.socket, enough: Callable[[bytes], bool]) -> bytes:
 
 def request(body: Any) -> bytes:
     data = json.dumps(body).encode()
-    head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    head = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
     return head.encode() + f"content-length: {len(data)}\r\n\r\n".encode() + data
 
 

@@ -38,6 +38,8 @@ def logprobs(body: dict[str, Any], how: str) -> Any:
     top = body.get("top_logprobs", 0)
     if not body.get("logprobs") or how == "no logprobs":
         return None
+    if how == "null content":
+        return {"content": None}
     values = dict(TOKENS)
     if how == "sentinel":
         values[" red"] = -9999.0
@@ -61,6 +63,8 @@ def whole(body: dict[str, Any], how: str) -> dict[str, Any]:
         for choice in made["choices"]:
             choice["message"]["content"] = CLAIM
             choice["logprobs"] = {"content": [token(CLAIM, -0.5, 0)]}
+    if how == "no usage":
+        del made["usage"]
     if how == "endless number":
         made["usage"]["cost"] = "ENDLESS"
     return made
@@ -123,6 +127,8 @@ class Handler(BaseHTTPRequestHandler):
         if how == "die":
             self.close_connection = True
             return
+        if how == "samples fail" and body.get("temperature"):
+            how = "500"
         if how in FAILURES:
             error = {"error": {"message": f"upstream says {how}", "type": "x"}}
             self.reply(FAILURES[how], json.dumps(error).encode(), location="http://127.0.0.1:1/")

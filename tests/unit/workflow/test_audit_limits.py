@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from sightline.cli import cli
-from sightline.core.errors import UsageError
+from sightline.core.errors import SightlineError, UsageError
 from sightline.core.protocols import Request
 from sightline.core.types import Example, ImageRef
 from sightline.data.examples import Dataset
@@ -204,3 +204,110 @@ def test_conditions_that_keep_answers_are_read_from_a_file_and_kept_in_the_audit
     assert audit["protocol"]["preserving"] == ["crop:4", "crop:8"]
     assert audit["protocol"]["named_pairs"] == 4
     assert audit["rates"][0]["pairs"] == 4
+
+
+def kept_files(run):
+    """What an audit wrote into a run, byte for byte."""
+    found = [*(run / "audit").rglob("*"), *(run / "derived").rglob("*")]
+    return {path: path.read_bytes() for path in found if path.is_file()}
+
+
+def command(*arguments):
+    return CliRunner().invoke(cli, ["audit", *map(str, arguments), "--resamples", "100"])
+
+
+def test_setting_runs_side_by_side_leaves_their_audits_as_they_are(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    first = run_of(tmp_path / "a", "jpeg:1", "rotate:30", "noise:1", n=8)
+    second = run_of(tmp_path / "b", "jpeg:1", "rotate:30", "noise:1", n=8)
+    own = ("--channel", "vision_projected", "--budget", "2", "--geometry")
+    alone = command(first, *own, "--preserving", "rotate:30")
+    assert alone.exit_code == 0, alone.output
+    before = kept_files(first)
+    assert {"audit.json", "audit.csv", "report.html"} <= {path.name for path in before}
+    assert any(path.suffix == ".parquet" or "derived" in path.parts for path in before)
+
+    beside = command(first, second)
+    assert beside.exit_code == 0, beside.output
+    assert "of an earlier audit, and stays as it is" in beside.stderr
+    assert "comparison.html" in beside.stdout
+    page = first / "audit" / "comparison.html"
+    assert kept_files(first) == {**before, page: page.read_bytes()}
+    assert "Side by side" in page.read_text(encoding="utf-8")
+    other = kept_files(second)  # one that had no audit has one now
+    assert {path.name for path in other} >= {"audit.json", "audit.csv"}
+
+    again = command(second, "--against", first)
+    assert again.exit_code == 0, again.output
+    assert kept_files(first) == {**before, page: page.read_bytes()}
+    assert other.items() <= kept_files(second).items()
+    assert command(first).exit_code == 0  # alone, a run is measured anew
+    assert kept_files(first) != before
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--entailment", "/nonexistent/model"), "/nonexistent/model does not exist"),
+        (("--against", "/nonexistent/run"), "/nonexistent/run is not a run"),
+        (("--against", "clean/run"), "has no answer under a perturbation"),
+        (("--against", "new"), "is not a run"),
+        (("--sizes", "7e9"), "sizes compare two runs or more"),
+        (("--sizes", "7e9,13e9"), "for 1 runs; a number of parameters for each"),
+    ],
+)
+def test_what_could_not_be_compared_is_refused_before_anything_is_collected(
+    flags, message, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clean").mkdir()
+    run_of(tmp_path / "clean")
+    result = command("-m", "fake", "-d", "scenes:test?n=4", "-o", "new", *flags)
+    assert isinstance(result.exception, SightlineError)
+    assert message in str(result.exception)
+    assert not (tmp_path / "new").exists()
+
+
+def test_every_run_is_opened_before_the_first_is_measured(tmp_path):
+    run = run_of(tmp_path, "jpeg:1")
+    result = command(run, tmp_path / "missing")
+    assert "missing is not a run" in str(result.exception)
+    result = command(run, "--against", run)
+    assert "the audited run itself" in str(result.exception)
+    assert not (run / "audit").exists()
+
+
+def test_questions_without_pictures_are_on_none(tmp_path):
+    examples = tuple(
+        Example(f"t{i}", "What animal is this?", references=("cat",)) for i in range(4)
+    )
+    request = replace(REQUEST, conditions=("wording:1", "jpeg:1"))
+    data = Dataset("text", examples, (), "0" * 64)
+    collect(FakeModel(), data, tmp_path / "run", request=request, batch_size=4, shard_size=8)
+    found = audit_run(tmp_path / "run", SETTINGS).audit
+    assert (found.items, found.images) == (4, 0)
+    assert found.no_energy == "no question has a picture"
+    write_audit_report([found], tmp_path / "page.html")
+    page = " ".join((tmp_path / "page.html").read_text(encoding="utf-8").split())
+    assert "collected without" not in page
+    assert "no question has a picture" in page
+    assert "No pair of changed pictures that counts has a channel." in page
+    assert "-density-" not in page  # nothing moved, and nothing is drawn
+    assert "4 questions on no picture under 1 condition " in printed(found)
+
+
+def test_one_of_each_is_said_in_the_singular_and_has_no_interval(tmp_path):
+    """One picture has no interval over pictures, whether one of its pairs counts or several."""
+    for name, conditions in (("one", ("jpeg:1",)), ("two", ("jpeg:1", "noise:1"))):
+        (tmp_path / name).mkdir()
+        found = audit_run(run_of(tmp_path / name, *conditions, n=1), SETTINGS).audit
+        shares = (found.rates[0].ifr, found.rates[0].iv, found.rates[0].accuracy_before)
+        assert all(own.value is not None and own.low is None for own in shares)
+        assert "1 question on 1 picture under" in printed(found)
+        assert ("under 1 condition " in printed(found)) == (name == "one")
+        (tmp_path / name / "page.html").unlink(missing_ok=True)
+        write_audit_report([found], tmp_path / name / "page.html")
+        page = " ".join((tmp_path / name / "page.html").read_text(encoding="utf-8").split())
+        assert "1 questions" not in page
+        assert "1 pictures" not in page

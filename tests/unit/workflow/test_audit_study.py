@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import csv
 import json
+from collections import defaultdict
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from sightline.audit.verdicts import FEWEST_PICTURES
 from sightline.cli import cli
-from sightline.core.audit_results import load_audit
+from sightline.core.audit_results import CONTROL_NAMES, load_audit
 from sightline.core.errors import UsageError
 from sightline.core.estimates import Estimate
+from sightline.core.features import Feature
+from sightline.data.perturbations import parse_condition
 from sightline.models import load_model
 from sightline.models.embedded import EMBEDDED
 from sightline.store.run import RunStore
@@ -23,11 +29,12 @@ from sightline.workflow.studies.tables import markdown
 
 SIZE = AuditSize(
     questions=90,
-    conditions=("translate:8", "rotate:30", "jpeg:3", "wording:1"),
+    conditions=("translate:8", "rotate:30", "jpeg:3", "wording:1", "answer_text:1", "unrelated:1"),
     samples=3,
     control_items=60,
     controls=4,
     spectra=2,
+    probed=2,
     budget=2,
     bases=("sequence_probability", "sgpu"),
     seeds=2,
@@ -54,7 +61,8 @@ def test_every_run_has_every_table(studied):
     assert {"findings", "overview"} < tables.keys()
     for run in MODELS:
         for kind in (
-            "rates", "levels", "drift", "unchanged", "controls", "layers", "yes-no", "spectra",
+            "rates", "levels", "margins", "drift", "unchanged", "l2", "controls", "layers", "cka",
+            "yes-no", "yes-no-flips", "spectra", "thresholds", "filters", "noise", "attacks",
             "budget", "tasks", "value-all", "value-scored",
         ):  # fmt: skip
             assert f"{kind}-{run}" in tables
@@ -78,7 +86,71 @@ def test_tables_show_the_audits_own_figures(studied):
     assert shown["rotation"]["Drift % where the answer stays"] == flagged.percent
     assert rows_of(tables["unchanged-vlm"])["rotation"]["ctx_open"] == flagged.percent
     control = rows_of(tables["controls-vlm"])["ctx_open"]
-    assert {"other_images", "other_items", "paraphrases"} <= control.keys()
+    for name in CONTROL_NAMES.values():
+        assert {f"1 − cosine: {name}", f"% of: {name}", f"d to: {name}"} <= control.keys()
+
+
+def test_a_third_of_the_questions_is_multiple_choice_and_has_every_control(studied):
+    out, tables = studied
+    examples = RunStore.open(out / "runs" / "vlm").examples()
+    assert 0.25 < sum(e.choices is not None for e in examples) / len(examples) < 0.45
+    assert len({e.question_type for e in examples}) == 9
+    shown = rows_of(tables["controls-vlm"])
+    assert {"ctx_open", "ctx_mcq", "ans_mcq", "ans_mcq_free", "ans_fixed"} < shown.keys()
+    for row in shown.values():
+        assert row["% of: another picture, same question"].value is not None
+    injected = parse_condition("answer_text:1").kind
+    assert rows_of(tables["drift-vlm"])[injected]["ctx_mcq"] != "—"
+
+
+def test_tables_of_margins_length_and_geometry_are_the_audits(studied):
+    out, tables = studied
+    audit = load_audit(out / "runs" / "vlm" / "audit" / "audit.json")
+    rates = {own.name: own for own in audit.rates}
+    margins = rows_of(tables["margins-vlm"])
+    assert margins["rotation"]["Margin, flips"] == rates["rotation"].margin_flipped
+    assert margins["rotation"]["Margin, stays"] == rates["rotation"].margin_stays
+    assert margins.keys() == rows_of(tables["rates-vlm"]).keys()
+    yes_no = {own.name: own for own in audit.yes_no}
+    flips = rows_of(tables["yes-no-flips-vlm"])
+    assert flips["rotation"]["Margin"] == yes_no["rotation"].margin
+    assert flips["rotation"]["Hits"] == yes_no["rotation"].hit
+    assert flips["rotation"]["n of hits"] == yes_no["rotation"].hit.n
+    last = audit.protocol.layers[-1]
+    l2 = next(
+        d.l2 for d in audit.drift if (d.channel, d.layer, d.name) == ("ctx_mcq", last, "rotation")
+    )
+    assert rows_of(tables["l2-vlm"])["rotation"]["ctx_mcq"] == l2
+    cka = rows_of(tables["cka-vlm"])
+    assert {f"ctx_open, layer {layer}" for layer in audit.protocol.layers} < cka.keys()
+    (own,) = (
+        s
+        for s in audit.similarities
+        if (s.channel, s.layer, s.name) == ("ctx_open", last, "rotation")
+    )
+    assert cka[f"ctx_open, layer {last}"]["rotation"] == f"{own.value:.3f}"
+    assert "unrelated picture" not in tables["cka-vlm"].columns
+
+
+def test_tables_of_probes_are_the_audits(studied):
+    out, tables = studied
+    probes = load_audit(out / "runs" / "vlm" / "audit" / "audit.json").probes
+    assert probes.questions == probes.images == SIZE.probed  # each about a picture of its own
+    low, high = tables["thresholds-vlm"].rows
+    assert (low[0], high[0]) == ("low-pass", "high-pass")
+    for row, own in zip((low, high), probes.filters, strict=True):
+        assert row[2:] == (own.kept[-1], own.flipped, own.threshold)
+        assert own.kept[-1].value == 1 - own.flipped / probes.questions
+    filters = rows_of(tables["filters-vlm"])
+    assert len(filters) == sum(len(own.cutoffs) for own in probes.filters)
+    noise = rows_of(tables["noise-vlm"])
+    assert noise["low"]["8/255"] == next(
+        own.flips for own in probes.noise if own.band == "low" and own.size == 8 / 255
+    )
+    attacks = rows_of(tables["attacks-vlm"])
+    assert attacks["high"]["Leakage"] == probes.attacks[1].leakage
+    assert attacks["high"]["Flips"] == probes.attacks[1].flips
+    assert attacks["low"]["coherence, high"] == f"{probes.attacks[0].coherence[2]:.3f}"
 
 
 def test_the_three_findings_have_verdicts_with_rules(studied):
@@ -87,7 +159,9 @@ def test_the_three_findings_have_verdicts_with_rules(studied):
     hidden = [row for row in found if row["Finding"].startswith("Answers that stay hide")]
     assert {row["Runs"] for row in hidden} == set(MODELS)
     scale = next(row for row in found if row["Finding"].startswith("A larger model"))
-    assert scale["Runs"] == "vlm, vlm-small"
+    small, large = sorted(MODELS, key=lambda run: parameters(MODELS[run]))
+    assert scale["Runs"] == f"{small}, {large}"
+    assert "left out: none" in scale["Rule"]
     tasks = [row for row in found if " and ".join(REASONING) in row["Finding"]]
     assert {row["Runs"] for row in tasks} == set(MODELS)
     assert all(HALLUCINATION[0] in row["Finding"] for row in tasks)
@@ -104,6 +178,78 @@ def test_tasks_add_up_to_all_pairs(studied):
     assert sum(row["Pairs"] for row in shown.values()) == audit.rates[0].pairs
     flips = sum(row["Pairs"] * row["IFR"].value for row in shown.values())
     assert flips == pytest.approx(audit.rates[0].pairs * audit.rates[0].ifr.value)
+
+
+def test_types_are_compared_under_the_conditions_that_count_for_all(studied):
+    """Recomputed from the exported rows: every condition weighs alike."""
+    out, tables = studied
+    types = {e.id: e.question_type for e in RunStore.open(out / "runs" / "vlm").examples()}
+    with (out / "runs" / "vlm" / "audit" / "audit.csv").open(encoding="utf-8", newline="") as file:
+        exported = [
+            row
+            for row in csv.DictReader(file)
+            if row["part"] == "picture" and not row["excluded"] and row["right_after"]
+        ]
+    changes, pictures = defaultdict(list), defaultdict(set)
+    for row in exported:
+        key = types[row["example_id"]], row["condition"]
+        changes[key].append((row["right_after"] == "True") - (row["right_before"] == "True"))
+        pictures[key].add(row["image"])
+    table = tables["tasks-vlm"]
+    names = set(types.values())
+    common = [
+        condition
+        for condition in SIZE.conditions
+        if all(len(pictures[name, condition]) >= FEWEST_PICTURES for name in names)
+    ]
+    assert f"mean over the {len(common)} that count" in table.note
+    for name, row in rows_of(table).items():
+        assert row["Conditions"] == len(
+            {c for own, c in changes if own == name and changes[own, c]}
+        )
+        shown = row["Δ accuracy, same conditions"]
+        if common:
+            means = [np.mean(changes[name, condition]) for condition in common]
+            assert shown.value == pytest.approx(np.mean(means))
+        else:
+            assert shown.value is None
+            assert shown.reason == "no condition counts for every type"
+
+
+def test_the_overview_says_what_is_right_without_the_picture(studied):
+    out, tables = studied
+    prior = load_audit(out / "runs" / "vlm" / "audit" / "audit.json").prior
+    row = rows_of(tables["overview"])["vlm"]
+    assert row["Accuracy without the picture"] == prior.accuracy_blank
+    assert row["Accuracy, gain by the picture"] == prior.accuracy_gain
+    bands = [row[name] for name in row if name.endswith("band")]
+    assert bands
+    for figure in bands:  # of the pictures of two questions
+        assert figure.value is None
+        assert "of at least 10 pictures" in figure.reason
+
+
+def test_no_control_goes_by_its_name_in_the_code(studied):
+    _, tables = studied
+    text = markdown("Study", list(tables.values()))
+    for name in CONTROL_NAMES:
+        assert name not in text
+
+
+def test_every_two_sizes_are_compared_once(monkeypatch, tmp_path):
+    runs = {name: f"embedded:{name}" for name in ("vlm", "vlm-prior", "vlm-small", "vlm-narrow")}
+    asked = []
+    monkeypatch.setattr(
+        study, "compare_sizes", lambda outcomes, sizes, _: asked.append((*outcomes, *sizes))
+    )
+    measured = study._Study(tmp_path, SIZE, runs, lambda _: None)
+    monkeypatch.setattr(study._Study, "_outcome", lambda _self, run: run)
+    found = measured._by_size()
+    sizes = {run: parameters(model) for run, model in runs.items()}
+    ordered = sorted((run for run in runs if run != "vlm-prior"), key=lambda run: sizes[run])
+    expected = [(s, t, sizes[s], sizes[t]) for s, t in combinations(ordered, 2)]
+    assert asked == expected
+    assert [names for names, _ in found] == [f"{s}, {t}" for s, t, *_ in expected]
 
 
 def test_signs_are_measured_beside_what_they_are_added_to(studied):
@@ -145,7 +291,9 @@ def test_other_settings_measure_anew(studied, monkeypatch):
 
 def test_a_directory_given_by_name_is_audited_like_the_others(monkeypatch, tmp_path):
     monkeypatch.setattr(study, "RUNS", {"vlm": "embedded:vlm"})
-    tiny = replace(SIZE, questions=24, conditions=("jpeg:3",), samples=0, budget=0, seeds=1)
+    tiny = replace(
+        SIZE, questions=24, conditions=("jpeg:3",), samples=0, probed=0, budget=0, seeds=1
+    )
     tiny = replace(tiny, bases=("sequence_probability",))
     also = {"twin": EMBEDDED["vlm"].path}
     tables = study_audit(tmp_path, tiny, also=also, progress=lambda _: None)
@@ -165,17 +313,22 @@ def test_parameters_are_those_of_the_loaded_model(name):
 
 
 def test_signals_of_single_answers_are_in_the_run(studied):
+    """Measured against each condition's mean, so that they average to the rate of all pairs."""
     out, _ = studied
     store = RunStore.open(out / "runs" / "vlm")
     found = json.loads((out / "runs" / "vlm" / "manifest.json").read_text())
     assert found["model"]["name"] == "embedded:vlm"
-    flips = [
-        float(record.array(next(f for f in record.features if f.value == "flip_rate")))
+    flips = {
+        record.example.id: float(record.array(Feature.FLIP_RATE))
         for record in store.records(condition="clean")
-        if any(f.value == "flip_rate" for f in record.features)
-    ]
+        if record.has(Feature.FLIP_RATE)
+    }
+    with (out / "runs" / "vlm" / "audit" / "audit.csv").open(encoding="utf-8", newline="") as file:
+        own = [r for r in csv.DictReader(file) if r["part"] == "picture" and not r["excluded"]]
     assert len(flips) > 60
-    assert np.all((np.array(flips) >= 0) & (np.array(flips) <= 1))
+    assert flips.keys() == {row["example_id"] for row in own}
+    mean = np.mean([flips[row["example_id"]] for row in own])
+    assert mean == pytest.approx(np.mean([row["flipped"] == "True" for row in own]), abs=1e-4)
 
 
 @pytest.mark.parametrize(

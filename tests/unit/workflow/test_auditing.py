@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from sightline.audit.drift import linear_cka
+from sightline.audit.frequency import band_edges, band_means
 from sightline.core.audit_results import Comparison, load_audit
 from sightline.core.errors import DataError, MissingFeatureError, UsageError
 from sightline.core.estimates import Estimate
@@ -23,19 +24,23 @@ from sightline.core.records import link
 from sightline.core.types import Example, ImageRef
 from sightline.data.examples import Dataset
 from sightline.data.images import ImageLimits, hash_image_file
+from sightline.data.perturbations import parse_condition
 from sightline.estimators import ESTIMATORS
 from sightline.models.fake import FakeModel
-from sightline.report.audit_answers import cell_of
+from sightline.report.audit_answers import cell_of, signed
 from sightline.report.audit_comparison import comparison_tables
+from sightline.report.audit_drift import drift_tables
 from sightline.report.audit_page import audit_page
 from sightline.report.audit_pictures import PictureSource
-from sightline.report.audit_tables import drift_tables, rate_tables
+from sightline.report.audit_tables import rate_tables
 from sightline.report.audit_terminal import print_audit, print_comparison, row_name
 from sightline.store.derived import Derivation
 from sightline.store.run import RunStore
+from sightline.workflow.auditing.columns import columns_of
 from sightline.workflow.auditing.comparing import compare_sizes
 from sightline.workflow.auditing.pairs import read_pairs, right_option
 from sightline.workflow.auditing.running import AuditSettings, audit_run
+from sightline.workflow.auditing.spectra import measure_spectra
 from sightline.workflow.auditing.writing import RESULTS, ROWS, write_audit
 from sightline.workflow.collect import collect
 
@@ -56,12 +61,13 @@ REQUEST = Request(
 )
 
 
-def dataset(folder, n: int = 30) -> Dataset:
+def dataset(folder, n: int = 30, each: int = 1) -> Dataset:
     rng = np.random.default_rng(0)
     examples = []
     for i in range(n):
-        path = folder / f"{i}.png"
-        Image.fromarray(rng.integers(0, 255, (40, 48, 3), dtype=np.uint8)).save(path)
+        path = folder / f"{i // each}.png"
+        if i % each == 0:
+            Image.fromarray(rng.integers(0, 255, (40, 48, 3), dtype=np.uint8)).save(path)
         image = ImageRef(str(path), hash_image_file(path, ImageLimits()))
         form = i % 3
         examples.append(
@@ -144,6 +150,15 @@ def numbers(rows, name, before=None):
 def share(rows, hit, among=lambda r: True):
     own = [hit(r) for r in rows if among(r)]
     return np.mean(own) if own else None
+
+
+def held_to_conditions(own, rows, value):
+    """Mean of an answer's values, each less the mean of its condition, plus the mean of all."""
+    usual = defaultdict(list)
+    for row in rows:
+        usual[row["condition"]].append(value(row))
+    apart = np.mean([value(row) - np.mean(usual[row["condition"]]) for row in own])
+    return apart + np.mean([value(row) for row in rows])
 
 
 def mean_by_question(rows, name):
@@ -334,6 +349,37 @@ def test_cka_is_of_the_stored_vectors_of_pairs_that_count(run, named):
         assert value == pytest.approx(expected, abs=1e-5), condition
 
 
+def test_cka_of_every_channel_and_layer_is_a_mean_over_a_types_conditions(run, named):
+    outcome, exported = named
+    assert outcome.audit.similarities == ()
+    audit = audit_run(run, replace(SETTINGS, preserving=NAMED, geometry=True)).audit
+    found = {(own.channel, own.layer, own.name): own for own in audit.similarities}
+    kinds = {row["condition"]: row["kind"] for row in exported}
+    by_kind = defaultdict(list)
+    for condition, value in audit.cka.items():
+        by_kind[kinds[condition]].append(value)
+    flagged = {k[2]: own for k, own in found.items() if k[:2] == (audit.protocol.channel, 4)}
+    assert flagged.keys() == by_kind.keys()
+    for kind, values in by_kind.items():
+        assert flagged[kind].conditions == len(values)
+        assert flagged[kind].value == pytest.approx(np.mean(values), abs=1e-6)
+    assert {(channel, layer) for channel, layer, _ in found} >= {("ctx_open", 2), ("ctx_mcq", 4)}
+    assert any(layer is None for _, layer, _ in found)
+    records = {r.key: r for r in RunStore.open(run).records(features={Feature.CTX_OPEN})}
+    counted = [
+        r["example_id"] for r in exported if r["condition"] == "jpeg:3" and not r["excluded"]
+    ]
+    clean, after = (
+        np.stack([records[i, c].array(Feature.CTX_OPEN)[0] for i in counted]).astype(float)
+        for c in ("clean", "jpeg:3")
+    )
+    own = found["ctx_open", 2, kinds["jpeg:3"]]
+    assert own.conditions == 1
+    assert own.value == pytest.approx(linear_cka(clean, after, debiased=True), abs=1e-5)
+    few = audit_run(run, replace(SETTINGS, control_items=9, geometry=True)).audit.similarities
+    assert {own.name for own in few} <= set(kinds.values())
+
+
 def test_injection_and_wording_have_rows_of_their_own(named):
     """A condition with an option on the picture, or with other words, is in no figure of all."""
     outcome, exported = named
@@ -356,7 +402,8 @@ def test_injection_and_wording_have_rows_of_their_own(named):
     per_answer = Counter(r["example_id"] for r in pictures)
     for example_id, signals in outcome.signals.items():
         own = [r for r in pictures if r["example_id"] == example_id]
-        assert signals[Feature.FLIP_RATE] == pytest.approx(share(own, flips))
+        expected = held_to_conditions(own, pictures, flips)
+        assert signals[Feature.FLIP_RATE] == pytest.approx(expected)
         assert per_answer[example_id] == len(own)
     assert sum(density_total(d) for d in audit.densities if d.channel == "ctx_open") == len(
         pictures
@@ -380,6 +427,18 @@ def test_spectra_are_of_pairs_that_count(named):
         ]
         assert spectrum.pictures == len(rows)
         assert (spectrum.shares_of_flips is not None) == any(map(flips, rows))
+
+
+def test_spectra_are_of_as_many_pictures_as_questions_while_there_are_so_many(tmp_path):
+    data = dataset(tmp_path, n=12, each=3)
+    collect(FakeModel(), data, tmp_path / "run", request=REQUEST, batch_size=4, shard_size=8)
+    rows = read_pairs(RunStore.open(tmp_path / "run"))
+    for questions, pictures in ((2, 2), (4, 4), (6, 4)):
+        seen = measure_spectra(rows, columns_of(rows), tmp_path, pictures=questions)
+        assert seen.pictures == questions
+        items = {rows.pairs[n].item for n in seen.rows}
+        assert len(items) == questions
+        assert len({rows.items[item].image for item in items}) == pictures
 
 
 def test_labels_agree_with_margins(exported):
@@ -456,9 +515,12 @@ def test_the_control_is_the_same_question_where_it_is_asked_often(outcome):
     assert "control values" in outcome.audit.protocol.flag_rule
 
 
-def test_two_sizes_of_one_run_flip_alike(outcome):
-    finding = compare_sizes([outcome, outcome], [1, 2], SETTINGS)
+def test_two_models_that_answer_alike_flip_alike(outcome):
+    twin = replace(outcome, model={**outcome.model, "files_xxh3": "another"})
+    finding = compare_sizes([outcome, twin], [1, 2], SETTINGS)
     assert finding.estimate.value == 0
+    with pytest.raises(UsageError, match="Two sizes for one model"):
+        compare_sizes([outcome, outcome], [1, 2], SETTINGS)
     with pytest.raises(UsageError, match="one size a run is required"):
         compare_sizes([outcome], [1, 2], SETTINGS)
 
@@ -503,12 +565,16 @@ def test_what_is_known_of_each_answer_becomes_its_uncertainty(run, outcome, expo
         if not own:
             continue
         (flips,) = ESTIMATORS["flip_rate"].uncertainty([record])
-        assert flips == pytest.approx(np.mean([r["flipped"] == "True" for r in own]))
-        scored = [float(r["margin_before"]) - float(r["margin"]) for r in own if r["margin"]]
+        assert flips == pytest.approx(
+            held_to_conditions(own, rows, lambda r: r["flipped"] == "True")
+        )
+        scored = [r for r in own if r["margin"]]
         assert record.has(Feature.MARGIN_LOSS) == bool(scored)
         if scored:
             (loss,) = ESTIMATORS["margin_loss"].uncertainty([record])
-            assert loss == pytest.approx(np.mean(scored))
+            fall = lambda r: float(r["margin_before"]) - float(r["margin"])  # noqa: E731
+            every = [r for r in rows if r["margin"]]
+            assert loss == pytest.approx(held_to_conditions(scored, every, fall))
         (share,) = ESTIMATORS["drift_share"].uncertainty([record])
         control = next(
             d for d in outcome.audit.drift
@@ -545,7 +611,8 @@ def test_every_figure_of_answers_is_in_a_table_of_the_page(named):
     kinds = [rates for rates in audit.rates if rates.name not in audit.protocol.conditions]
     for result in (*kinds, *audit.yes_no, audit.prior, audit.variants):
         for value in estimates_of(result):
-            assert cell_of(value, None).text in cells, (result, value)
+            text = cell_of(value, None).text
+            assert any(cell.partition(" (")[0] == text for cell in cells), (result, value)
     rows = {row.name: row for grid in rate_tables(audit) for row in grid.rows}
     for rates in kinds:
         moves = (rates.right_right, rates.right_wrong, rates.wrong_right, rates.wrong_wrong)
@@ -558,6 +625,77 @@ def test_every_figure_of_answers_is_in_a_table_of_the_page(named):
     l2 = [d.l2 for d in audit.drift if d.name == "all" and not d.unchanged and d.layer in (4, None)]
     shown = {cell.text for grid in drift_tables(audit) for row in grid.rows for cell in row.cells}
     assert {cell_of(value, None).text for value in l2} <= shown
+    (by_type,) = [g for g in drift_tables(audit) if g.caption.startswith("Euclidean drift")]
+    last = [d for d in audit.drift if d.layer in (4, None) and not d.unchanged]
+    for row in by_type.rows:
+        own = {d.channel: d.l2 for d in last if row.name.startswith(f"{d.name} (")}
+        assert [cell.text for cell in row.cells] == [
+            cell_of(own.get(channel), None).text for channel in by_type.columns
+        ]
+    assert {row.name.partition(" (")[0] for row in by_type.rows} == {
+        rates.name for rates in kinds if rates.pairs
+    }
+
+
+def test_flips_of_yes_and_no_are_counted(named):
+    audit, exported = named[0].audit, named[1]
+    moves = [grid for grid in rate_tables(audit) if "yes, right: flips" in grid.columns]
+    (shown,) = moves
+    at = shown.columns.index("yes, right: flips")
+    lines = io.StringIO()
+    print_audit(audit, file=lines)
+    said = " ".join(lines.getvalue().split())
+    cells = (("yes", True), ("yes", False), ("no", False), ("no", True))
+    found = 0
+    for own in audit.yes_no[1:]:
+        (row,) = [r for r in shown.rows if r.name.startswith(f"{own.name} (")]
+        rows = [
+            r for r in exported
+            if r["kind"] == own.name and r["form"] == "yes_no" and not r["excluded"]
+        ]  # fmt: skip
+        for i, (label, right) in enumerate(cells):
+            asked = [r for r in rows if r["clean_label"] == label and was(r) == right]
+            text = row.cells[at + i].text
+            if not asked:
+                assert text == "—"
+                continue
+            hits = sum(map(flips, asked))
+            assert text.endswith(f" ({hits} of {len(asked)})")
+            name = f"{'right' if right else 'wrong'} {label}"
+            assert f"{hits} of {len(asked)} {name}" in said
+            found += 1
+    assert found
+
+
+def test_band_means_are_of_the_rendered_pictures_and_stand_beside_the_spectra(run, named):
+    audit = named[0].audit
+    (shown,) = [g for g in rate_tables(audit) if g.caption.startswith("Mean power")]
+    assert [row.name.partition(" (")[0] for row in shown.rows] == [s.name for s in audit.spectra]
+    for own, row in zip(audit.spectra, shown.rows, strict=True):
+        changes = tuple(
+            (b - a) / a for a, b in zip(own.means.clean, own.means.perturbed, strict=True)
+        )
+        assert own.means.changes == pytest.approx(changes)
+        assert [cell.text for cell in row.cells[:3]] == [f"{v:.3g}" for v in own.means.clean]
+        assert row.cells[6].text == signed(changes[0], 3)
+        assert (own.means_of_flips is None) == (row.cells[9].text == "—")
+    (blurred,) = [s for s in audit.spectra if s.name == "corruption"]
+    store = RunStore.open(run)
+    counted = [r for r in named[1] if r["condition"] == "jpeg:3" and not r["excluded"]]
+    rendered = [
+        e for e in store.examples()[: SETTINGS.spectra]
+        if e.id in {r["example_id"] for r in counted}
+    ]  # fmt: skip
+    clean, changed = [], []
+    for example in rendered:
+        image = Image.open(example.images[0].path).convert("RGB")
+        edges = band_edges(3, height=image.height, width=image.width)
+        after = parse_condition("jpeg:3").apply(image, example)
+        for values, found in ((image, clean), (after, changed)):
+            found.append(band_means(np.asarray(values) / 255.0, edges))
+    assert blurred.pictures == len(rendered)
+    assert blurred.means.clean == pytest.approx(np.mean(clean, axis=0))
+    assert blurred.means.perturbed == pytest.approx(np.mean(changed, axis=0))
 
 
 def test_the_page_says_which_pairs_are_not_in_its_figures(outcome, named):

@@ -65,6 +65,15 @@ def test_a_model_that_ignores_its_picture_fails():
     assert report.auroc_within is None or report.auroc_within < 0.7
 
 
+def test_types_that_a_model_is_known_not_to_read_are_left_out_by_name():
+    report = measure_split(_Reader(looks=False), n=N, seed=SEED)
+    read = max(report.types, key=lambda row: row.gain).question_type
+    weak = [row.question_type for row in report.types if row.question_type != read]
+    gate = split_gates(report, weak=weak)[1]
+    assert gate.name == f"grounded in every type but {', '.join(weak)} on test"
+    assert gate.measured.startswith(f"weakest {read} ")
+
+
 def test_log_probabilities_are_required():
     with pytest.raises(MissingFeatureError, match="no log-probabilities"):
         measure_split(_Reader(observable=False), n=30, seed=SEED)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from sightline.core.differences import differences
 from sightline.core.errors import EndpointError, SightlineError, UsageError
 from sightline.data.prompts import PromptStyle
 from sightline.models.openai.background import wait_for
@@ -62,8 +63,8 @@ def load_endpoint(
         different = _different(first, other)
         if different:
             raise UsageError(
-                f"{url} and {first_url} differ in {', '.join(different)}; servers of one run must "
-                "be alike. Leave one out, or start them alike."
+                f"{url} and {first_url} differ in {', '.join(different[:4])}; servers of one run "
+                "must be alike. Leave one out, or start them alike."
             )
     return EndpointModel(
         name,
@@ -114,14 +115,22 @@ async def current_fingerprint(
 async def _examine(name: str, settings: EndpointSettings, key: str | None = None) -> _Found:
     transport = Transport(settings, key)
     try:
-        identity = await _identity(transport, name)
+        identity = await identity_of(transport, name)
         return _Found(identity, await probe(transport, name))
     finally:
         await transport.close()
 
 
-async def _identity(transport: Transport, name: str) -> dict[str, Any]:
-    """The server's headers and version, and its entry for the model, where it shows them."""
+async def identity_of(transport: Transport, name: str) -> dict[str, Any]:
+    """The server's headers and version, and its entry for the model, where it shows them.
+
+    Args:
+        transport: To one server; it gets two short requests.
+        name: What it calls the model.
+
+    Raises:
+        UsageError: It lists models, and this is none of them.
+    """
     (server,) = transport.pool.servers
     identity: dict[str, Any] = {}
     try:
@@ -152,6 +161,7 @@ async def _identity(transport: Transport, name: str) -> dict[str, Any]:
 
 
 def _different(first: _Found, other: _Found) -> list[str]:
-    left = {**first.identity, **first.capabilities.to_dict()}
-    right = {**other.identity, **other.capabilities.to_dict()}
-    return [key for key in {**left, **right} if left.get(key) != right.get(key)]
+    return differences(
+        {**first.identity, **first.capabilities.to_dict()},
+        {**other.identity, **other.capabilities.to_dict()},
+    )

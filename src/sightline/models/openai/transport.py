@@ -325,8 +325,7 @@ class Transport:
                 )
         return EndpointError(
             f"{', '.join(server.url for server in self.pool.servers)} gave no answer "
-            f"({last.reason}) in {tries}; a server that answers is required. Look at the server, "
-            "then run the same command to go on."
+            f"({last.reason}) in {tries}; a server that answers is required. Look at the server."
         )
 
     def _connected(self) -> httpx2.AsyncClient:
@@ -373,7 +372,7 @@ async def _first_of(tries: set[asyncio.Task[T]]) -> T:
 def _not_served(server: Server, path: str, reason: str) -> NotServedError:
     return NotServedError(
         f"{server.url} does not serve {path} ({reason}); what it served when it was first asked "
-        "is required. Look at the server, then run the same command to go on."
+        "is required. Look at the server."
     )
 
 

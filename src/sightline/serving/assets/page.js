@@ -226,7 +226,7 @@ function showExplanation(found) {
 }
 
 function weakTokens(choice) {
-  const tokens = choice.logprobs ? choice.logprobs.content : [];
+  const tokens = choice.logprobs?.content ?? [];
   if (!tokens.length) return [];
   const weakest = tokens.reduce((a, b) => (b.logprob < a.logprob ? b : a));
   return [tableRow("weakest token",

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from sightline.audit.budget import Labelled, choose_perturbations, cross_fitted
-from sightline.audit.labels import item_means
+from sightline.audit.comparable import comparable_means
 from sightline.audit.resampled import Clusters
 from sightline.core.errors import DataError
 from sightline.core.estimates import Estimate
@@ -35,6 +35,11 @@ def budgets_of(
     the drift are seen; the clean margin is known without any. A pair that does not count shows the
     mean of those that do.
 
+    How often an answer flips is held against how often others do under the same conditions, over
+    all conditions: the chosen ones are part of what they predict, so that even a condition without
+    any bearing on the others tells its own part. The target is what the whole bank would show, not
+    what other perturbations will.
+
     Args:
         rows: Questions and pairs.
         columns: What was measured of each pair.
@@ -48,7 +53,9 @@ def budgets_of(
         return ()
     conditions = list(dict.fromkeys(rows.conditions[counted].tolist()))
     shown = _shown(rows, columns, drift, counted, conditions)
-    items, flips = item_means(rows.item_of[counted], rows.flipped[counted] * 1.0)
+    items, flips = comparable_means(
+        rows.item_of[counted], rows.conditions[counted], rows.flipped[counted] * 1.0
+    )
     seen, unstable = np.zeros((2, len(rows.items)), dtype=bool)
     seen[items] = True
     unstable[items] = flips > np.median(flips)

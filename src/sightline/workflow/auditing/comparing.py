@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int
 
-from sightline.audit.instability import Pairs
 from sightline.audit.resampled import Clusters
-from sightline.audit.verdicts import SizedRun, scale_does_not_help, task_dependent
+from sightline.audit.verdicts import SizedRun, TaskPairs, scale_does_not_help, task_dependent
 from sightline.core.audit_results import Comparison, Finding
 from sightline.core.errors import UsageError
 from sightline.workflow.auditing.running import AuditOutcome, AuditSettings, finding_of
@@ -23,7 +23,7 @@ def comparison(
     against: AuditOutcome | None = None,
     settings: AuditSettings,
 ) -> Comparison:
-    """Every verdict that several audits allow together.
+    """Every verdict that several audits allow together, and whether their pairs are the same.
 
     Args:
         outcomes: Audits to compare.
@@ -38,7 +38,9 @@ def comparison(
     if against is not None:
         findings += [compare_tasks(outcome, against, settings) for outcome in outcomes]
     every = [*outcomes, *([] if against is None else [against])]
-    return Comparison(tuple(outcome.audit.run for outcome in every), tuple(findings))
+    return Comparison(
+        tuple(outcome.audit.run for outcome in every), tuple(findings), unlike_pairs(every)
+    )
 
 
 def compare_sizes(
@@ -46,7 +48,7 @@ def compare_sizes(
     sizes: Sequence[int],
     settings: AuditSettings,
 ) -> Finding:
-    """Whether the larger of several models flips less often, on the pictures of all.
+    """Whether the larger of several models flips less often, on the pairs that count in all runs.
 
     Args:
         outcomes: Audits of models of different sizes.
@@ -54,23 +56,45 @@ def compare_sizes(
         settings: Bootstrap.
 
     Raises:
-        UsageError: As many sizes as runs are required, all different.
+        UsageError: As many sizes as runs are required, all different, of as many models; or no
+            question under one condition counts in every run.
     """
     if len(sizes) != len(outcomes):
         raise UsageError(
             f"{len(outcomes)} runs with {len(sizes)} sizes; one size a run is required. Give "
             "--sizes in the order of the runs."
         )
-    pairs, clusters = _together(outcomes, settings)
+    first: dict[str, str] = {}
+    for outcome in outcomes:
+        model = _model_of(outcome)
+        if model in first:
+            raise UsageError(
+                f"Two sizes for one model, {outcome.audit.model}, of {first[model]} and "
+                f"{outcome.audit.run}; runs of models of different sizes are required. Collect "
+                "another size."
+            )
+        first[model] = outcome.audit.run
+    images, clusters = _together(outcomes, settings)
+    numbers: dict[tuple[object, ...], int] = {}
     runs = [
-        SizedRun(outcome.audit.run, size, own)
-        for outcome, size, own in zip(outcomes, sizes, pairs, strict=True)
+        SizedRun(
+            name=outcome.audit.run,
+            parameters=size,
+            pairs=replace(outcome.columns, images=own),
+            keys=np.array(
+                [numbers.setdefault(key, len(numbers)) for key in _keys(outcome)], dtype=np.int64
+            ),
+            conditions=outcome.conditions,
+        )
+        for outcome, size, own in zip(outcomes, sizes, images, strict=True)
     ]
     return finding_of(scale_does_not_help(runs, clusters))
 
 
 def compare_tasks(outcome: AuditOutcome, other: AuditOutcome, settings: AuditSettings) -> Finding:
     """Whether perturbations change accuracy otherwise on the questions of another run.
+
+    Under the conditions that count in both.
 
     Args:
         outcome: An audit, such as of questions that ask for reasoning.
@@ -80,7 +104,7 @@ def compare_tasks(outcome: AuditOutcome, other: AuditOutcome, settings: AuditSet
     Raises:
         UsageError: The runs are one and the same, or of different models.
     """
-    models = [one.model.get("files_xxh3", one.audit.model) for one in (outcome, other)]
+    models = [_model_of(one) for one in (outcome, other)]
     paths = [Path(one.audit.path).resolve() for one in (outcome, other)]
     if models[0] != models[1] or paths[0] == paths[1]:
         found = (
@@ -95,23 +119,67 @@ def compare_tasks(outcome: AuditOutcome, other: AuditOutcome, settings: AuditSet
     names = [one.audit.dataset for one in (outcome, other)]
     if names[0] == names[1]:
         names = [one.audit.run for one in (outcome, other)]
-    (first, second), clusters = _together([outcome, other], settings)
-    return finding_of(task_dependent((names[0], first), (names[1], second), clusters))
+    images, clusters = _together([outcome, other], settings)
+    first, second = (
+        TaskPairs(name, replace(one.columns, images=own), one.conditions)
+        for name, one, own in zip(names, (outcome, other), images, strict=True)
+    )
+    return finding_of(task_dependent(first, second, clusters))
+
+
+def unlike_pairs(outcomes: Sequence[AuditOutcome]) -> str | None:
+    """How many of the pairs that count differ between runs, in words; None where none do.
+
+    Args:
+        outcomes: Audits that are shown side by side.
+    """
+    counted = [
+        {key for key, counts in zip(_keys(one), one.columns.counted, strict=True) if counts}
+        for one in outcomes
+    ]
+    common = set.intersection(*counted)
+    if all(len(own) == len(common) for own in counted):
+        return None
+    each = ", ".join(
+        f"{len(own) - len(common):,} of {len(own):,} in {one.audit.run}"
+        for one, own in zip(outcomes, counted, strict=True)
+    )
+    return (
+        "The runs were not asked the same under the same conditions, and figures side by side are "
+        f"of each run's own pairs that count: {len(common):,} count in every run, others are "
+        f"{each}. A difference may be one of pairs, not of models; verdicts say what they match."
+    )
+
+
+def _model_of(outcome: AuditOutcome) -> str:
+    """What tells models apart: their files, or the name of one that shows none."""
+    return str(outcome.model.get("files_xxh3", outcome.audit.model))
+
+
+def _keys(outcome: AuditOutcome) -> list[tuple[object, ...]]:
+    """What each pair is of: the question with its words and picture, and the condition."""
+    pairs = outcome.columns
+    return [
+        (outcome.questions[item], outcome.image_keys[image], condition)
+        for item, image, condition in zip(
+            pairs.items.tolist(), pairs.images.tolist(), outcome.conditions.tolist(), strict=True
+        )
+    ]
 
 
 def _together(
     outcomes: Sequence[AuditOutcome], settings: AuditSettings
-) -> tuple[list[Pairs], Clusters]:
-    """The pairs of all runs, a picture that several have with one number; and its resamples."""
+) -> tuple[list[Int[np.ndarray, " n"]], Clusters]:
+    """Pictures of the pairs of all runs, one that several have with one number; and resamples."""
     numbers: dict[str, int] = {}
-    pairs = []
+    images = []
     for outcome in outcomes:
         codes = np.array([numbers.setdefault(key, len(numbers)) for key in outcome.image_keys])
-        pairs.append(replace(outcome.columns, images=codes[outcome.columns.images]))
+        images.append(codes[outcome.columns.images])
     clusters = Clusters.of(
-        np.concatenate([own.images for own in pairs]),
+        np.concatenate(images),
         rng=np.random.default_rng(settings.seed),
         n_resamples=settings.resamples,
         level=settings.level,
     )
-    return pairs, clusters
+    return images, clusters

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from sightline.audit.comparable import comparable_means
 from sightline.audit.drift import ControlDrift
 from sightline.audit.labels import item_means
 from sightline.core.features import Feature
@@ -24,7 +25,9 @@ def answer_signals(
     drift: Float[np.ndarray, " n"],
     control: ControlDrift | None,
 ) -> dict[str, dict[Feature, float]]:
-    """Means over each answer's picture pairs that count, by example id; higher = less stable.
+    """What each answer's picture pairs that count show, by example id; higher = less stable.
+
+    Means that are comparable between answers of unlike conditions: see `comparable_means`.
 
     Args:
         rows: Questions and pairs.
@@ -45,7 +48,8 @@ def answer_signals(
     found: dict[str, dict[Feature, float]] = {}
     for feature, own in values.items():
         used = columns.counted_pictures & np.isfinite(own)
-        for item, value in zip(*item_means(rows.item_of[used], own[used]), strict=True):
+        means = comparable_means(rows.item_of[used], columns.conditions[used], own[used])
+        for item, value in zip(*means, strict=True):
             found.setdefault(rows.items[item].record.example.id, {})[feature] = float(value)
     return found
 
@@ -64,7 +68,8 @@ def store_signals(
         StoreError: Another process writes the run.
     """
     written = 0
-    with store.deriver(Derivation.AUDIT, {"name": "audit", **source}, replace=True) as writer:
+    source = {"name": "audit", "means": "comparable", **source}
+    with store.deriver(Derivation.AUDIT, source, replace=True) as writer:
         for index in writer.pending:
             records = [
                 Record(

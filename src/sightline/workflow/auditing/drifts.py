@@ -78,6 +78,7 @@ def measure_drifts(rows: AuditRows, *, control_items: int, k: int, seed: int) ->
     controls = {}
     for place in places:
         drawn = {name: _control(rows, place, found) for name, found in partners.items()}
+        drawn[SAME_QUESTION] = _with_unrelated(rows, place, drawn[SAME_QUESTION])
         drawn[PARAPHRASES] = _paraphrases(rows, cosine[place])
         controls[place] = drawn
     return Drifts(
@@ -204,6 +205,22 @@ def _control(
         for start in range(0, len(first), _CHUNK)
     ]
     return ControlDrift(first.astype(np.int64), np.concatenate([np.zeros(0), *parts]))
+
+
+def _with_unrelated(rows: AuditRows, place: Place, natural: ControlDrift) -> ControlDrift:
+    """The control of the same question, with the answers that were asked for it alone.
+
+    Only these read the same fixed text under another picture, so that where there are enough of
+    them they are all of that channel's control.
+    """
+    own = _values([answer.drift for answer in rows.unrelated], place)
+    items = np.array([answer.item for answer in rows.unrelated], dtype=np.int64)
+    there = np.isfinite(own)
+    if place.channel is Feature.ANS_FIXED and there.sum() >= FEWEST:
+        return ControlDrift(items[there], own[there])
+    return ControlDrift(
+        np.concatenate([natural.items, items[there]]), np.concatenate([natural.values, own[there]])
+    )
 
 
 def _paraphrases(rows: AuditRows, cosine: Float[np.ndarray, " n"]) -> ControlDrift:

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Int
 from sightline.audit.drift import cosine_drift, l2_drift
 from sightline.audit.instability import TRUTH_CHANGES, TRUTH_UNKNOWN, Pairs
 from sightline.audit.labels import labels, score_change
-from sightline.core.condition_names import ASKED, BLANK, CLEAN
+from sightline.core.condition_names import BLANK, CLEAN, UNRELATED, has_family, question_of
 from sightline.core.errors import DataError
 from sightline.core.features import LAYERED, STATE_CHANNELS, VISION_CHANNELS, Feature
 from sightline.core.text import answer_form, canonical_answer, parse_yes_no
@@ -107,6 +107,19 @@ class Pair:
 
 
 @dataclass(slots=True)
+class ControlAnswer:
+    """One question asked about another question's picture: no pair, but what pairs are held to.
+
+    Attributes:
+        item: Number of the question.
+        drift: As `Pair.drift`, from the clean vectors.
+    """
+
+    item: int
+    drift: dict[Feature, np.ndarray]
+
+
+@dataclass(slots=True)
 class AuditRows:
     """All questions and pairs of a run.
 
@@ -115,12 +128,14 @@ class AuditRows:
         pairs: Pairs, by question.
         layers: Layer indices of the channels.
         named: Pairs that count only because their condition is said to keep the right answer.
+        unrelated: Questions asked about another picture.
     """
 
     items: list[Item]
     pairs: list[Pair]
     layers: tuple[int, ...]
     named: int = 0
+    unrelated: list[ControlAnswer] = field(default_factory=list)
 
     def column(self, name: str) -> np.ndarray:
         """An attribute of every pair; NaN where it is None."""
@@ -190,7 +205,7 @@ def read_pairs(
     for shard in sorted(store.committed()):
         by_example: dict[str, dict[str, Record]] = {}
         for record in store.records(shard=shard, features=_READ):
-            if record.condition.rsplit("+", maxsplit=1)[-1].startswith(f"{ASKED}:"):
+            if question_of(record.condition) is not None:
                 continue
             by_example.setdefault(record.example.id, {})[record.condition] = record
         for own in by_example.values():
@@ -204,15 +219,35 @@ def read_pairs(
             for record in own.values():
                 if record.greedy is None:
                     continue
+                if has_family(record.condition, UNRELATED):
+                    apart, _ = _distances(item, record)
+                    rows.unrelated.append(ControlAnswer(len(rows.items) - 1, apart))
+                    continue
                 decided = _decided(record, preserving)
                 rows.named += decided.truth != record.truth
                 rows.pairs.append(_pair(len(rows.items) - 1, item, clean, decided, threshold))
     if not rows.pairs:
-        raise DataError(
-            f"{store.path} has no answer under a perturbation; an audit requires some. Collect "
-            "with --conditions default --channels, or give 'sightline audit' a model and data."
-        )
+        raise _without_pairs(store)
     return rows
+
+
+def require_perturbed(store: RunStore) -> None:
+    """Refuses a run that was collected under no perturbation, before its records are read.
+
+    Raises:
+        DataError: It was.
+    """
+    asked = [name for name in store.manifest.conditions if question_of(name) is None]
+    conditions = [parse_condition(name) for name in asked]
+    if all(own.is_control or own.name in {CLEAN, BLANK} for own in conditions):
+        raise _without_pairs(store)
+
+
+def _without_pairs(store: RunStore) -> DataError:
+    return DataError(
+        f"{store.path} has no answer under a perturbation; an audit requires some. Collect "
+        "with --conditions default --channels, or give 'sightline audit' a model and data."
+    )
 
 
 def _decided(record: Record, preserving: Collection[str]) -> Record:
@@ -255,12 +290,7 @@ def _item(
 
 def _pair(number: int, item: Item, clean: Record, record: Record, threshold: float) -> Pair:
     scores = None if item.scores is None else option_scores(record)
-    drift, l2 = {}, {}
-    for feature, before in item.channels.items():
-        if feature not in record.features:
-            continue
-        after = _vectors(record, feature)
-        drift[feature], l2[feature] = cosine_drift(before, after), l2_drift(before, after)
+    drift, l2 = _distances(item, record)
     letters = None
     if clean.has(Feature.LETTER_LOGPROBS) and record.has(Feature.LETTER_LOGPROBS):
         letters = (clean.array(Feature.LETTER_LOGPROBS), record.array(Feature.LETTER_LOGPROBS))
@@ -279,6 +309,19 @@ def _pair(number: int, item: Item, clean: Record, record: Record, threshold: flo
         drift=drift,
         l2=l2,
     )
+
+
+def _distances(
+    item: Item, record: Record
+) -> tuple[dict[Feature, np.ndarray], dict[Feature, np.ndarray]]:
+    """1 - cosine and Euclidean distance to the clean vectors, by channel."""
+    drift, l2 = {}, {}
+    for feature, before in item.channels.items():
+        if feature not in record.features:
+            continue
+        after = _vectors(record, feature)
+        drift[feature], l2[feature] = cosine_drift(before, after), l2_drift(before, after)
+    return drift, l2
 
 
 def clean_channels(clean: Record) -> dict[Feature, np.ndarray]:

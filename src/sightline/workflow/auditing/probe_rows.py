@@ -25,7 +25,7 @@ class ProbeSettings:
     """How questions are probed.
 
     Attributes:
-        questions: How many of the run's questions, in its order.
+        questions: How many of the run's questions, of as many pictures as there are.
         sizes: Largest change of a pixel by noise.
         trials: Draws of noise for each band.
         epsilon: Largest change of a pixel by the attack.

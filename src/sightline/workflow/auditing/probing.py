@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -30,6 +31,7 @@ from sightline.audit.probes import (
 )
 from sightline.core.condition_names import CLEAN
 from sightline.core.errors import ImageError, ModelError, UsageError
+from sightline.core.features import Feature
 from sightline.core.text import answer_form, canonical_answer
 from sightline.core.types import Record
 from sightline.data.images import load_image
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
 BANDS: Mapping[str, Band] = {"low": LOW_BAND, "high": HIGH_BAND}
 """The bands of noise and attack."""
 
+_SCORES = (Feature.OPTION_LOGPROBS, Feature.YES_NO_LOGPROBS)
 FILTERS: tuple[Literal["low", "high"], ...] = ("low", "high")
 _BATCH = 8
 _SAME_MODEL = ("files_xxh3", "model_type", "revision", "quantization", "prompt_style")
@@ -83,7 +86,7 @@ def probe_run(
     progress: Progress = lambda _done, _total: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> bool:
-    """Probes the first questions of a run that are about one picture.
+    """Probes questions of a run that are about one picture: of every picture one, then a second.
 
     Questions that were probed with the same settings and model are kept; each further one is
     written as soon as it is done.
@@ -293,14 +296,25 @@ def _column(scorer: Scorer, base: int, pixels: Any) -> Any:
 
 
 def _candidates(store: RunStore, count: int) -> list[Record]:
-    """Clean records of the first answered questions about one picture."""
-    found: list[Record] = []
-    for record in store.records(condition=CLEAN):
-        if len(found) == count:
-            break
+    """Clean records of answered questions about one picture, the first of every picture first.
+
+    Questions about one picture say little more than one of them, and each costs as much.
+    """
+    ranks: Counter[str] = Counter()
+    found: list[tuple[int, str]] = []
+    for record in store.records(condition=CLEAN, features=()):
         if record.greedy is not None and len(record.example.images) == 1:
-            found.append(record)
-    return found
+            picture = record.example.images[0].sha256
+            found.append((ranks[picture], record.example.id))
+            ranks[picture] += 1
+    place = {example_id: i for i, (_, example_id) in enumerate(sorted(found, key=_rank)[:count])}
+    chosen = [r for r in store.records(condition=CLEAN, features=_SCORES) if r.example.id in place]
+    return sorted(chosen, key=lambda record: place[record.example.id])
+
+
+def _rank(candidate: tuple[int, str]) -> int:
+    """Which question about its picture it is; equals stay in the run's order."""
+    return candidate[0]
 
 
 def _is_scored(record: Record) -> bool:

@@ -9,19 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Shaped
 
 import sightline
 from sightline.audit.drift import MovedFar
 from sightline.audit.instability import Pairs
 from sightline.audit.resampled import Clusters
-from sightline.audit.verdicts import Verdict, hidden_drift, task_dependent
+from sightline.audit.verdicts import TaskPairs, Verdict, hidden_drift, task_dependent
 from sightline.core.audit_answers import Rates
 from sightline.core.audit_results import CONTROL_NAMES, Audit, AuditedPair, AuditProtocol, Finding
 from sightline.core.errors import UsageError
 from sightline.core.estimates import Estimate
 from sightline.core.features import Feature
 from sightline.core.results import Skipped
+from sightline.core.types import Example
 from sightline.data.perturbations import parse_conditions
 from sightline.models.vision import no_grid_reason
 from sightline.store.run import RunStore
@@ -31,10 +32,11 @@ from sightline.workflow.auditing.budgeting import budgets_of
 from sightline.workflow.auditing.columns import Columns, columns_of
 from sightline.workflow.auditing.derived import answer_signals
 from sightline.workflow.auditing.drifts import Drifts, Place
-from sightline.workflow.auditing.geometry import similarities
+from sightline.workflow.auditing.geometry import similarities, similarities_by_type
 from sightline.workflow.auditing.meaning import changed_meanings, meanings_of
 from sightline.workflow.auditing.pairs import CHANNEL_ORDER, AuditRows, read_pairs
 from sightline.workflow.auditing.probed import probes_of
+from sightline.workflow.classifying.reading import open_answers
 from sightline.workflow.derive import EntailmentClassifier
 
 DEFAULT_CHANNEL = Feature.CTX_OPEN
@@ -51,6 +53,8 @@ class AuditSettings:
         controls: Partners of each question.
         spectra: Questions whose perturbations are rendered again for their spectra.
         budget: Conditions to choose as the most informative; 0 for none.
+        geometry: Whether CKA is taken of every channel and layer, of as many questions as controls
+            are drawn among; reads the run again.
         preserving: Conditions that keep the right answer of this run's questions, where that is
             not known otherwise: as `sightline.data.condition_lists` reads them.
         threshold: A free answer is right when its mark reaches this.
@@ -64,6 +68,7 @@ class AuditSettings:
     controls: int = 25
     spectra: int = 32
     budget: int = 0
+    geometry: bool = False
     preserving: tuple[str, ...] = ()
     threshold: float = 0.5
     resamples: int = 1000
@@ -79,6 +84,8 @@ class AuditOutcome:
         audit: The results.
         pairs: One row per pair.
         columns: Flips and grades of the picture pairs; see `auditing.columns.part_of`.
+        conditions: Condition of each of the picture pairs.
+        questions: Id, words and options of each question, in the order of its number.
         image_keys: What identifies each picture, in the order of its number.
         model: The run's model, as its manifest has it.
         signals: What is known of each clean answer, by example id.
@@ -87,6 +94,8 @@ class AuditOutcome:
     audit: Audit
     pairs: tuple[AuditedPair, ...]
     columns: Pairs
+    conditions: Shaped[np.ndarray, " n"]
+    questions: tuple[tuple[str, ...], ...]
     image_keys: tuple[str, ...]
     model: Mapping[str, Any]
     signals: Mapping[str, Mapping[Feature, float]]
@@ -111,7 +120,7 @@ def audit_run(
             preserve the answer is none.
     """
     check_settings(settings)
-    store = RunStore.open(path)
+    store = open_answers(path)
     preserving = preserved_by(settings)
     rows = read_pairs(store, threshold=settings.threshold, preserving=preserving)
     columns = columns_of(rows)
@@ -145,7 +154,7 @@ def audit_run(
             )
             findings.append(finding_of(verdict))
         moved_share = _moved_share(rows, used & ~rows.flipped, moved, clusters)
-    findings += _by_task(rows, columns.pairs.where(columns.pictures), columns.pictures, clusters)
+    findings += _by_task(rows, columns, clusters)
     root = Path(store.manifest.image_root) if store.manifest.image_root else store.path
     seen = spectra.measure_spectra(rows, columns, root, pictures=settings.spectra)
     drift = nothing if place is None else drifts.cosine[place]
@@ -158,7 +167,10 @@ def audit_run(
         far,
         list(changed.values())[-1] if changed else {},
     )
-    sheets, unstable = shown.sheet(rows, pairs), shown.most_unstable(rows, pairs)
+    signals = answer_signals(
+        rows, columns, drift, None if place is None else drifts.controls[place][control]
+    )
+    sheets, unstable = shown.sheet(rows, pairs), shown.most_unstable(rows, pairs, signals)
     manifest = store.manifest
     everything = rates.every_rate(columns, clusters)
     audit = Audit(
@@ -172,7 +184,7 @@ def audit_run(
         notes=tuple(manifest.notes),
         warning=_warning(columns, everything[0]),
         items=len(rows.items),
-        images=len({item.image for item in rows.items}),
+        images=len({item.image for item in rows.items if item.record.example.images}),
         quarantined=len({row.key for row in store.quarantined()}),
         refused=_refused(store),
         protocol=AuditProtocol(
@@ -184,6 +196,7 @@ def audit_run(
             flag_rule=rule,
             flag_control=control,
             controls=settings.controls,
+            unrelated=len(rows.unrelated),
             control_items=min(settings.control_items, len(rows.items)),
             resamples=settings.resamples,
             level=settings.level,
@@ -199,7 +212,7 @@ def audit_run(
         densities=tuple(
             drift_measures.density(columns, drifts, own) for own in _last_places(drifts)
         ),
-        cka=similarities(store, rows, columns, place),
+        cka={} if place is None else similarities(store, rows, columns, [place])[place],
         no_energy=_no_energy(rows, str(manifest.model.get("model_type", "this model"))),
         energy_correlations=spectra.energy_correlations(columns, seen, drifts, place, clusters),
         yes_no=rates.yes_no_of(rows, columns, clusters),
@@ -218,15 +231,23 @@ def audit_run(
         budgets=budgets_of(rows, columns, drift, clusters, k=settings.budget, seed=settings.seed)
         if settings.budget
         else (),
+        similarities=similarities_by_type(
+            store, rows, columns, drifts.places, questions=settings.control_items
+        )
+        if settings.geometry
+        else (),
     )
     compared = columns.pairs.where(columns.pictures)
-    signals = answer_signals(
-        rows,
-        columns,
-        drift,
-        None if place is None else drifts.controls[place][control],
+    return AuditOutcome(
+        audit=audit,
+        pairs=tuple(pairs),
+        columns=compared,
+        conditions=columns.conditions[columns.pictures],
+        questions=tuple(_words(item.record.example) for item in rows.items),
+        image_keys=_image_keys(rows),
+        model=manifest.model,
+        signals=signals,
     )
-    return AuditOutcome(audit, tuple(pairs), compared, _image_keys(rows), manifest.model, signals)
 
 
 def check_settings(settings: AuditSettings) -> None:
@@ -248,11 +269,18 @@ def preserved_by(settings: AuditSettings) -> tuple[str, ...]:
     """Names of the conditions that are said to keep the right answer.
 
     Raises:
-        UsageError: A name that does not exist.
+        UsageError: A name that does not exist, or that of a control.
     """
     if not settings.preserving:
         return ()
-    return tuple(condition.name for condition in parse_conditions(settings.preserving))
+    found = parse_conditions(settings.preserving)
+    for condition in found:
+        if condition.is_control:
+            raise UsageError(
+                f"--preserving {condition.name}, which is a control: its right answer is not asked "
+                "for. Name perturbations only."
+            )
+    return tuple(condition.name for condition in found)
 
 
 def _moved_share(
@@ -305,21 +333,15 @@ def _last_places(drifts: Drifts) -> list[Place]:
     return list(first.values())
 
 
-def _by_task(
-    rows: AuditRows, pairs: Pairs, pictures: Bool[np.ndarray, " n"], clusters: Clusters
-) -> list[Finding]:
+def _by_task(rows: AuditRows, columns: Columns, clusters: Clusters) -> list[Finding]:
     """Yes-or-no questions, which ask for hallucinations, against all others."""
-    forms = np.array([rows.items[pair.item].form for pair in rows.pairs])
-    asked = forms[pictures] == "yes_no"
-    usable = pairs.counted & pairs.graded
-    if not (usable & asked).any() or not (usable & ~asked).any():
+    asked = np.array([rows.items[pair.item].form == "yes_no" for pair in rows.pairs])
+    tasks = TaskPairs("", columns.pairs, columns.conditions)
+    others = tasks.where(columns.pictures & ~asked, "other questions")
+    yes_no = tasks.where(columns.pictures & asked, "yes-or-no questions")
+    if not (others.used.any() and yes_no.used.any()):
         return []
-    verdict = task_dependent(
-        ("other questions", pairs.where(~asked)),
-        ("yes-or-no questions", pairs.where(asked)),
-        clusters,
-    )
-    return [finding_of(verdict)]
+    return [finding_of(task_dependent(others, yes_no, clusters))]
 
 
 def finding_of(verdict: Verdict) -> Finding:
@@ -337,6 +359,8 @@ def finding_of(verdict: Verdict) -> Finding:
 def _no_energy(rows: AuditRows, model_type: str) -> str | None:
     if any(item.energy is not None for item in rows.items):
         return None
+    if not any(item.record.example.images for item in rows.items):
+        return "no question has a picture"
     return no_grid_reason(model_type) or "the run was collected without --channels"
 
 
@@ -351,6 +375,10 @@ def _partial(store: RunStore) -> str | None:
     if done < planned:
         reasons.append(f"{done} of {planned} shards collected")
     return "; ".join(reasons) or None
+
+
+def _words(example: Example) -> tuple[str, ...]:
+    return (example.id, example.question.strip(), *(example.choices or ()))
 
 
 def _image_keys(rows: AuditRows) -> tuple[str, ...]:

@@ -76,16 +76,26 @@ def audited_pairs(
     return found
 
 
-def most_unstable(rows: AuditRows, pairs: Sequence[AuditedPair]) -> tuple[ShownExample, ...]:
-    """Questions whose label flips most often, of pictures that count; equals by id."""
-    flips: dict[int, list[bool]] = defaultdict(list)
-    for pair, shown in zip(rows.pairs, pairs, strict=True):
-        if not shown.excluded and shown.part == PICTURE:
-            flips[pair.item].append(shown.flipped)
-    ranked = sorted(
-        (item for item, own in flips.items() if any(own)),
-        key=lambda item: (-np.mean(flips[item]), rows.items[item].record.example.id),
-    )
+def most_unstable(
+    rows: AuditRows,
+    pairs: Sequence[AuditedPair],
+    signals: Mapping[str, Mapping[Feature, float]],
+) -> tuple[ShownExample, ...]:
+    """Questions whose label flips most often, of pictures that count; equals by id.
+
+    Args:
+        rows: Questions and pairs.
+        pairs: The exported rows.
+        signals: What is known of each answer; its flip rate, held against that of others under the
+            same conditions, decides the order.
+    """
+    flips = {
+        pair.item
+        for pair, shown in zip(rows.pairs, pairs, strict=True)
+        if shown.flipped and not shown.excluded and shown.part == PICTURE
+    }
+    ids = {item: rows.items[item].record.example.id for item in flips}
+    ranked = sorted(flips, key=lambda item: (-signals[ids[item]][Feature.FLIP_RATE], ids[item]))
     return _examples(
         rows,
         pairs,

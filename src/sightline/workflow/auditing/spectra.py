@@ -8,18 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from PIL.Image import Image
 
 from sightline.audit.frequency import (
     band_edges,
     band_fractions,
+    band_means,
     coherence,
     pixels,
     spectral_change,
 )
 from sightline.audit.resampled import Clusters
-from sightline.core.audit_results import Spectrum
+from sightline.core.audit_results import BandMeans, Spectrum
 from sightline.core.errors import ImageError, UsageError
 from sightline.core.estimates import Estimate
 from sightline.core.results import Skipped
@@ -33,6 +34,10 @@ from sightline.workflow.conditions import views_of
 
 BANDS = ("low", "middle", "high")
 
+FEWEST_PICTURES = 10
+"""Pictures below which the energy is correlated with nothing: pairs of one picture go together, so
+that a correlation over few is that of their differences."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PairSpectra:
@@ -43,6 +48,7 @@ class PairSpectra:
         shares: Share of each band in the change of the pixels.
         relative: Change of each band's power over the clean picture's total power.
         coherence: Agreement of clean and perturbed picture in each band.
+        means: Mean power of each band's coefficients, of the clean and of the perturbed picture.
         pictures: Pictures that were rendered.
         missing: Why there are none, in words; None where there are some.
         skipped: Questions whose picture was not rendered, by reason.
@@ -52,15 +58,17 @@ class PairSpectra:
     shares: Float[np.ndarray, "r 3"]
     relative: Float[np.ndarray, "r 3"]
     coherence: Float[np.ndarray, "r 3"]
+    means: Float[np.ndarray, "r 2 3"]
     pictures: int
     missing: str | None
     skipped: tuple[Skipped, ...]
 
 
 def measure_spectra(rows: AuditRows, columns: Columns, root: Path, *, pictures: int) -> PairSpectra:
-    """Renders the perturbations of the run's first questions again and measures them.
+    """Renders the perturbations of some of the run's questions again and measures them.
 
-    Only pairs that count are rendered, and only of questions with one picture.
+    Only pairs that count are rendered, and only of questions with one picture. The first question
+    of every picture comes first, so that many pictures are measured rather than few several times.
 
     Args:
         rows: Questions and pairs.
@@ -72,10 +80,17 @@ def measure_spectra(rows: AuditRows, columns: Columns, root: Path, *, pictures: 
     for number in np.flatnonzero(columns.pairs.counted):
         if rows.pairs[number].condition.changes_image:
             of_item.setdefault(rows.pairs[number].item, []).append(int(number))
-    found: list[tuple[int, np.ndarray, np.ndarray, np.ndarray]] = []
+    asked: Counter[int] = Counter()
+    turns = []
+    for item in of_item:
+        shown = rows.items[item].image
+        turns.append((asked[shown], item))
+        asked[shown] += 1
+    found: list[tuple[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
     skipped: Counter[str] = Counter()
     rendered = 0
-    for item, numbers in of_item.items():
+    for _, item in sorted(turns):
+        numbers = of_item[item]
         if rendered == pictures:
             break
         clean = rows.items[item].record
@@ -99,6 +114,7 @@ def measure_spectra(rows: AuditRows, columns: Columns, root: Path, *, pictures: 
                     band_fractions(after[None] - before[None], edges)[0],
                     spectral_change(*pair_of, edges).relative[0],
                     coherence(*pair_of, edges)[0],
+                    band_means(np.stack([before, after]), edges),
                 )
             )
     left_out = tuple(Skipped(reason, n) for reason, n in skipped.most_common())
@@ -106,13 +122,15 @@ def measure_spectra(rows: AuditRows, columns: Columns, root: Path, *, pictures: 
         empty = np.zeros((0, len(BANDS)))
         why = _missing(bool(of_item), pictures, rendered, left_out)
         none = np.zeros(0, dtype=np.int64)
-        return PairSpectra(none, empty, empty, empty, rendered, why, left_out)
-    numbers_, shares, relative, agreement = zip(*found, strict=True)
+        pairs = np.zeros((0, 2, len(BANDS)))
+        return PairSpectra(none, empty, empty, empty, pairs, rendered, why, left_out)
+    numbers_, shares, relative, agreement, means = zip(*found, strict=True)
     return PairSpectra(
         np.array(numbers_),
         np.stack(shares),
         np.stack(relative),
         np.stack(agreement),
+        np.stack(means),
         rendered,
         None,
         left_out,
@@ -158,6 +176,8 @@ def spectra_by_kind(columns: Columns, spectra: PairSpectra) -> tuple[Spectrum, .
                 relative=_means(spectra.relative[own]),
                 shares_of_flips=_means(spectra.shares[flips]) if flips.any() else None,
                 coherence=_means(spectra.coherence[own]),
+                means=_band_means(spectra, own),
+                means_of_flips=_band_means(spectra, flips),
             )
         )
     return tuple(out)
@@ -173,6 +193,7 @@ def energy_correlations(
     """Pearson's correlations of the change of normalised energy with what else changes.
 
     Over the picture pairs that count: where the picture stays, nothing changes and nothing is told.
+    Not measured on pairs of fewer than `FEWEST_PICTURES` pictures, whatever their number.
     """
     energy, images = columns.energy_change, columns.pairs.images
     if not np.isfinite(energy).any():
@@ -187,8 +208,20 @@ def energy_correlations(
     found = {}
     for name, values in others.items():
         used = columns.counted_pictures & np.isfinite(values) & np.isfinite(energy)
-        found[name] = clusters.correlation(images[used], energy[used], values[used])
+        pictures = len(np.unique(images[used]))
+        if pictures < FEWEST_PICTURES:
+            few = f"{pictures} of at least {FEWEST_PICTURES} pictures"
+            found[name] = Estimate(None, n=int(used.sum()), reason=few)
+        else:
+            found[name] = clusters.correlation(images[used], energy[used], values[used])
     return found
+
+
+def _band_means(spectra: PairSpectra, own: Bool[np.ndarray, " r"]) -> BandMeans | None:
+    """Means over some pairs; None where there are none."""
+    if not own.any():
+        return None
+    return BandMeans(*(_means(spectra.means[own, side]) for side in (0, 1)))
 
 
 def _means(values: Float[np.ndarray, "r 3"]) -> tuple[float, ...]:

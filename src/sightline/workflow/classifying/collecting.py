@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
-from sightline.core.errors import DataError, ModelError, UsageError
+from sightline.core.errors import DataError, ModelError, SettingsDifferError, UsageError
 from sightline.core.protocols import VisionLanguageModel
 from sightline.core.types import Example
 from sightline.data.collected import Rejected, digest_json
 from sightline.data.examples import Dataset
 from sightline.data.image_sets import ImageSet
+from sightline.data.labelled_pictures import few
 from sightline.store.layout import CLASSES, PARTS, SUPPORT, is_run, remove_run
 from sightline.store.run import RunStore
 from sightline.workflow.classifying.embedding import (
@@ -32,6 +33,9 @@ from sightline.workflow.classifying.embedding import (
 from sightline.workflow.classifying.reading import TASK, read_texts, refuse_leakage
 from sightline.workflow.collect import CollectProgress, CollectResult, collect
 from sightline.zeroshot import draw_support, draw_support_compat
+
+_BLOCK = 1024
+_ROUNDING = 1e-6
 
 DRAWS = "draws"
 """Meta entry of a support picture: the draws it is in, each with its place, as ``0:3,4:0``."""
@@ -108,12 +112,15 @@ class ClassifyResult:
         images: The pictures.
         support: The support pictures, or None.
         interrupted: Whether it stopped early, on request; the same command goes on.
+        alike: Names of classes whose texts have one vector, so that none but the first of them is
+            ever named.
     """
 
     path: Path
     images: CollectResult | None
     support: CollectResult | None
     interrupted: bool
+    alike: tuple[tuple[str, ...], ...] = ()
 
 
 def classify(
@@ -153,13 +160,21 @@ def classify(
 
     Raises:
         LeakageError: A support picture is among the pictures.
-        DataError: A class without support picture, or a class that could not be embedded.
+        DataError: A class without support picture, or a file of vectors one of whose keys fits
+            several pictures.
+        ModelError: A class could not be embedded.
         UsageError: Two encoders of one name.
+        SettingsDifferError: The support pictures were drawn otherwise.
         StoreError: The directory holds a run with other settings, or is in use.
     """
     _check_names(encoders)
+    for encoder in encoders:
+        encoder.require_own((*images.examples, *(support.pool.examples if support else ())))
     images = _encodable(images, encoders)
     drawn = None if support is None else _drawn(support, images, encoders, announce)
+    if support is not None and not overwrite:
+        _require_same_draws(path, support)
+    remarks = _remarks(images, drawn)
     unnamed = sum(not example.references for example in images.examples)
     if unnamed:
         announce(
@@ -184,7 +199,7 @@ def classify(
             where,
             batch_size=batch_size,
             shard_size=shard_size,
-            notes=notes,
+            notes=(*notes, *remarks),
             settings={"task": TASK, **settings},
             image_root=path,
             announce=announce if part == "pictures" else lambda _: None,
@@ -202,20 +217,85 @@ def classify(
             f"{done.reasons[0][0]}"
         )
     vectors = read_texts(RunStore.open(path / CLASSES)).vectors
+    alike = tuple(tuple(images.classes[at] for at in rows) for rows in same_rows(vectors))
+    if alike:
+        remarks.append(
+            f"{sum(map(len, alike))} of {len(images.classes)} classes share the vector of their "
+            f"text with another, such as {few(alike[0])}: of those that do, only the first is ever "
+            "named. Word them otherwise."
+        )
+    for remark in remarks:
+        announce(remark)
     observer = PictureObserver(
         model, images.classes, vectors, tuple(templates), tuple(encoders), tuple(views)
     )
     seen = embed("pictures", observer, _dataset(images), path, {})
     if seen.interrupted or drawn is None or support is None:
-        return ClassifyResult(path, seen, None, seen.interrupted)
+        return ClassifyResult(path, seen, None, seen.interrupted, alike)
     learned = embed("support", observer, _dataset(drawn), path / SUPPORT, support.settings())
-    return ClassifyResult(path, seen, learned, learned.interrupted)
+    return ClassifyResult(path, seen, learned, learned.interrupted, alike)
+
+
+def same_rows(vectors: Float[np.ndarray, "n d"]) -> list[list[int]]:
+    """Rows that are one vector but for rounding, together, in their order; others are left out."""
+    groups: dict[int, list[int]] = {}
+    is_first = np.ones(len(vectors), dtype=bool)
+    for start in range(0, len(vectors), _BLOCK):
+        near = vectors[start : start + _BLOCK] @ vectors.T > 1 - 1e-5
+        for row in (start + np.flatnonzero(near.sum(axis=1) > 1)).tolist():
+            before = np.flatnonzero(near[row - start, :row] & is_first[:row])
+            apart = np.abs(vectors[before] - vectors[row]).max(axis=1, initial=0.0)
+            same = before[apart < _ROUNDING].tolist()
+            if same:
+                groups.setdefault(same[0], same[:1]).append(row)
+                is_first[row] = False
+    return list(groups.values())
 
 
 def encoder_name(spec: str) -> str:
     """What an encoder is called by: the end of its spec, other signs than letters as ``-``."""
     end = Path(spec.removeprefix("embedded:")).name or spec
     return re.sub(r"[^A-Za-z0-9_.-]", "-", end.removesuffix(Path(end).suffix) or end)[:40]
+
+
+def _require_same_draws(path: Path, plan: SupportPlan) -> None:
+    """Names the setting that differs, which the pictures drawn do not tell."""
+    if not is_run(path / SUPPORT):
+        return
+    store = RunStore.open(path / SUPPORT)
+    made, asked = ({"rule": "random", **s} for s in (store.manifest.settings, plan.settings()))
+    name = next((name for name in asked if made.get(name) != asked[name]), None)
+    if name is not None and store.committed():
+        raise SettingsDifferError(
+            f"The support pictures of {path} were drawn with {name} = {made.get(name)} and are now "
+            f"asked for with {asked[name]}; a run resumes only with the same. Choose another "
+            "folder, or start again with --overwrite."
+        )
+
+
+def _remarks(images: ImageSet, drawn: ImageSet | None) -> list[str]:
+    """What pictures of equal content tell of the labels."""
+    found = []
+    parts = [(images, False)] if drawn is None else [(images, False), (drawn, True)]
+    for some, is_support in parts:
+        labels: dict[str, set[str]] = {}
+        copies = 0
+        for example in some.examples:
+            known = labels.setdefault(example.images[0].sha256, set())
+            copies += bool(known.intersection(example.references))
+            known.update(example.references)
+        several = sum(len(names) > 1 for names in labels.values())
+        if several:
+            found.append(
+                f"{several} of {len(labels)} different pictures of {some.name} come under several "
+                "classes; at most one of these is right."
+            )
+        if copies and is_support:
+            found.append(
+                f"{copies} of {len(some.examples)} support pictures of {some.name} are copies of "
+                "another of their class; a draw may hold one picture twice."
+            )
+    return found
 
 
 def _check_names(encoders: Sequence[PictureEncoder]) -> None:
@@ -265,19 +345,26 @@ def _drawn(
     refuse_leakage(pool.examples, images.examples, pool.name, images.name)
     index = {name: i for i, name in enumerate(images.classes)}
     labelled = [e for e in pool.examples if e.references and e.references[0] in index]
+    others = len(pool.examples) - len(labelled)
+    if others:
+        announce(
+            f"{others} of {len(pool.examples)} support pictures have a label that is none of the "
+            f"{len(index)} classes; none is drawn from them."
+        )
     labels = np.array([index[e.references[0]] for e in labelled], dtype=np.int64)
     counts = np.bincount(labels, minlength=len(index))
     if (counts == 0).any():
         empty = np.flatnonzero(counts == 0)
+        usable = "usable " if pool.rejected else ""
         raise DataError(
-            f"{empty.size} of {len(index)} classes have no picture in {pool.name}, among them "
-            f"{images.classes[empty[0]]!r}; at least one of every class is required. Add pictures, "
-            "or leave the classes out with --classes."
+            f"{empty.size} of {len(index)} classes have no {usable}picture in {pool.name}, among "
+            f"them {images.classes[empty[0]]!r}; at least one of every class is required. Add "
+            "pictures, or leave the classes out with --classes."
         )
     short = int((counts < plan.shots).sum())
     if short and plan.rule == "random":
         announce(
-            f"{short} of {len(index)} classes have fewer than {plan.shots} pictures in "
+            f"{short} of {len(index)} classes have fewer than {plan.shots} usable pictures in "
             f"{pool.name}; all of theirs are used."
         )
     places: dict[int, list[str]] = {}
@@ -293,9 +380,7 @@ def _drawn(
     digest = digest_json(
         [[e.id, e.images[0].sha256, e.references, e.meta[DRAWS]] for e in examples]
     )
-    return replace(
-        pool, examples=tuple(examples), classes=images.classes, rejected=(), sha256=digest
-    )
+    return replace(pool, examples=tuple(examples), classes=images.classes, sha256=digest)
 
 
 def _dataset(images: ImageSet) -> Dataset:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -16,7 +16,7 @@ from jaxtyping import Float
 from sightline.core.errors import DataError, ModelError, UsageError
 from sightline.core.features import Feature
 from sightline.core.protocols import Request
-from sightline.core.types import Example, Generation, Record
+from sightline.core.types import Example, Generation, ImageRef, Record
 from sightline.data.image_sets import prompts
 from sightline.data.vector_files import file_sha256, read_vectors
 
@@ -70,6 +70,14 @@ class PictureEncoder(Protocol):
 
     def lacks(self, example: Example) -> str | None:
         """Why it can give no vector for a picture, or None."""
+        ...
+
+    def require_own(self, examples: Sequence[Example]) -> None:
+        """Requires that it tells these pictures apart.
+
+        Raises:
+            DataError: Two of them are taken for one.
+        """
         ...
 
     def vectors(
@@ -130,6 +138,9 @@ class ModelEncoder:
         """It can look at any picture."""
         return None
 
+    def require_own(self, examples: Sequence[Example]) -> None:
+        """It looks at each picture itself."""
+
     def vectors(
         self, examples: Sequence[Example], images: Sequence[Image]
     ) -> Float[np.ndarray, "n e"]:
@@ -139,7 +150,10 @@ class ModelEncoder:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FileEncoder:
-    """Vectors that were computed elsewhere, found by the picture's id, path or content hash.
+    """Vectors that were computed elsewhere.
+
+    A picture's is found by its id, its content hash, its path or an end of its path, of which the
+    longest that is a key decides.
 
     Attributes:
         name: Name of the file.
@@ -196,6 +210,24 @@ class FileEncoder:
             )
         return None
 
+    def require_own(self, examples: Sequence[Example]) -> None:
+        """Requires that no vector is that of two pictures, by the hashes of their bytes.
+
+        Raises:
+            DataError: A key fits several pictures, such as a file name that comes in two folders.
+        """
+        users: dict[int, ImageRef] = {}
+        for example in examples:
+            image, row = example.images[0], self._row(example)
+            other = image if row is None else users.setdefault(row, image)
+            if other.sha256 != image.sha256:
+                key = next(key for key, at in self.rows.items() if at == row)
+                raise DataError(
+                    f"The key {key!r} of {self.path} fits several pictures, {other.path} and "
+                    f"{image.path} among them; a key of its own is required for each. Write ends "
+                    "of their paths that differ, or their SHA-256."
+                )
+
     def vectors(
         self, examples: Sequence[Example], images: Sequence[Image]
     ) -> Float[np.ndarray, "n e"]:
@@ -204,9 +236,17 @@ class FileEncoder:
         return np.asarray(self.table[[row for row in found if row is not None]], dtype=np.float32)
 
     def _row(self, example: Example) -> int | None:
-        image = example.images[0]
-        keys = (example.id, image.sha256, image.path, Path(image.path).name)
-        return next((self.rows[key] for key in keys if key in self.rows), None)
+        return next((self.rows[key] for key in _keys(example) if key in self.rows), None)
+
+
+def _keys(example: Example) -> Iterator[str]:
+    """What a picture may be called in a file of vectors, the surest first."""
+    image = example.images[0]
+    yield from (example.id, image.sha256, image.path)
+    end = image.path
+    while "/" in end:
+        end = end.partition("/")[2]
+        yield end
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,7 @@ from sightline.workflow.classifying.reading import (
     read_embedded,
     read_support,
     read_texts,
+    refuse_leakage,
     same_classifier,
 )
 from sightline.workflow.classifying.scoring import Drawn, score_embedded
@@ -114,7 +115,8 @@ def evaluate_classifier(
 
     Raises:
         DataError: No picture can be judged, or the split leaves a part empty.
-        LeakageError: A support picture is among the judged ones.
+        LeakageError: A support picture is among the judged ones, or a picture of none of the
+            classes is among either.
         UsageError: An unknown score, shots that were not drawn, or runs of two classifiers.
         MissingFeatureError: None of the named scores can be computed.
     """
@@ -126,8 +128,13 @@ def evaluate_classifier(
     texts = read_texts(RunStore.open(path / CLASSES))
     seen = read_embedded(store, texts)
     home = chosen.support or (path if is_run(path / SUPPORT) else None)
+    if home is None and chosen.shots is not None:
+        raise UsageError(
+            f"--shots {chosen.shots} with {path}, which has no support pictures; some are required "
+            "to take fewer of. Leave it out, or name a run that has them with --support."
+        )
     draws = None if home is None else read_support(home, seen, chosen.shots)
-    other = None if chosen.ood is None else _other(chosen.ood, seen)
+    other = None if chosen.ood is None else _other(chosen.ood, seen, draws)
     named = settings.estimators
     drawn, outside, lacking = score_embedded(
         seen,
@@ -186,10 +193,11 @@ def _check_condition(settings: Settings) -> None:
         )
 
 
-def _other(path: Path, seen: Embedded) -> Embedded:
+def _other(path: Path, seen: Embedded, draws: SupportDraws | None) -> Embedded:
     """The out-of-distribution pictures, embedded alike.
 
     Raises:
+        LeakageError: One is among the pictures of the run, or among those learned from.
         UsageError: They are of another classifier, or have labels among its classes.
     """
     store = open_classification(path)
@@ -202,6 +210,19 @@ def _other(path: Path, seen: Embedded) -> Embedded:
             f"{known} of {len(other.labels)} pictures of {path} have a label among the classes of "
             f"{seen.store.path}, such as {seen.texts.classes[other.labels[at]]!r}; pictures of "
             "none of its classes are required. Choose others."
+        )
+    mine = [record.example for record in other.records]
+    runs = {"test pictures": seen}
+    if draws is not None:
+        runs["support pictures"] = draws.pictures
+    for among, own in runs.items():
+        refuse_leakage(
+            mine,
+            [record.example for record in own.records],
+            str(path),
+            str(own.store.path),
+            what="other pictures (--ood)",
+            among=among,
         )
     return other
 
@@ -370,7 +391,8 @@ def _summary(
         templates=tuple(store.manifest.model["templates"]),
         encoders=seen.encoders,
         support=None if draws is None else draws.run,
-        shots=0 if draws is None else draws.shots,
+        shots=0 if draws is None else draws.shots[1],
+        fewest_shots=0 if draws is None else draws.shots[0],
         draws=0 if draws is None else len(draws.rows),
         unreadable=0 if draws is None else draws.lacking,
         scores={one.name: _draw_figures(one, seen, keep) for one in drawn},

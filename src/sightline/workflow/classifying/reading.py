@@ -161,14 +161,14 @@ class SupportDraws:
     Attributes:
         pictures: All support pictures.
         rows: Those of each draw.
-        shots: Pictures of every class in a draw, where it has as many.
+        shots: Fewest and most pictures of a class in a draw.
         run: Name of the run that they lie in.
-        lacking: Pictures of the draws that could not be read.
+        lacking: Pictures that could not be read, or that no usable vector was given for.
     """
 
     pictures: Embedded
     rows: tuple[Int[np.ndarray, " k"], ...]
-    shots: int
+    shots: tuple[int, int]
     run: str
     lacking: int
 
@@ -176,6 +176,22 @@ class SupportDraws:
 def is_classification(store: RunStore) -> bool:
     """Whether a run is that of a zero-shot classifier."""
     return store.manifest.settings.get("task") == TASK
+
+
+def open_answers(path: Path) -> RunStore:
+    """Opens a run of a model's answers to questions.
+
+    Raises:
+        UsageError: It is a run of a classifier.
+        StoreError: There is no run.
+    """
+    store = RunStore.open(path)
+    if is_classification(store):
+        raise UsageError(
+            f"{path} is a run of a classifier; one of a model's answers to questions is required. "
+            "Use 'sightline evaluate', which calibrates a classifier's scores held out."
+        )
+    return store
 
 
 def open_classification(path: Path) -> RunStore:
@@ -332,7 +348,15 @@ def read_support(run: Path, tested: Embedded, shots: int | None) -> SupportDraws
     for mine in members:
         chosen = [row for _, nth, row in sorted(mine) if nth < wanted]
         rows.append(np.array(chosen, dtype=np.int64))
-    return SupportDraws(pictures, tuple(rows), wanted, run.resolve().name, len(store.quarantined()))
+    classes = len(tested.texts.classes)
+    counts = [np.bincount(pictures.labels[mine], minlength=classes) for mine in rows]
+    return SupportDraws(
+        pictures,
+        tuple(rows),
+        (int(np.min(counts)), int(np.max(counts))),
+        run.resolve().name,
+        len(store.quarantined()) + len(store.rejected()),
+    )
 
 
 def same_classifier(
@@ -372,9 +396,23 @@ def _comparable(model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def refuse_leakage(
-    support: Sequence[Example], tested: Sequence[Example], pool: str, name: str
+    support: Sequence[Example],
+    tested: Sequence[Example],
+    pool: str,
+    name: str,
+    *,
+    what: str = "support pictures",
+    among: str = "test pictures",
 ) -> None:
     """Requires that no picture is both learned from and tested on, by the hash of its bytes.
+
+    Args:
+        support: Pictures of one kind.
+        tested: Pictures of another.
+        pool: Where the first are from.
+        name: Where the others are from.
+        what: What the first are.
+        among: What the others are.
 
     Raises:
         LeakageError: One is.
@@ -384,7 +422,7 @@ def refuse_leakage(
     if both:
         first = both[0]
         raise LeakageError(
-            f"{len(both)} support pictures of {pool} are among the test pictures of {name}, such "
-            f"as {first.id!r} ({there[first.images[0].sha256]!r} there); pictures that are not "
-            "tested are required. Take them from another split, or remove them from one."
+            f"{len(both)} {what} of {pool} are among the {among} of {name}, such as {first.id!r} "
+            f"({there[first.images[0].sha256]!r} there); pictures that are no {among} are "
+            "required. Take them from another split, or remove them from one."
         )

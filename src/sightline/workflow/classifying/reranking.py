@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from sightline.audit.resampled import Clusters
 from sightline.core.column import Column, ColumnKind
 from sightline.core.condition_names import CLEAN
 from sightline.core.errors import DataError, UsageError
@@ -171,11 +172,16 @@ def rerank(
         should_stop: Asked after every shard; True ends it, resumable.
 
     Raises:
-        UsageError: Fewer than two classes are offered, or pictures are to be shown and there is no
-            support.
+        UsageError: Fewer than two classes are offered, pictures are to be shown and there is no
+            support, or the model's run would lie in the classifier's.
         DataError: Pictures are to be shown, and none of a class could be read.
     """
     store = open_classification(run)
+    if run.resolve() in (path.resolve(), *path.resolve().parents):
+        raise UsageError(
+            f"{path} is the classifier's run or lies in it; a directory of its own is required for "
+            "the model's. Choose another --output-path."
+        )
     texts = read_texts(RunStore.open(run / CLASSES))
     seen = read_embedded(store, texts)
     if not 2 <= top <= len(texts.classes):
@@ -231,9 +237,10 @@ def rerank(
 def chosen_class(reply: str, candidates: Sequence[str]) -> str | None:
     """The class that a reply names, or None where it names none or several.
 
-    It counts as named where the reply is its name, or holds all words of its name and of no other
-    candidate's (but one within it: "sea lion" is no lion), or where only its name holds all words
-    of the reply.
+    It counts as named where the reply is its name as it is spelled, or but for case, articles and
+    punctuation and no other candidate's so; or where the reply holds all words of its name and of
+    no other candidate's (but one within it: "sea lion" is no lion); or where only its name holds
+    all words of the reply.
 
     Example:
         >>> chosen_class("3", ["digit 3", "digit 8"]), chosen_class("a cat", ["cat", "dog"])
@@ -241,10 +248,13 @@ def chosen_class(reply: str, candidates: Sequence[str]) -> str | None:
         >>> chosen_class("cat or dog", ["cat", "dog"]) is None
         True
     """
+    spelled = [c for c in candidates if c in (reply.strip(), reply.strip().rstrip("."))]
+    if spelled:
+        return spelled[0]
     said = normalise_answer(reply)
     exact = [c for c in candidates if normalise_answer(c) == said]
     if exact:
-        return exact[0]
+        return exact[0] if len(exact) == 1 else None
     words = set(said.split())
     parts = {c: set(normalise_answer(c).split()) for c in candidates}
     for matching in (
@@ -375,20 +385,28 @@ def _judged(store: RunStore, collected: CollectResult) -> RerankResult:
         collected,
         proportion(before, groups),
         proportion(after, groups),
-        paired_change(before, after),
+        paired_change(before, after, groups),
         sum(choice.label != choice.first for choice in made),
         sum(choice.named is None for choice in made),
     )
 
 
-def paired_change(before: np.ndarray, after: np.ndarray) -> Estimate:
-    """Mean difference with the normal interval of its standard error."""
-    n = len(before)
-    if not n:
+def paired_change(
+    before: Float[np.ndarray, " n"],
+    after: Float[np.ndarray, " n"],
+    groups: Int[np.ndarray, " n"] | None = None,
+) -> Estimate:
+    """Mean difference, with an interval by resampling groups of pictures.
+
+    There is no interval where all resamples agree, as where no picture changed: on few pictures
+    that is no evidence that none would.
+
+    Args:
+        before: Whether each picture was right.
+        after: Whether it is now.
+        groups: Pictures that share a number are not independent; None if all are.
+    """
+    if not len(before):
         return Estimate(None, reason="no picture was answered")
-    difference = after - before
-    value = float(difference.mean())
-    if n < 2:
-        return Estimate(value, n=n)
-    around = 1.96 * float(difference.std(ddof=1)) / n**0.5
-    return Estimate(value, value - around, value + around, n=n)
+    images = np.arange(len(before)) if groups is None else groups
+    return Clusters.of(images, rng=np.random.default_rng(0)).mean(images, after - before)

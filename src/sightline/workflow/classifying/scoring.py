@@ -37,6 +37,8 @@ SIMPLE = frozenset(
     | {"max_cosine"}
 )
 """Scores that may serve as the simple baseline: all they need is the logits."""
+SLOW = "its fit takes longer than seconds; name it with -e"
+"""Why a score is left out where none is named."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -146,7 +148,7 @@ def score_embedded(
     Returns:
         The scores, the same for each of ``others``, and those that cannot be computed, and why.
     """
-    wanted, lacking = _entries(seen, specs)
+    wanted, lacking = _entries(seen, specs, supported=draws is not None)
     count = 1 if draws is None else len(draws.rows)
     tables = [seen, *others]
     found: list[dict[str, Drawn]] = [{} for _ in tables]
@@ -155,7 +157,10 @@ def score_embedded(
         for encoder in sorted({e.encoder for e in wanted}, key=lambda e: -1 if e is None else e):
             mine = [e for e in wanted if e.encoder == encoder]
             fitted, seconds, failed = _fitted(mine, seen.texts, draws, draw, seed)
-            lacking += [NotApplicable(n, (Skipped(w, len(seen)),)) for n, w in failed.items()]
+            place = f"on draw {draw + 1} of {count}: " if count > 1 else ""
+            lacking += [
+                NotApplicable(n, (Skipped(place + why, len(seen)),)) for n, why in failed.items()
+            ]
             wanted = [e for e in wanted if e.name not in failed]
             for name in failed:
                 for table in found:
@@ -176,16 +181,17 @@ def score_embedded(
 
 
 def _entries(
-    seen: Embedded, specs: Sequence[str] | None
+    seen: Embedded, specs: Sequence[str] | None, *, supported: bool
 ) -> tuple[list[_Entry], list[NotApplicable]]:
     """The scores to compute, those of auxiliary vectors once an encoder."""
-    if specs is None:
-        chosen = {n: s for n, s in ZERO_SHOT_SCORES.items() if not s.traits.slow}
-    else:
+    chosen = dict(ZERO_SHOT_SCORES)
+    if specs is not None:
         chosen = {spec: parse_score(spec) for spec in specs}
     entries, lacking = [], []
     for name, one in chosen.items():
-        why = _lacks(one.traits, seen)
+        why = _lacks(one.traits, seen, supported=supported)
+        if why is None and specs is None and one.traits.slow:
+            why = SLOW
         if why is not None:
             lacking.append(NotApplicable(name, (Skipped(why, len(seen)),)))
         elif not one.traits.uses_aux:
@@ -197,7 +203,7 @@ def _entries(
     return entries, lacking
 
 
-def _lacks(traits: Traits, seen: Embedded) -> str | None:
+def _lacks(traits: Traits, seen: Embedded, *, supported: bool) -> str | None:
     """What the run does not hold that a score needs, and how to get it."""
     if traits.uses_aux and not seen.encoders:
         return "no auxiliary encoder; classify with --encoder"
@@ -205,6 +211,8 @@ def _lacks(traits: Traits, seen: Embedded) -> str | None:
         return "no transformed views; classify with --views"
     if traits.uses_templates and seen.texts.templates is None:
         return "a single prompt template; classify with several --templates"
+    if traits.uses_support and not supported:
+        return "no support pictures; classify with --support"
     return None
 
 
@@ -225,9 +233,6 @@ def _fitted(
     for entry in entries:
         uses_support = entry.score.traits.uses_support
         if draw and not uses_support:
-            continue
-        if uses_support and support is None:
-            failed[entry.name] = "no support pictures; classify with --support"
             continue
         started = time.perf_counter()
         try:

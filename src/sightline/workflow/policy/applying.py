@@ -17,6 +17,7 @@ from sightline.core.types import Record
 from sightline.grading import JudgeModel
 from sightline.store.disk import write_file
 from sightline.store.run import RunStore
+from sightline.workflow.classifying.reading import open_answers
 from sightline.workflow.evaluate import Settings, correctness
 from sightline.workflow.fitted import groups_with
 from sightline.workflow.policy.calibrating import request_of_run
@@ -73,7 +74,7 @@ def apply_policy(
         LeakageError: The policy was fitted on some of the run's groups.
         DataError: There is no answer, or none that could be graded.
     """
-    store = RunStore.open(path)
+    store = open_answers(path)
     check_run(policy, store)
     linked = link(
         list(store.records(features=array_needs(policy.needs))), condition=settings.condition

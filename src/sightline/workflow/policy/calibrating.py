@@ -20,6 +20,7 @@ from sightline.data.splits import Split, images_across_groups, split_groups
 from sightline.estimators import parse_estimator
 from sightline.grading import JudgeModel
 from sightline.store.run import RunStore
+from sightline.workflow.classifying.reading import open_answers
 from sightline.workflow.evaluate import Judged, Settings, check, read_judged
 from sightline.workflow.fitted import content
 from sightline.workflow.policy.deriving import derived_kinds
@@ -85,12 +86,13 @@ def calibrate(
         announce: Called with lines on what the promise takes, before anything is fitted.
 
     Raises:
-        UsageError: An unknown name, or shares that cannot be used.
+        UsageError: An unknown name, shares that cannot be used, or a run of a classifier.
         DataError: No answer could be graded, the rows are too few, or ``output`` is taken.
         MissingFeatureError: No answer shows the estimator's signals.
         AntiInformativeError: The score ranks wrong answers above right ones beyond chance.
         DiskError: The operating system refused to write.
     """
+    store = open_answers(path)
     check_stages(specs, plan.budget)
     estimators = [parse_estimator(spec) for spec in specs]
     named(plan.calibrator)
@@ -109,7 +111,6 @@ def calibrate(
     needs = frozenset[Feature]().union(*(e.needs for e in estimators))
     if plan.sets is not None:
         needs |= option_needs(plan.sets.scores)
-    store = RunStore.open(path)
     judged = read_judged(store, settings, array_needs(needs), given_split=given_split, judge=judge)
     parts, held = _parts(judged, settings, plan.hold_out, given=given_split is not None)
     data = Labelled(judged.rows.records, judged.rows.correct, judged.rows.groups, parts)

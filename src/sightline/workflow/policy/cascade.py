@@ -35,6 +35,9 @@ _RESAMPLES = 500
 _AROUND = (0.8, 0.9, 1.0, 1.1)
 """Coverages, relative to the aim, over which errors are averaged: one alone is a jumpy aim."""
 
+_MOST = 0.95
+"""Largest coverage at which routing is judged: where all are accepted, all routings err alike."""
+
 Bands = tuple[tuple[float, float], ...]
 
 
@@ -100,13 +103,15 @@ def search_bands(
         scored: The planning rows.
         costs: Of `stage_costs`.
         risk: Aimed at; sets the coverage at which errors are counted.
-        coverage: Aimed at, in place of a risk.
+        coverage: Aimed at, in place of a risk. Errors are counted at 0.95 where it is more: which
+            stage settles an answer says nothing where all are accepted.
     """
     stages = len(costs)
     if coverage is None:
         everything = ((0.0, ALL),) * (stages - 1)
         full, _ = routed(scored.confidence, everything)
         coverage = _reachable(full, scored.correct, 0.05 if risk is None else risk)
+    coverage = min(coverage, _MOST)
     grids = [_pairs(scored.confidence[index]) for index in range(stages - 1)]
     bands = tuple(product(*grids))
     cost, errors = np.empty(len(bands)), np.empty(len(bands))

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from sightline.core.differences import differences
 from sightline.core.errors import DataError, UnscorableError, UsageError
 from sightline.core.features import ARRAY_AXES, FOLLOW_UPS, Feature
 from sightline.core.protocols import Calibration, Cost, Estimator, Request
@@ -215,10 +216,12 @@ class TrustPolicy:
             where: What is being judged, for the message.
 
         Raises:
-            UsageError: It is another; the message names what differs.
+            UsageError: It is another; the message names what differs, with both values.
         """
         known = {} if self.evidence.origin is None else self.evidence.origin.model
-        differing = _differing(known, fingerprint)
+        # A name counts only where no hash of the files decides.
+        hashed = known.get("files_xxh3") and fingerprint.get("files_xxh3")
+        differing = differences(known, fingerprint, {"name"} if hashed else ())
         if differing:
             raise UsageError(
                 f"The policy was fitted on {known.get('name', 'an unnamed model')} and {where} is "
@@ -366,13 +369,6 @@ def _note_signals(
     for name, values in columns.items():
         for row, value in zip(rows, values.tolist(), strict=True):
             routed.signals[row][name] = value
-
-
-def _differing(known: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
-    """Entries in which two fingerprints differ; a name only where no hash of the files decides."""
-    hashed = known.get("files_xxh3") and given.get("files_xxh3")
-    ignored = {"name"} if hashed else set[str]()
-    return sorted(k for k in {*known, *given} - ignored if known.get(k) != given.get(k))
 
 
 def _as_request(values: Mapping[str, Any]) -> Request:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from pathlib import Path
 
 from sightline.core.audit_results import Finding
@@ -17,12 +18,15 @@ from sightline.core.errors import UsageError
 from sightline.core.features import ARRAY_AXES
 from sightline.core.protocols import Request
 from sightline.data.examples import load_dataset
-from sightline.data.perturbations import PERTURBATIONS, parse_conditions
+from sightline.data.perturbations import CONTROLS, PERTURBATIONS, parse_conditions
+from sightline.data.scenes import BENCHMARK_TYPES
 from sightline.models import load_model
 from sightline.models.embedded import EMBEDDED
 from sightline.store.images import image_writer
 from sightline.store.run import RunStore
 from sightline.workflow.auditing.comparing import compare_sizes
+from sightline.workflow.auditing.probe_rows import ProbeSettings
+from sightline.workflow.auditing.probing import probe_run
 from sightline.workflow.auditing.running import AuditOutcome, AuditSettings, audit_run
 from sightline.workflow.auditing.writing import write_audit
 from sightline.workflow.collect import collect
@@ -44,7 +48,9 @@ from sightline.workflow.studies.tables import StudyTable, kept_tables
 
 Progress = Callable[[str], None]
 
-RUNS: Mapping[str, str] = {name: f"embedded:{name}" for name in ("vlm", "vlm-prior", "vlm-small")}
+RUNS: Mapping[str, str] = {
+    name: f"embedded:{name}" for name in ("vlm", "vlm-prior", "vlm-small", "vlm-narrow")
+}
 """Models that are always audited, by the name of their run."""
 
 RETRAINED = ("vlm-prior",)
@@ -53,6 +59,9 @@ RETRAINED = ("vlm-prior",)
 EVERY_FAMILY = tuple(family for family in PERTURBATIONS if family != "blank")
 """All families; without a picture every question is asked anyway."""
 
+TYPES = ",".join(f"{name}*4" if name == "multiple_choice" else name for name in BENCHMARK_TYPES)
+"""Types of question; a third are multiple choice, which have channels of their own."""
+
 
 @dataclass(frozen=True, slots=True)
 class AuditSize:
@@ -60,11 +69,12 @@ class AuditSize:
 
     Attributes:
         questions: Questions per run, three to a picture.
-        conditions: Families, or single conditions.
+        conditions: Families and controls, or single conditions.
         samples: Sampled answers to the clean picture, for the estimators that need some.
         control_items: Questions that controls are drawn among.
         controls: Partners of each.
         spectra: Questions whose perturbations are measured by frequency.
+        probed: Questions whose frequencies are probed, each about a picture of its own.
         budget: Conditions to choose as the most informative; 0 for none.
         bases: Estimators that signs of instability are added to.
         seeds: Splits of the tables of uncertainty.
@@ -72,11 +82,12 @@ class AuditSize:
     """
 
     questions: int = 1500
-    conditions: tuple[str, ...] = EVERY_FAMILY
+    conditions: tuple[str, ...] = (*EVERY_FAMILY, *CONTROLS)
     samples: int = 10
     control_items: int = 600
     controls: int = 25
     spectra: int = 32
+    probed: int = 192
     budget: int = 4
     bases: tuple[str, ...] = ("sequence_probability", "sgpu", "harmony")
     seeds: int = 3
@@ -85,11 +96,12 @@ class AuditSize:
 
 QUICK = AuditSize(
     questions=300,
-    conditions=("translate:8", "rotate:30", "text:1", "jpeg:3", "wording:1"),
+    conditions=("translate:8", "rotate:30", "text:1", "jpeg:3", "wording:1", "unrelated:1"),
     samples=4,
     control_items=100,
     controls=5,
     spectra=4,
+    probed=4,
     budget=2,
     bases=("sequence_probability", "sgpu"),
     seeds=1,
@@ -160,12 +172,13 @@ class _Study:
             controls=size.controls,
             spectra=size.spectra,
             budget=size.budget,
+            geometry=True,
             resamples=size.resamples,
         )
 
     def audited(self, run: str) -> list[StudyTable]:
-        """Collects and audits one run."""
-        self._collect(run)
+        """Collects, probes and audits one run."""
+        self._observe(run)
 
         def measured() -> list[StudyTable]:
             outcome = self._outcome(run)
@@ -209,33 +222,31 @@ class _Study:
         return self._kept("together", tuple(self.models), measured)
 
     def _by_size(self) -> list[tuple[str, Finding]]:
-        """Whether size helps: over all models of a size of their own, and within architectures."""
+        """Whether size helps, of every two models of different sizes, the smaller first.
+
+        A verdict on more models is one on the smallest and the largest, so that models between
+        them would only seem to be judged.
+        """
         by_size: dict[int, str] = {}
         for run, model in self.models.items():
             if run not in RETRAINED:
                 by_size.setdefault(parameters(model), run)
-        kinds: dict[str, dict[int, str]] = {"": by_size}
-        for number, run in by_size.items():
-            kind = str(self._outcome(run).model.get("model_type"))
-            kinds.setdefault(kind, {})[number] = run
         found = []
-        compared: set[tuple[str, ...]] = set()
-        for own in kinds.values():
-            names = tuple(own.values())
-            if len(own) < 2 or names in compared:
-                continue
-            compared.add(names)
+        for small, large in combinations(sorted(by_size), 2):
+            names = (by_size[small], by_size[large])
             outcomes = [self._outcome(run) for run in names]
-            finding = compare_sizes(outcomes, list(own), self._settings)
+            finding = compare_sizes(outcomes, [small, large], self._settings)
             found.append((", ".join(names), finding))
         return found
 
-    def _collect(self, run: str) -> None:
+    def _observe(self, run: str) -> None:
         self._progress(f"{run}: collecting")
         path, size = self._path(run), self._size
+        model = load_model(self.models[run])
+        source = f"scenes:test?n={size.questions}&types={TYPES}"
         collect(
-            load_model(self.models[run]),
-            load_dataset(f"scenes:test?n={size.questions}", store_image=image_writer(path)),
+            model,
+            load_dataset(source, store_image=image_writer(path)),
             path,
             request=Request(
                 max_new_tokens=24,
@@ -250,6 +261,9 @@ class _Study:
             batch_size=32,
             shard_size=32,
         )
+        if size.probed:
+            self._progress(f"{run}: probing")
+            probe_run(path, model, ProbeSettings(size.probed, seed=self._settings.seed))
 
     def _outcome(self, run: str) -> AuditOutcome:
         if run not in self._outcomes:

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from sightline.core.audit_answers import Rates
-from sightline.core.audit_results import Audit, ChannelDrift, Finding
+from sightline.core.audit_results import CONTROL_NAMES, Audit, Finding
 from sightline.core.estimates import Estimate
+from sightline.workflow.studies.audit_drift_tables import (
+    NOT_OBSERVED,
+    drift_tables,
+    last_drift,
+    types_of,
+)
+from sightline.workflow.studies.audit_probe_tables import probe_tables
 from sightline.workflow.studies.tables import Cell, StudyTable
 
-ALL = "all"
-CONTROLS = ("other_images", "other_items", "paraphrases")
 BANDS = ("low", "middle", "high")
-NOT_OBSERVED = Estimate(None, n=0, reason="not observed")
 
 
 def run_tables(run: str, audit: Audit) -> list[StudyTable]:
@@ -24,13 +28,13 @@ def run_tables(run: str, audit: Audit) -> list[StudyTable]:
     """
     tables = [
         _rates(run, audit, single=False),
-        _drift(run, audit),
-        _conditional(run, audit),
-        _controls(run, audit),
-        _layers(run, audit),
+        _margins(run, audit),
+        *drift_tables(run, audit),
         _rates(run, audit, single=True),
         _yes_no(run, audit),
+        _yes_no_flips(run, audit),
         _spectra(run, audit),
+        *probe_tables(run, audit.probes),
         _budget(run, audit),
     ]
     return [table for table in tables if table.rows]
@@ -94,6 +98,8 @@ def overview_table(audits: Mapping[str, Audit], parameters: Mapping[str, int]) -
                 audit.visual_entropy,
                 audit.moved_far,
                 NOT_OBSERVED if audit.prior is None else audit.prior.unchanged,
+                NOT_OBSERVED if audit.prior is None else audit.prior.accuracy_blank,
+                NOT_OBSERVED if audit.prior is None else audit.prior.accuracy_gain,
                 *(audit.energy_correlations.get(name) for name in _correlations(audits)),
             )
         )
@@ -104,12 +110,15 @@ def overview_table(audits: Mapping[str, Audit], parameters: Mapping[str, int]) -
             "All perturbations of the picture together. Left out: pairs whose right answer "
             "changes, or may. Entropy in nats, of a question's labels over all its pictures. "
             "Moved far: share of the answers that stay whose representation moved as far as an "
-            "unrelated picture. Blank: share of questions answered alike without the picture. ΔE "
-            "and …: Pearson's correlation of the change of the vision tokens' normalised energy."
+            "unrelated picture. Blank: share of questions answered alike without the picture. "
+            "Accuracy without the picture, and what the picture adds to it: of the questions "
+            "whose label is read off scores. ΔE and …: Pearson's correlation of the change of the "
+            "vision tokens' normalised energy."
         ),
         columns=(
             "Run", "Parameters", "Questions", "Pictures", "Pairs", "Left out", "Accuracy before",
             "Accuracy after", "IFR", "IV", "Visual entropy", "Moved far", "Blank",
+            "Accuracy without the picture", "Accuracy, gain by the picture",
             *(f"ΔE and {name}" for name in _correlations(audits)),
         ),
         rows=tuple(rows),
@@ -128,6 +137,7 @@ def _rates(run: str, audit: Audit, *, single: bool) -> StudyTable:
             continue
         rows.append((rates.name, rates.pairs, *_moves(rates), *_flagged(audit, rates.name)))
     protocol = audit.protocol
+    control = CONTROL_NAMES.get(protocol.flag_control, "none")
     which = "Single conditions" if single else "Types of perturbation"
     return StudyTable(
         key=f"{'levels' if single else 'rates'}-{run}",
@@ -135,9 +145,9 @@ def _rates(run: str, audit: Audit, *, single: bool) -> StudyTable:
         note=(
             "IFR: flipped pairs over pairs; IV: questions with a flip over questions; R→W of "
             "answers that were right, W→R of those that were wrong; Δ margin in nats. Drift %: "
-            f"1 − cosine of {protocol.channel} as per cent of that between {protocol.flag_control}"
-            ", over the pairs and over those that keep their answer. Intervals resample "
-            "pictures. Wording changes the question alone and is not among 'all'."
+            f"1 − cosine of {protocol.channel} as per cent of the control ({control}), over "
+            "the pairs and over those that keep their answer. Intervals resample pictures. "
+            "Wording changes the question alone and is not among 'all'."
         ),
         columns=(
             "Condition" if single else "Type", "Pairs", "IFR", "IV", "R→W", "W→R",
@@ -165,107 +175,41 @@ def _moves(rates: Rates) -> tuple[Estimate, ...]:
 def _flagged(audit: Audit, name: str) -> tuple[Estimate, ...]:
     found = []
     for unchanged in (False, True):
-        drift = _last(audit, audit.protocol.channel, name, unchanged=unchanged)
+        drift = last_drift(audit, audit.protocol.channel, name, unchanged=unchanged)
         found.append(NOT_OBSERVED if drift is None else drift.percent)
     return tuple(found)
 
 
-def _drift(run: str, audit: Audit) -> StudyTable:
-    """Per cent of the control ± its spread, with Cohen's d, by type and channel."""
+def _margins(run: str, audit: Audit) -> StudyTable:
+    """How sure the label was that flips, and the one that stays."""
+    names = set(types_of(audit))
     return StudyTable(
-        key=f"drift-{run}",
-        title=f"Drift by channel on {run}",
+        key=f"margins-{run}",
+        title=f"Margins on {run}",
         note=(
-            "Last layer; 1 − cosine as per cent of the control ± the spread over questions as "
-            "per cent of the same, with Cohen's d of drift less control. All pairs that count, "
-            "whatever the answer. Control of each channel: the same question about another picture "
-            "where it is asked often enough, else another question."
-        ),
-        columns=("Type", *_channels(audit)),
-        rows=tuple(
-            (name, *(_paper_form(_last(audit, c, name)) for c in _channels(audit)))
-            for name in _types(audit)
-        ),
-    )
-
-
-def _conditional(run: str, audit: Audit) -> StudyTable:
-    return StudyTable(
-        key=f"unchanged-{run}",
-        title=f"Drift behind answers that stay on {run}",
-        note=(
-            "As above, of pairs that count and keep their answer, as per cent of the control with "
-            "an interval over pictures."
-        ),
-        columns=("Type", *_channels(audit)),
-        rows=tuple(
-            (
-                name,
-                *(
-                    NOT_OBSERVED if drift is None else drift.percent
-                    for drift in (
-                        _last(audit, channel, name, unchanged=True) for channel in _channels(audit)
-                    )
-                ),
-            )
-            for name in _types(audit)
-            if any(
-                d.name == name and d.unchanged and d.drift.value is not None for d in audit.drift
-            )
-        ),
-    )
-
-
-def _controls(run: str, audit: Audit) -> StudyTable:
-    """Every channel beside all three controls."""
-    rows: list[tuple[Cell, ...]] = []
-    for channel in _channels(audit):
-        own = [d for d in audit.drift if (d.channel, d.name) == (channel, ALL) and not d.unchanged]
-        last = own[0].layer
-        cells: list[Cell] = [own[0].drift]
-        for control in CONTROLS:
-            drift = next((d for d in own if (d.control, d.layer) == (control, last)), None)
-            found = (NOT_OBSERVED,) * 3
-            if drift is not None:
-                found = (drift.control_drift, drift.percent, drift.cohens_d)
-            cells += found
-        rows.append((channel, *cells))
-    return StudyTable(
-        key=f"controls-{run}",
-        title=f"Three controls on {run}",
-        note=(
-            "Drift at the last layer over all perturbations of the picture, beside the same "
-            "question about another picture (other_images), another question about another "
-            "picture (other_items), and the same question about the same picture in other words "
-            "(paraphrases)."
+            "Of answers chosen among options, yes and no included: the label's score less that of "
+            "the best other, nats. Δ: under perturbation less before, over pairs. Flips, stays: "
+            "the clean label's margin under perturbation, mean over questions of their pairs that "
+            "flip, and of those that stay. Δ score: of the clean answer's log-probability, free "
+            "answers too."
         ),
         columns=(
-            "Channel",
-            "1 − cosine",
-            *(part for c in CONTROLS for part in (c, f"% of {c}", f"d to {c}")),
+            "Type", "Δ margin", "Δ margin of the right option", "Margin, flips", "Margin, stays",
+            "Δ score",
         ),
-        rows=tuple(rows),
-    )
-
-
-def _layers(run: str, audit: Audit) -> StudyTable:
-    layers = list(audit.protocol.layers)
-    rows: list[tuple[Cell, ...]] = []
-    for channel in _channels(audit):
-        own = {
-            d.layer: d.percent
-            for d in audit.drift
-            if (d.channel, d.name) == (channel, ALL) and d.unchanged
-        }
-        if None not in own:
-            rows.append((channel, *(own.get(layer, NOT_OBSERVED) for layer in layers)))
-    return StudyTable(
-        key=f"layers-{run}",
-        title=f"Drift by layer on {run}",
-        note="Pairs that keep their answer, over all perturbations, as per cent of the control.",
-        columns=("Channel", *(f"layer {layer}" for layer in layers)),
-        rows=tuple(rows),
-    )
+        rows=tuple(
+            (
+                own.name,
+                own.margin_change,
+                own.margin_true_change,
+                own.margin_flipped,
+                own.margin_stays,
+                own.score_change,
+            )
+            for own in audit.rates
+            if own.name in names
+        ),
+    )  # fmt: skip
 
 
 def _yes_no(run: str, audit: Audit) -> StudyTable:
@@ -286,6 +230,39 @@ def _yes_no(run: str, audit: Audit) -> StudyTable:
                 own.f1,
                 own.false_positive_rate,
                 own.yes_rate,
+            )
+            for own in audit.yes_no
+        ),
+    )  # fmt: skip
+
+
+def _yes_no_flips(run: str, audit: Audit) -> StudyTable:
+    """Margins of yes, and which of four kinds of clean answer flip."""
+    return StudyTable(
+        key=f"yes-no-flips-{run}",
+        title=f"Flips of yes and no on {run}",
+        note=(
+            "Margin: score of yes less that of no, nats; of flips and of answers that stay as mean "
+            "over questions. Then the share that flips of clean answers yes that are right (hits) "
+            "and wrong (false alarms), and no that are wrong (misses) and right (rejections), each "
+            "with the number of such answers."
+        ),
+        columns=(
+            "Type", "Margin", "Margin, flips", "Margin, stays",
+            *(part for name in ("Hits", "False alarms", "Misses", "Rejections")
+              for part in (name, f"n of {name.lower()}")),
+        ),
+        rows=tuple(
+            (
+                own.name,
+                own.margin,
+                own.margin_flipped,
+                own.margin_stays,
+                *(
+                    cell
+                    for share in (own.hit, own.false_alarm, own.miss, own.rejection)
+                    for cell in (share, share.n)
+                ),
             )
             for own in audit.yes_no
         ),
@@ -342,27 +319,3 @@ def _budget(run: str, audit: Audit) -> StudyTable:
         columns=("Target", "Condition", "Gain", "Elsewhere", "Chosen again"),
         rows=tuple(rows),
     )
-
-
-def _types(audit: Audit) -> list[str]:
-    singles = set(audit.protocol.conditions)
-    return [rates.name for rates in audit.rates if rates.name not in singles]
-
-
-def _channels(audit: Audit) -> list[str]:
-    return list(dict.fromkeys(drift.channel for drift in audit.drift))
-
-
-def _last(audit: Audit, channel: str, name: str, *, unchanged: bool = False) -> ChannelDrift | None:
-    """Drift of a channel at its last layer beside its main control."""
-    own = [d for d in audit.drift if (d.channel, d.name) == (channel, name)]
-    main = next((d.control for d in own if d.unchanged), None)
-    return next((d for d in own if d.control == main and d.unchanged is unchanged), None)
-
-
-def _paper_form(drift: ChannelDrift | None) -> str:
-    if drift is None or drift.percent.value is None:
-        return "—"
-    spread = "" if drift.percent_sd is None else f" ± {drift.percent_sd:.1f}"
-    d = "" if drift.cohens_d.value is None else f" (d {drift.cohens_d.value:.2f})"
-    return f"{drift.percent.value:.1f}{spread}{d}"

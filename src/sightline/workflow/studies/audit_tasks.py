@@ -7,9 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
-from sightline.audit.instability import Pairs, instability
+from sightline.audit.instability import instability
 from sightline.audit.resampled import Clusters
-from sightline.audit.verdicts import task_dependent
+from sightline.audit.verdicts import (
+    FEWEST_PICTURES,
+    TaskPairs,
+    change_of_accuracy,
+    common_conditions,
+    task_dependent,
+)
 from sightline.core.audit_results import Finding
 from sightline.core.estimates import Estimate
 from sightline.store.run import RunStore
@@ -24,19 +30,22 @@ HALLUCINATION = ("existence",)
 """Types that ask for what may not be there."""
 
 
+NOTHING_COMMON = Estimate(None, n=0, reason="no condition counts for every type")
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class TypedPairs:
     """Pairs of a run whose picture is changed, with the type of their question.
 
     Attributes:
-        pairs: Flips and grades.
+        pairs: Flips and grades, with the condition of each.
         types: Type of each pair's question.
         far: Whether the answer stayed while the representation moved as far as an unrelated
             picture.
         drift: 1 - cosine of the flagged channel, NaN where there is none.
     """
 
-    pairs: Pairs
+    pairs: TaskPairs
     types: np.ndarray
     far: Bool[np.ndarray, " n"]
     drift: Float[np.ndarray, " n"]
@@ -47,7 +56,7 @@ def answers_by_type(outcome: AuditOutcome, store: RunStore) -> TypedPairs:
     types = {example.id: example.question_type or "" for example in store.examples()}
     own = [pair for pair in outcome.pairs if pair.part == PICTURE]
     return TypedPairs(
-        pairs=outcome.columns,
+        pairs=TaskPairs("", outcome.columns, outcome.conditions),
         types=np.array([types[pair.example_id] for pair in own], dtype=object),
         far=np.array([pair.moved_far for pair in own], dtype=bool),
         drift=np.array([np.nan if pair.drift is None else pair.drift for pair in own]),
@@ -59,37 +68,46 @@ def by_task(
 ) -> Finding:
     """Whether perturbations change accuracy otherwise on some types than on others.
 
+    Under the conditions that count for both.
+
     Args:
         answers: Pairs with types.
         first: Types of the one task.
         second: Types of the other.
         settings: Bootstrap.
     """
-    named = [
-        (" and ".join(types), answers.pairs.where(np.isin(answers.types, types)))
+    one, other = (
+        answers.pairs.where(np.isin(answers.types, types), " and ".join(types))
         for types in (first, second)
-    ]
-    return finding_of(task_dependent(named[0], named[1], _clusters(answers, settings)))
+    )
+    return finding_of(task_dependent(one, other, _clusters(answers, settings)))
 
 
 def tasks_table(run: str, answers: TypedPairs, settings: AuditSettings) -> StudyTable:
     """Flips, accuracy and drift behind answers that stay, by type of question."""
     clusters = _clusters(answers, settings)
+    pairs = answers.pairs.pairs
+    tasks = [
+        answers.pairs.where(answers.types == name, name) for name in sorted(set(answers.types))
+    ]
+    common = common_conditions(tasks)
     rows: list[tuple[Cell, ...]] = []
-    for name in sorted(set(answers.types)):
-        own = answers.types == name
-        found = instability(answers.pairs.where(own), clusters)
-        stayed = own & answers.pairs.counted & ~answers.pairs.flipped
-        images = answers.pairs.images
+    for task in tasks:
+        own = answers.types == task.name
+        found = instability(task.pairs, clusters)
+        stayed = own & pairs.counted & ~pairs.flipped
+        images = pairs.images
         there = stayed & np.isfinite(answers.drift)
         rows.append(
             (
-                name,
+                task.name,
                 found.pairs,
+                len(set(task.conditions[task.pairs.counted])),
                 found.ifr,
                 found.iv,
                 found.accuracy_before,
                 found.accuracy_change,
+                change_of_accuracy(task, common, clusters) if common else NOTHING_COMMON,
                 found.lost,
                 found.won,
                 clusters.share(images, answers.far, stayed),
@@ -103,12 +121,16 @@ def tasks_table(run: str, answers: TypedPairs, settings: AuditSettings) -> Study
         title=f"By type of question on {run}",
         note=(
             "All perturbations of the picture together; pairs whose right answer may change are "
-            "left out. Moved far: share of the answers that stay whose representation moved as "
-            "far as an unrelated picture. Intervals resample pictures."
+            "left out, so that types are seen under other conditions, whose number stands beside: "
+            "rows of unlike conditions say nothing about types. Same conditions: mean over the "
+            f"{len(common)} that count about at least {FEWEST_PICTURES} pictures of every type, "
+            "weighted alike. Moved far: share of the answers that stay whose representation moved "
+            "as far as an unrelated picture. Intervals resample pictures."
         ),
         columns=(
-            "Type", "Pairs", "IFR", "IV", "Accuracy before", "Δ accuracy", "R→W", "W→R",
-            "Moved far", "Drift where the answer stays",
+            "Type", "Pairs", "Conditions", "IFR", "IV", "Accuracy before", "Δ accuracy",
+            "Δ accuracy, same conditions", "R→W", "W→R", "Moved far",
+            "Drift where the answer stays",
         ),
         rows=tuple(rows),
     )  # fmt: skip
@@ -116,7 +138,7 @@ def tasks_table(run: str, answers: TypedPairs, settings: AuditSettings) -> Study
 
 def _clusters(answers: TypedPairs, settings: AuditSettings) -> Clusters:
     return Clusters.of(
-        answers.pairs.images,
+        answers.pairs.pairs.images,
         rng=np.random.default_rng(settings.seed),
         n_resamples=settings.resamples,
         level=settings.level,

@@ -4,8 +4,10 @@ import shutil
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from sightline import api
+from sightline.cli.classifying import classify_command
 from sightline.core.errors import (
     DataError,
     LeakageError,
@@ -13,10 +15,15 @@ from sightline.core.errors import (
     UsageError,
 )
 from sightline.core.features import Feature
-from sightline.data.image_sets import load_image_set
+from sightline.data.image_sets import load_image_set, with_classes
 from sightline.store.layout import CLASSES, SUPPORT
 from sightline.store.run import RunStore
-from sightline.workflow.classifying.collecting import SupportPlan, classify, encoder_name
+from sightline.workflow.classifying.collecting import (
+    SupportPlan,
+    classify,
+    encoder_name,
+    same_rows,
+)
 from sightline.workflow.classifying.embedding import FileEncoder, ModelEncoder, parse_views
 from sightline.workflow.classifying.reading import (
     read_embedded,
@@ -161,7 +168,7 @@ class TestDraws:
         pool = write_pictures(tmp_path / "pool", {"red": 2, "green": 9, "blue": 9}, seed=5)
         said = []
         colour_run(tmp_path / "r", tested, pool, announce=said.append)
-        assert any("1 of 3 classes have fewer than 4 pictures" in line for line in said)
+        assert any("1 of 3 classes have fewer than 4 usable pictures" in line for line in said)
         seen = read_embedded(
             RunStore.open(tmp_path / "r"), read_texts(RunStore.open(tmp_path / "r" / CLASSES))
         )
@@ -285,6 +292,109 @@ class TestKnownLabels:
         assert done.images.total == 4
 
 
+class TestKeysThatFitSeveralPictures:
+    """A bare file name is a key; where it comes twice, each picture would get the same vector."""
+
+    @staticmethod
+    def file(path, keys):
+        rng = np.random.default_rng(0)
+        np.savez(path, keys=keys, vectors=rng.normal(size=(len(keys), 5)))
+        return FileEncoder.read(path)
+
+    def test_of_two_classes(self, tmp_path, tested):
+        names = [f"{i:03d}.png" for i in range(60)]
+        with pytest.raises(DataError, match=r"'000\.png' .* fits several pictures") as error:
+            colour_run(tmp_path / "r", tested, encoders=[self.file(tmp_path / "v.npz", names)])
+        assert f"{tested}/blue/000.png and {tested}/green/000.png" in str(error.value)
+        assert "\n" not in str(error.value)
+        assert not (tmp_path / "r").exists()
+
+    def test_of_the_tested_and_the_support_pictures(self, tmp_path, tested, pool):
+        ids = [e.id for e in load_image_set(tested).examples]
+        with pytest.raises(DataError, match="fits several pictures") as error:
+            colour_run(tmp_path / "r", tested, pool, encoders=[self.file(tmp_path / "v.npz", ids)])
+        assert f"{tested}/blue/000.png and {pool}/blue/000.png" in str(error.value)
+
+    def test_ends_of_paths_tell_them_apart(self, tmp_path, tested, pool):
+        both = [
+            f"{folder.name}/{e.id}"
+            for folder in (tested, pool)
+            for e in load_image_set(folder).examples
+        ]
+        encoder = self.file(tmp_path / "v.npz", both)
+        colour_run(tmp_path / "r", tested, pool, encoders=[encoder])
+        store = RunStore.open(tmp_path / "r" / SUPPORT)
+        for record in store.records():
+            row = both.index(f"{pool.name}/{record.example.id}")
+            wanted = encoder.table[row].astype(np.float32)
+            np.testing.assert_array_equal(record.array(Feature.AUX_VECTORS), wanted)
+
+    def test_copies_of_one_picture_share_theirs(self, tmp_path):
+        folder = write_pictures(tmp_path / "p", dict.fromkeys(COLOURS, 1))
+        (folder / "red" / "x").mkdir()
+        shutil.copy(folder / "red" / "000.png", folder / "red" / "x" / "000.png")
+        ids = ["red/000.png", "000.png"]
+        for colour in ("blue", "green"):
+            (folder / colour / "000.png").rename(folder / colour / f"{colour}.png")
+            ids.append(f"{colour}.png")
+        encoder = self.file(tmp_path / "v.npz", ids)
+        result = colour_run(tmp_path / "r", folder, encoders=[encoder])
+        assert (result.images.total, result.images.rejected) == (4, 0)
+
+
+class TestSupportPicturesLeftOut:
+    @pytest.fixture
+    def left_out(self, tmp_path, tested):
+        """Of 12 support pictures one has a zero vector, one a NaN and one none; one is a text."""
+        pool = write_pictures(tmp_path / "pool", dict.fromkeys(COLOURS, 4), seed=5)
+        (pool / "red" / "notes.txt").write_text("x")
+        examples = [*load_image_set(tested).examples, *load_image_set(pool).examples]
+        table = np.random.default_rng(0).normal(size=(len(examples), 4))
+        table[-1], table[-2] = 0, np.nan
+        kept = [at for at in range(len(examples)) if at != len(examples) - 3]
+        keys = [examples[at].images[0].sha256 for at in kept]
+        np.savez(tmp_path / "v.npz", keys=keys, vectors=table[kept])
+        said = []
+        result = colour_run(
+            tmp_path / "r",
+            tested,
+            pool,
+            encoders=[FileEncoder.read(tmp_path / "v.npz")],
+            announce=said.append,
+        )
+        return result, said
+
+    def test_they_are_counted_with_their_reasons(self, left_out):
+        result, said = left_out
+        assert result.support.rejected == 4
+        assert dict(result.support.reasons) == {
+            "v.npz has no vector under its id, path or SHA-256": 1,
+            "its vector in v.npz is not finite": 1,
+            "its vector in v.npz is zero": 1,
+            "the suffix '.txt' is none of a picture": 1,
+        }
+        assert len(RunStore.open(result.path / SUPPORT).rejected()) == 4
+        seen = read_embedded(
+            RunStore.open(result.path), read_texts(RunStore.open(result.path / CLASSES))
+        )
+        assert read_support(result.path, seen, None).lacking == 4
+        assert any("1 of 3 classes have fewer than 4 usable pictures" in line for line in said)
+
+    def test_those_of_other_classes_are_said(self, tmp_path, tested, pool):
+        said = []
+        plan = SupportPlan(with_classes(load_image_set(pool), ("red", "green")), 2, 1)
+        images = load_image_set(tested, classes="red,green")
+        classify(
+            ColourClassifier(),
+            images,
+            tmp_path / "r",
+            templates=("{}",),
+            support=plan,
+            announce=said.append,
+        )
+        assert any("12 of 36 support pictures have a label that is none" in line for line in said)
+
+
 class TestBadPictures:
     def test_an_unreadable_picture_is_quarantined(self, tmp_path):
         folder = write_pictures(tmp_path / "p", dict.fromkeys(COLOURS, 3))
@@ -356,6 +466,67 @@ class TestVectorFiles:
         np.savez(tmp_path / "v.npz", keys=["x", "x"], vectors=np.ones((2, 2)))
         with pytest.raises(DataError, match="'x' twice"):
             FileEncoder.read(tmp_path / "v.npz")
+
+
+class TestClassesThatCannotBeToldApart:
+    def test_they_are_named_in_the_result_and_in_every_report(self, tmp_path):
+        folder = write_pictures(tmp_path / "p", dict.fromkeys(COLOURS, 3))
+        said = []
+        images = load_image_set(folder, classes="red,dark red,green,blue,violet,black")
+        result = classify(
+            ColourClassifier(), images, tmp_path / "r", templates=("{}",), announce=said.append
+        )
+        assert result.alike == (("red", "dark red"), ("violet", "black"))
+        wanted = "4 of 6 classes share the vector of their text with another, such as red, dark red"
+        assert any(line.startswith(wanted) for line in said)
+        assert any(n.startswith(wanted) for n in RunStore.open(tmp_path / "r").manifest.notes)
+
+    def test_other_classes_are_not(self, tmp_path, tested):
+        said = []
+        assert colour_run(tmp_path / "r", tested, announce=said.append).alike == ()
+        assert not any("share the vector" in line for line in said)
+
+    def test_rows_are_one_but_for_rounding(self):
+        rng = np.random.default_rng(0)
+        rows = unit(rng.normal(size=(3000, 8)))
+        rows[2500] = rows[7]
+        rows[2999] = rows[7] + np.float32(1e-7)
+        rows[1] = unit(rows[:1] + 1e-3)[0]
+        assert same_rows(rows) == [[7, 2500, 2999]]
+        assert same_rows(np.repeat(rows[:1], 1500, axis=0)) == [list(range(1500))]
+
+
+class TestCopies:
+    def test_of_support_pictures_and_those_of_two_classes_are_remarked(self, tmp_path, tested):
+        pool = write_pictures(tmp_path / "pool", dict.fromkeys(COLOURS, 4), seed=5)
+        shutil.copy(pool / "red" / "000.png", pool / "red" / "copy.png")
+        shutil.copy(pool / "red" / "001.png", pool / "blue" / "other.png")
+        said = []
+        colour_run(tmp_path / "r", tested, pool, shots=5, announce=said.append)
+        notes = RunStore.open(tmp_path / "r").manifest.notes
+        for wanted in (
+            "1 of 12 different pictures of pool come under several classes",
+            "1 of 14 support pictures of pool are copies of another of their class",
+        ):
+            assert any(line.startswith(wanted) for line in said)
+            assert any(line.startswith(wanted) for line in notes)
+
+
+def test_other_draws_are_refused_by_the_name_of_the_setting(tmp_path, tested, pool):
+    colour_run(tmp_path / "r", tested, pool)
+    with pytest.raises(StoreError, match="drawn with shots = 4 and are now asked for with 8"):
+        colour_run(tmp_path / "r", tested, pool, shots=8)
+    with pytest.raises(StoreError, match="drawn with seed = 0 and are now asked for with 3"):
+        colour_run(tmp_path / "r", tested, pool, seed=3)
+    colour_run(tmp_path / "r", tested, pool, shots=8, overwrite=True)
+
+
+@pytest.mark.parametrize("flag", ["--shots=4", "--draws=2", "--support-rule=compat"])
+def test_flags_of_support_need_support(tmp_path, tested, flag):
+    asked = ["-m", "embedded:clip", "-d", str(tested), "-o", str(tmp_path / "r"), flag]
+    with pytest.raises(UsageError, match=rf"{flag.partition('=')[0]} without --support"):
+        CliRunner().invoke(classify_command, asked, standalone_mode=False, catch_exceptions=False)
+    assert not (tmp_path / "r").exists()
 
 
 def test_two_encoders_of_one_name_are_refused(tmp_path, tested):

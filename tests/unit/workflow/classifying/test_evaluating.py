@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sightline.api import evaluate, write_report
+from sightline.api import audit, calibrate, derive, evaluate, fit, write_report
 from sightline.core.column import ColumnKind
 from sightline.core.errors import (
     DataError,
@@ -25,13 +25,14 @@ from sightline.metrics.discrimination import auroc, fpr95, fpr_at_tpr_nearest
 from sightline.metrics.selective import aurc
 from sightline.report.classifier_tables import facts, over_draws, second_task, source_marks
 from sightline.report.terminal import print_leaderboard
-from sightline.store.layout import CLASSES
+from sightline.store.layout import CLASSES, SUPPORT
 from sightline.store.run import RunStore
 from sightline.workflow.classifying.collecting import classify
 from sightline.workflow.classifying.evaluating import ClassifierSettings, evaluate_classifier
 from sightline.workflow.classifying.reading import read_embedded, read_support, read_texts
 from sightline.workflow.classifying.scoring import score_embedded
-from sightline.workflow.evaluate import Settings
+from sightline.workflow.evaluate import Settings, read_judged
+from sightline.workflow.policy.applying import apply_policy
 from sightline.zeroshot import ZERO_SHOT_SCORES, parse_score, score
 
 from .conftest import COLOURS, ColourClassifier, colour_run, patches, write_pictures
@@ -128,10 +129,25 @@ class TestReadingInParts:
 
 
 class TestEveryScore:
-    def test_all_that_are_not_slow_are_measured_or_named(self, evaluation):
-        fast = {n for n, s in ZERO_SHOT_SCORES.items() if not s.traits.slow}
-        named = set(by_name(evaluation)) | {n.name for n in evaluation.not_applicable}
-        assert named == fast
+    def test_all_are_measured_or_named(self, evaluation):
+        lacking = {n.name: n.reasons[0].reason for n in evaluation.not_applicable}
+        assert set(by_name(evaluation)) | set(lacking) == set(ZERO_SHOT_SCORES)
+        slow = {n for n, s in ZERO_SHOT_SCORES.items() if s.traits.slow}
+        why = "its fit takes longer than seconds; name it with -e"
+        assert {n for n, reason in lacking.items() if reason == why} == slow
+
+    def test_terminal_and_page_say_what_was_left_out_and_how_to_ask_for_it(
+        self, run, evaluation, tmp_path
+    ):
+        text = " ".join(print_to(evaluation).split())
+        assert "5 scores were not computed; the report names them all" in text
+        slow = [n for n, score in ZERO_SHOT_SCORES.items() if score.traits.slow]
+        assert f"{', '.join(slow)}: its fit takes longer than seconds; name it with -e" in text
+        evaluate(run, FAST)
+        page = write_report([run], tmp_path / "r.html").read_text()
+        _, _, left_out = page.partition("Estimators left out")
+        assert "dirichlet" in left_out
+        assert "name it with -e" in left_out
 
     def test_scores_with_support_are_marked(self, evaluation):
         for name, result in by_name(evaluation).items():
@@ -209,7 +225,7 @@ class TestEveryScore:
     def test_results_survive_the_file(self, run, tmp_path, evaluation):
         evaluate(run, Settings(estimators=SOME, resamples=100, seeds=2))
         again = load_evaluation(Path(run) / "evaluation" / "results.json")
-        assert again.classifier.shots == 4
+        assert (again.classifier.fewest_shots, again.classifier.shots) == (4, 4)
         assert json.dumps(asdict(again), allow_nan=False)
 
     def test_the_samples_hold_every_confidence(self, outcome):
@@ -230,7 +246,18 @@ class TestAskedFor:
         found = evaluate_classifier(
             run, Settings(estimators=("prototype",), resamples=100), ClassifierSettings(shots=1)
         ).evaluation
-        assert found.classifier.shots == 1
+        assert (found.classifier.fewest_shots, found.classifier.shots) == (1, 1)
+
+    def test_shots_are_those_that_there_were_not_those_asked_for(self, tmp_path, tested):
+        pool = write_pictures(tmp_path / "pool", {"red": 2, "green": 9, "blue": 9}, seed=5)
+        colour_run(tmp_path / "r", tested, pool, shots=30)
+        found = evaluate_classifier(
+            tmp_path / "r", Settings(estimators=("msp", "prototype"), resamples=100)
+        ).evaluation
+        assert (found.classifier.fewest_shots, found.classifier.shots) == (2, 9)
+        assert "draws of 2 to 9 support pictures of every class" in over_draws(found).caption
+        said = {fact.term: fact.text for fact in facts(found)}["Support pictures"]
+        assert said.startswith("2 to 9 pictures of every class")
 
     def test_two_encoders_give_every_score_twice(self, tmp_path, tested, pool):
         images = [*load_image_set(tested).examples, *load_image_set(pool).examples]
@@ -274,8 +301,9 @@ class TestAskedFor:
         colour_run(tmp_path / "r", tested, pool)
         settings = replace(FAST, estimators=("msp", "logistic"))
         text = print_to(evaluate_classifier(tmp_path / "r", settings).evaluation)
-        assert "1 score could not be computed; the report names it" in text
-        assert "logistic: The classifier is right on all 12 support images" in text
+        assert "1 score was not computed; the report names it" in text
+        said = "logistic: on draw 1 of 3: The classifier is right on all 12 support images"
+        assert said in text
         assert "need signals" not in text
 
     def test_only_what_cannot_be_computed_is_one_line(self, tmp_path, tested):
@@ -385,6 +413,27 @@ class TestOutOfDistribution:
         assert task.figures["msp"]["auroc"].value == pytest.approx(by_hand, abs=1e-6)
         assert second_task(found).rows
 
+    @pytest.mark.parametrize("kind", ["test", "support"])
+    def test_pictures_of_the_run_among_them_are_refused(self, run, tmp_path, kind):
+        store = RunStore.open(run if kind == "test" else run / SUPPORT)
+        picture = store.examples()[0].images[0].path
+        folder = tmp_path / "ood"
+        for place in ("gray/a.png", "dull/b.png"):
+            (folder / place).parent.mkdir(parents=True)
+        shutil.copy(picture, folder / "gray" / "a.png")
+        Image.new("RGB", (8, 8), (90, 90, 90)).save(folder / "dull" / "b.png")
+        classify(
+            ColourClassifier(),
+            with_classes(load_image_set(folder), ("blue", "green", "red")),
+            tmp_path / "r",
+            templates=("a photo of {}", "{}"),
+            encoders=[patches()],
+            views=("mirror",),
+        )
+        said = rf"1 other pictures \(--ood\) of .* are among the {kind} pictures of .*'gray/a.png'"
+        with pytest.raises(LeakageError, match=said):
+            evaluate_classifier(run, FAST, ClassifierSettings(ood=tmp_path / "r"))
+
     def test_pictures_of_a_known_class_are_refused(self, run, tmp_path, pool):
         colour_run(tmp_path / "r", pool)
         with pytest.raises(UsageError, match="36 of 36 pictures"):
@@ -433,6 +482,13 @@ class TestReport:
         assert shown == sorted(shown, reverse=True)
         assert second_task(evaluation) is None
 
+    def test_the_page_has_no_rows_of_generated_answers(self, run, tmp_path, evaluation):
+        evaluate(run, Settings(estimators=SOME, resamples=100, seeds=2))
+        page = write_report([run], tmp_path / "r.html").read_text()
+        for words in ("Generated tokens", "answers that hit the token limit", "visible character"):
+            assert words not in page
+        assert "Forward passes" in page
+
     def test_the_protocol_names_what_was_given(self, evaluation):
         found = {fact.term: fact.text for fact in facts(evaluation)}
         assert found["Classes"] == "3"
@@ -450,6 +506,40 @@ def test_a_stored_record_is_scored_as_its_row(run):
         found = one.estimator.uncertainty(records)
         np.testing.assert_allclose(found, one.results[0].uncertainty[:40], atol=2e-5)
         assert one.estimator.cost(records).forward_passes == int("aux" in one.name)
+
+
+def test_flags_that_mean_nothing_to_a_classifiers_run_are_refused(run, tmp_path, tested):
+    with pytest.raises(UsageError, match=r"evaluated together with .*Leave --together out"):
+        evaluate(run, FAST, other_runs=[run])
+    colour_run(tmp_path / "r", tested)
+    with pytest.raises(UsageError, match=r"--shots 2 with .* which has no support pictures"):
+        evaluate_classifier(tmp_path / "r", FAST, ClassifierSettings(shots=2))
+
+
+@pytest.mark.parametrize("part", ["", SUPPORT])
+def test_commands_for_answers_refuse_a_classifiers_run_by_name(run, tmp_path, part):
+    out = tmp_path / "out"
+    asked = {
+        "calibrate": lambda path: calibrate(path, "msp", out),
+        "fit": lambda path: fit(path, "probe", out),
+        "derive": lambda path: derive(path, embeddings="words"),
+        "audit": audit,
+    }
+    for command, ask in asked.items():
+        with pytest.raises(UsageError, match=r"is a run of a classifier; .* evaluate") as error:
+            ask(run / part)
+        assert "\n" not in str(error.value), command
+    assert not out.exists()
+
+
+def test_a_classifier_is_none_of_several_models(run):
+    with pytest.raises(UsageError, match="is a run of a classifier"):
+        read_judged(RunStore.open(run), Settings(), (), other_runs=[run])
+
+
+def test_a_policy_is_not_applied_to_a_classifiers_run(run, tmp_path):
+    with pytest.raises(UsageError, match="is a run of a classifier"):
+        apply_policy(run, None)
 
 
 def test_another_kind_of_run_is_no_classifier(tmp_path):

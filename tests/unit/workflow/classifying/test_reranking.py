@@ -15,7 +15,7 @@ from sightline.core.types import Generation, Record
 from sightline.data.prompt_forms import PROMPT_FORMS, filled
 from sightline.data.prompts import PromptStyle, user_text
 from sightline.store.run import RunStore
-from sightline.workflow.classifying.reranking import chosen_class, rerank
+from sightline.workflow.classifying.reranking import chosen_class, paired_change, rerank
 from sightline.workflow.evaluate import Settings
 
 from .conftest import COLOURS, colour_run, write_pictures
@@ -158,6 +158,46 @@ def test_what_is_left_out_is_said_with_its_reason(tmp_path, monkeypatch, run):
     assert "3 of 180 pictures left out of both accuracies" in done.stderr
 
 
+@pytest.mark.parametrize("place", ["", "support", "other"])
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_the_classifiers_own_run_is_no_output(tmp_path, tested, place, overwrite):
+    colour_run(tmp_path / "clip", tested)
+    before = sorted((tmp_path / "clip").rglob("*"))
+    (tmp_path / "link").symlink_to(tmp_path / "clip")
+    with pytest.raises(UsageError, match="is the classifier's run or lies in it"):
+        rerank(tmp_path / "clip", CornerModel(), tmp_path / "link" / place, overwrite=overwrite)
+    assert sorted((tmp_path / "clip").rglob("*")) == before
+
+
+class TestPairedChange:
+    def test_where_nothing_changed_there_is_no_interval(self):
+        same = np.array([1.0, 0.0, 1.0])
+        found = paired_change(same, same)
+        assert (found.value, found.low, found.high, found.n) == (0.0, None, None, 3)
+        assert paired_change(same[:1], 1 - same[:1]).low is None
+        assert paired_change(same[:0], same[:0]).value is None
+
+    def test_many_pictures_agree_with_the_normal_interval(self):
+        rng = np.random.default_rng(0)
+        before = (rng.random(2000) < 0.7) * 1.0
+        after = np.where(rng.random(2000) < 0.2, (rng.random(2000) < 0.8) * 1.0, before)
+        difference = after - before
+        around = 1.96 * difference.std(ddof=1) / 2000**0.5
+        found = paired_change(before, after)
+        assert found.value == pytest.approx(difference.mean())
+        assert found.low == pytest.approx(found.value - around, abs=0.15 * around)
+        assert found.high == pytest.approx(found.value + around, abs=0.15 * around)
+
+    def test_copies_of_a_picture_add_no_certainty(self):
+        rng = np.random.default_rng(1)
+        before, after = ((rng.random(100) < p) * 1.0 for p in (0.5, 0.6))
+        once = paired_change(before, after)
+        groups = np.repeat(np.arange(100), 5)
+        copied = paired_change(before[groups], after[groups], groups)
+        assert (copied.value, copied.low, copied.high) == (once.value, once.low, once.high)
+        assert copied.n == 500
+
+
 @pytest.mark.parametrize("top", [1, 4])
 def test_as_many_classes_as_there_are(run, tmp_path, top):
     with pytest.raises(UsageError, match=f"--top-k {top}; 2 to 3"):
@@ -175,6 +215,13 @@ def test_as_many_classes_as_there_are(run, tmp_path, top):
         ("big", ["big cat", "big dog"], None),
         ("neither", ["cat", "dog"], None),
         ("", ["cat", "dog"], None),
+        ("Cat", ["cat", "Cat"], "Cat"),
+        ("cat.", ["cat", "Cat"], "cat"),
+        ("CAT", ["cat", "Cat"], None),
+        ("a cat", ["cat", "Cat"], None),
+        ("C++", ["C", "C++"], "C++"),
+        ("C", ["C++", "C"], "C"),
+        ("It is C", ["C++", "C"], None),
     ],
 )
 def test_which_class_a_reply_names(reply, candidates, named):

@@ -15,6 +15,7 @@ from sightline.workflow.policy.cascade import (
     Scored,
     errors_at,
     least_cost,
+    measured_routing,
     routed,
     search_bands,
     stage_costs,
@@ -168,6 +169,21 @@ def test_cascades_that_cannot_be_are_one_line(data):
         fit_policy(CASCADE[::-1], data, Target(), budget=1.0)
     with pytest.raises(UsageError, match="Budget"):
         least_cost(np.array([0.0, 1.0]), float("nan"))
+
+
+@pytest.mark.parametrize("aim", [{"risk": 0.5, "coverage": None}, {"risk": None, "coverage": 1.0}])
+def test_routing_is_judged_where_it_can_change_what_is_accepted(aim):
+    """All answers may be accepted; a second stage that knows better still shows what it buys."""
+    rng = RNG(4)
+    correct = (rng.random(600) < 0.8).astype(float)
+    blind, knowing = rng.random(600), 0.5 * correct + 0.4 * rng.random(600)
+    scored = Scored(np.clip([blind, knowing], 0.01, 0.99), correct, np.arange(600))
+    costs = np.array([0.0, 1.0])
+    search = search_bands(scored, costs, **aim)
+    assert search.coverage == 0.95
+    routing = measured_routing(search, search.best(1.0), scored, costs, 1.0, seed=0)
+    assert min(routing.frontier.y) < max(routing.frontier.y)
+    assert routing.alone.y[1] < routing.alone.y[0]
 
 
 def test_three_stages_are_searched_together():
