@@ -18,7 +18,8 @@ def differences(
     Args:
         known: What is required; entries may hold further entries.
         found: What is there.
-        ignored: Names of entries that may differ.
+        ignored: Names of entries that may differ, an entry's within another behind its name:
+            ``server version``.
 
     Returns:
         In the order of their names; values are shortened to 40 characters.
@@ -28,15 +29,18 @@ def differences(
         ["dtype missing for 'float32'", "server version missing for '1'"]
     """
     kept = {name for name in {*known, *found} if name not in ignored}
-    return [one for name in sorted(kept) for one in _of(name, known, found)]
+    return [one for name in sorted(kept) for one in _of(name, known, found, ignored)]
 
 
-def _of(name: str, known: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
+def _of(
+    name: str, known: Mapping[str, Any], found: Mapping[str, Any], ignored: Collection[str]
+) -> Iterator[str]:
     before, now = known.get(name), found.get(name)
     if before == now:
         return
     if isinstance(before, Mapping) and isinstance(now, Mapping):
-        yield from (f"{name} {one}" for one in differences(before, now))
+        within = {each.removeprefix(f"{name} ") for each in ignored if each.startswith(f"{name} ")}
+        yield from (f"{name} {one}" for one in differences(before, now, within))
     else:
         yield f"{printable(name)[:_SHOWN]} {_shown(now)} for {_shown(before)}"
 

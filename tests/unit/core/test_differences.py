@@ -31,3 +31,10 @@ def test_long_and_hostile_values_stay_short_and_inert():
     (line,) = differences({"v": "x" * 5000}, {"v": "\x1b[2J\n" * 1000})
     assert len(line) < 100
     assert line.isprintable()
+
+
+def test_an_entry_within_another_may_differ_by_its_way_alone():
+    known = {"can": {"seed": True, "n": True}, "seed": 1}
+    found = {"can": {"seed": False, "n": False}, "seed": 2}
+    assert differences(known, found, {"can seed"}) == ["can n False for True", "seed 2 for 1"]
+    assert differences({"can": {"seed": 1}}, {"can": {"seed": 2}}, {"can seed"}) == []

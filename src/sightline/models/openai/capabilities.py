@@ -266,13 +266,15 @@ async def _token_ids(asking: _Asking) -> bool:
 
 
 async def _seed(asking: _Asking) -> bool:
-    texts = []
-    for seed in (11, 11, 12, 13):
-        reply = await _drawn(asking, seed=seed)
-        if reply is None:
+    """Each of four seeds gives one text twice: that chance alone repeats a text is seen often."""
+    texts = set()
+    for seed in (11, 12, 13, 14):
+        first = await _drawn(asking, seed=seed)
+        again = await _drawn(asking, seed=seed) if first is not None else None
+        if first is None or again is None or first.choices[0].text != again.choices[0].text:
             return False
-        texts.append(reply.choices[0].text)
-    return texts[0] == texts[1] and len(set(texts)) > 1
+        texts.add(first.choices[0].text)
+    return len(texts) > 1
 
 
 async def _n(asking: _Asking) -> bool:

@@ -221,7 +221,9 @@ class TrustPolicy:
         known = {} if self.evidence.origin is None else self.evidence.origin.model
         # A name counts only where no hash of the files decides.
         hashed = known.get("files_xxh3") and fingerprint.get("files_xxh3")
-        differing = differences(known, fingerprint, {"name"} if hashed else ())
+        # A seed decides which samples are drawn, not what they are drawn from.
+        ignored = {"capabilities seed", "samples", *(("name",) if hashed else ())}
+        differing = differences(known, fingerprint, ignored)
         if differing:
             raise UsageError(
                 f"The policy was fitted on {known.get('name', 'an unnamed model')} and {where} is "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import pytest
@@ -67,6 +68,20 @@ IGNORED = {
 @pytest.mark.parametrize("field", IGNORED)
 def test_a_field_without_effect_is_not_believed(field):
     assert found(FakeChat(ignored=frozenset({field}))) == replace(FULL, **IGNORED[field])
+
+
+def test_texts_that_chance_repeats_are_not_taken_for_a_seed_s():
+    # One of two sampled texts by the toss of a coin: a pair is equal half the time.
+    coin = random.Random(0)
+
+    def tossed(body):
+        value, status = FakeChat()(body)
+        if "seed" in body:
+            value["choices"][0]["message"]["content"] = coin.choice(("one", "two"))
+        return value, status
+
+    seen = [found(tossed).seed for _ in range(12)]
+    assert sum(seen) <= 3
 
 
 @pytest.mark.parametrize("top", [10, 5, 1])

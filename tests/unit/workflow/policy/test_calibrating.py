@@ -161,6 +161,19 @@ def test_files_decide_not_the_name_of_the_directory(tmp_path):
         policy.check_model({**moved, "files_xxh3": "abd"})
 
 
+def test_whether_seeds_are_heeded_makes_no_other_model(tmp_path):
+    can = {"seed": True, "n": True}
+    seen = {"capabilities": can, "samples": "8 a request, seeded"}
+    policy = calibrate(
+        write_run(tmp_path / "run", graded(), **seen), LIKELIHOOD, tmp_path / "p", Target(risk=0.25)
+    )
+    found = {**RunStore.open(tmp_path / "run").manifest.model}
+    without = {"capabilities": {**can, "seed": False}, "samples": "8 a request, without a seed"}
+    policy.check_model({**found, **without})
+    with pytest.raises(UsageError, match="capabilities n False for True"):
+        policy.check_model({**found, "capabilities": {**can, "n": False}})
+
+
 def test_recorded_answers_have_no_request(tmp_path):
     run = write_run(tmp_path / "run", graded(), settings={"import": "jsonl"})
     policy = calibrate(run, LIKELIHOOD, tmp_path / "p", Target(risk=0.25))
