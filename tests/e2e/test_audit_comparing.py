@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 from click.testing import CliRunner
 
 from sightline.cli import cli
 from sightline.core.errors import UsageError
+from sightline.store.sealed import dump_document, load_document
 
 SIZES = ["--shard-size", "8", "--batch-size", "8", "--max-new-tokens", "8", "--spectra", "2"]
 FLAGS = ["-m", "embedded:vlm", *SIZES, "--resamples", "200", "--json"]
@@ -85,3 +87,19 @@ def test_a_run_is_not_held_against_itself(still):
     )
     assert isinstance(result.exception, UsageError)
     assert "a run of the same model on other questions is required" in str(result.exception)
+
+
+def test_another_model_is_refused_before_it_is_asked_or_measured(still, turned, tmp_path):
+    command = ["audit", "-m", "embedded:vlm-narrow", "-d", "scenes:test?n=4", "-o"]
+    result = CliRunner().invoke(cli, [*command, str(tmp_path / "run"), "--against", str(turned[0])])
+    assert isinstance(result.exception, UsageError)
+    assert "compares runs of embedded:vlm-narrow and embedded:vlm;" in str(result.exception)
+    assert not (tmp_path / "run").exists()
+    other = tmp_path / "other"
+    shutil.copytree(turned[0], other)
+    manifest = load_document(other / "manifest.json")
+    manifest["model"] |= {"name": "another", "files_xxh3": "0"}
+    (other / "manifest.json").write_bytes(dump_document(manifest))
+    result = CliRunner().invoke(cli, ["audit", str(still[0]), "--against", str(other)])
+    assert isinstance(result.exception, UsageError)
+    assert "compares runs of embedded:vlm and another;" in str(result.exception)

@@ -30,6 +30,8 @@ from sightline.cli.options import (
 from sightline.core.errors import SightlineError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sightline.workflow.auditing.running import AuditOutcome, AuditSettings
     from sightline.workflow.collect import CollectResult
 
@@ -169,8 +171,11 @@ def _require_runs(runs: list[str], flags: dict[str, Any]) -> None:
     from sightline.workflow.auditing.pairs import require_perturbed
     from sightline.workflow.classifying.reading import open_answers
 
+    models: list[Mapping[str, Any]] = []
     for run in runs:
-        require_perturbed(open_answers(Path(run)))
+        store = open_answers(Path(run))
+        require_perturbed(store)
+        models.append(store.manifest.model)
     others = [*flags["runs"], *([] if flags["output"] is None else [flags["output"]])]
     against = flags["against"]
     if against is not None and Path(against).resolve() in {Path(own).resolve() for own in others}:
@@ -178,6 +183,21 @@ def _require_runs(runs: list[str], flags: dict[str, Any]) -> None:
             f"--against {against}, which is the audited run itself; a run of the same model on "
             "other questions is required. Collect the model on the other questions."
         )
+    if against is not None:
+        _require_one_model(models, flags)
+
+
+def _require_one_model(models: list[Mapping[str, Any]], flags: dict[str, Any]) -> None:
+    """Refuses a run to hold others against that is of another model, as far as files tell."""
+    from sightline.models import files_hash
+    from sightline.workflow.auditing.comparing import require_one_model
+
+    *own, other = models
+    if flags["data"] is not None:
+        found = files_hash(flags["model"], **loading_settings(flags))
+        own += [] if found is None else [{"name": flags["model"], "files_xxh3": found}]
+    for model in own:
+        require_one_model(model, other)
 
 
 def _require_one_way(flags: dict[str, Any]) -> None:

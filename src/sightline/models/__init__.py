@@ -2,6 +2,7 @@
 
 from sightline.models.loading import (
     check_model,
+    files_hash,
     load_classifier,
     load_image_encoder,
     load_model,
@@ -10,6 +11,7 @@ from sightline.models.text_models import load_entailment_model, load_text_encode
 
 __all__ = [
     "check_model",
+    "files_hash",
     "load_classifier",
     "load_entailment_model",
     "load_image_encoder",

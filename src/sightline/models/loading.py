@@ -159,6 +159,28 @@ def check_model(spec: str, **options: Any) -> None:
         require_readers(found.directory, text=True)
 
 
+def files_hash(spec: str, **options: Any) -> str | None:
+    """The hash of files that a model's fingerprint will have, without loading the model.
+
+    Args:
+        spec: As `load_model` takes it.
+        options: Those of `load_model`.
+
+    Returns:
+        None where the model has no directory on this machine: an endpoint's, or one of the hub.
+
+    Raises:
+        UsageError: As `check_model`.
+    """
+    check_model(spec, **options)
+    if spec == "fake" or spec.startswith(PREFIX):
+        return None
+    known = ("device_map", "dtype", "revision", "trust_remote_code")
+    chosen = {name: options[name] for name in known if name in options}
+    found = find_checkpoint(spec, purpose="observing a local model", **chosen)
+    return content_hash(found.directory) if found.is_local else None
+
+
 def load_classifier(
     spec: str,
     *,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -66,7 +67,7 @@ def compare_sizes(
         )
     first: dict[str, str] = {}
     for outcome in outcomes:
-        model = _model_of(outcome)
+        model = _identity(outcome.model)
         if model in first:
             raise UsageError(
                 f"Two sizes for one model, {outcome.audit.model}, of {first[model]} and "
@@ -104,18 +105,12 @@ def compare_tasks(outcome: AuditOutcome, other: AuditOutcome, settings: AuditSet
     Raises:
         UsageError: The runs are one and the same, or of different models.
     """
-    models = [_model_of(one) for one in (outcome, other)]
-    paths = [Path(one.audit.path).resolve() for one in (outcome, other)]
-    if models[0] != models[1] or paths[0] == paths[1]:
-        found = (
-            f"one run, {outcome.audit.run}"
-            if paths[0] == paths[1]
-            else f"runs of {outcome.audit.model} and {other.audit.model}"
-        )
+    if Path(outcome.audit.path).resolve() == Path(other.audit.path).resolve():
         raise UsageError(
-            f"--against compares {found}; two runs of one model on different questions are "
-            "required. Collect the model on the other questions."
+            f"--against compares one run, {outcome.audit.run}; two runs of one model on different "
+            "questions are required. Collect the model on the other questions."
         )
+    require_one_model(outcome.model, other.model)
     names = [one.audit.dataset for one in (outcome, other)]
     if names[0] == names[1]:
         names = [one.audit.run for one in (outcome, other)]
@@ -151,9 +146,27 @@ def unlike_pairs(outcomes: Sequence[AuditOutcome]) -> str | None:
     )
 
 
-def _model_of(outcome: AuditOutcome) -> str:
+def require_one_model(model: Mapping[str, Any], other: Mapping[str, Any]) -> None:
+    """Requires that two runs that are held against each other are of one model.
+
+    Args:
+        model: A run's model, as its manifest has it.
+        other: The other run's.
+
+    Raises:
+        UsageError: They are of different models.
+    """
+    if _identity(model) != _identity(other):
+        raise UsageError(
+            f"--against compares runs of {model.get('name')} and {other.get('name')}; two runs of "
+            "one model on different questions are required. Collect the model on the other "
+            "questions."
+        )
+
+
+def _identity(model: Mapping[str, Any]) -> str:
     """What tells models apart: their files, or the name of one that shows none."""
-    return str(outcome.model.get("files_xxh3", outcome.audit.model))
+    return str(model.get("files_xxh3", model.get("name")))
 
 
 def _keys(outcome: AuditOutcome) -> list[tuple[object, ...]]:
