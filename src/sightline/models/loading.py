@@ -59,8 +59,8 @@ def load_model(
             on the CPU.
         revision: Branch, tag or commit of a hub model.
         trust_remote_code: Run Python code that comes with the model; never taken from data.
-        style: How examples become text; None = the model directory's own style file, else the
-            default. A mapping changes single fields of that.
+        style: How examples become text; None = the model directory's own style file, or what the
+            endpoint says of itself, else the default. A mapping changes single fields of that.
         blank_colour: Colour of the image that stands for "no image".
         endpoint: Where ``openai:<name>`` is served.
 
@@ -82,7 +82,7 @@ def load_model(
                 revision=revision,
                 trust_remote_code=trust_remote_code,
             ),
-            style=_chosen_style(PromptStyle(), style),
+            style=style,
             blank_colour=blank_colour,
         )
     refuse_endpoint(spec, endpoint)

@@ -12,11 +12,13 @@ from sightline.data.prompts import PromptStyle
 from sightline.models.openai.background import wait_for
 from sightline.models.openai.capabilities import Capabilities, probe
 from sightline.models.openai.model import EndpointModel
-from sightline.models.openai.settings import EndpointSettings
+from sightline.models.openai.settings import WORDS, EndpointSettings
 from sightline.models.openai.transport import FailedTryError, Transport
 
 _HEADERS = ("server", "openai-version", "x-model-revision")
 _LISTED = ("root", "max_model_len", "owned_by")
+_STYLE = ("option", "short_instruction", "choice_instruction")
+_LONGEST_LINE = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ def load_endpoint(
     name: str,
     settings: EndpointSettings,
     *,
-    style: PromptStyle = PromptStyle(),  # noqa: B008 (frozen)
+    style: PromptStyle | Mapping[str, Any] | None = None,
     blank_colour: str = "white",
 ) -> EndpointModel:
     """Probes every server and returns the model they serve.
@@ -41,14 +43,18 @@ def load_endpoint(
     Args:
         name: What the servers call the model.
         settings: Where they are.
-        style: How examples become text.
+        style: How examples become text; None = as the server words questions itself, where it says
+            so, else the default. A mapping changes single fields of that.
         blank_colour: Colour of the image that stands for "no image".
 
     Raises:
         EndpointError: No server can be asked.
-        UsageError: The servers differ, do not have the model, or give no greedy answer.
+        UsageError: The servers differ, do not have the model, or give no greedy answer; the style
+            has unknown fields.
         MissingExtraError: The HTTP client is not installed.
     """
+    if not isinstance(style, PromptStyle):
+        PromptStyle.from_dict(style or {})
     found: dict[str, _Found] = {}
     lost: list[EndpointError] = []
     for url in settings.base_urls:
@@ -72,9 +78,18 @@ def load_endpoint(
         first.capabilities,
         first.identity,
         transport=Transport(settings),
-        style=style,
+        style=_chosen(style, first.identity.get(WORDS, {})),
         blank_colour=blank_colour,
     )
+
+
+def _chosen(
+    asked: PromptStyle | Mapping[str, Any] | None, servers: Mapping[str, Any]
+) -> PromptStyle:
+    """The style that was asked for, on top of the server's own, so that nothing is said twice."""
+    if isinstance(asked, PromptStyle):
+        return asked
+    return PromptStyle.from_dict({**servers, **(asked or {})})
 
 
 async def current_fingerprint(
@@ -157,7 +172,25 @@ async def identity_of(transport: Transport, name: str) -> dict[str, Any]:
     for one in entries:
         if one.get("id") == name:
             identity |= {key: one[key] for key in _LISTED if isinstance(one.get(key), str | int)}
+            words = _words_of(one)
+            if words is not None:
+                identity[WORDS] = words.to_dict()
     return identity
+
+
+def _words_of(entry: Mapping[str, Any]) -> PromptStyle | None:
+    """The style in which a server words questions itself; None where it does not say so.
+
+    It would give follow-up questions the instruction of a question, so that none can be asked.
+    """
+    listed = entry.get("prompt_style")
+    if entry.get(WORDS) is not True or not isinstance(listed, Mapping):
+        return None
+    texts = {name: listed.get(name) for name in _STYLE}
+    if not all(isinstance(text, str) and len(text) <= _LONGEST_LINE for text in texts.values()):
+        return None
+    style = PromptStyle.from_dict(texts)
+    return replace(style, asks=()) if style.short_instruction else style
 
 
 def _different(first: _Found, other: _Found) -> list[str]:

@@ -12,7 +12,7 @@ import xxhash
 
 from sightline.core.condition_names import BLANK, asked_condition
 from sightline.core.errors import EndpointError, ModelError, UsageError
-from sightline.core.features import CHANNELS, FIXED_REPLIES, Feature
+from sightline.core.features import FIXED_REPLIES, Feature
 from sightline.core.protocols import Request
 from sightline.core.types import Example, Generation, Record
 from sightline.data.prompt_forms import FOLLOW_UP_FORMS, follow_up_of
@@ -28,7 +28,8 @@ from sightline.models.openai.scoring import (
     continuation,
     logprob_of_spellings,
 )
-from sightline.models.openai.settings import EndpointSettings
+from sightline.models.openai.settings import WORDS, EndpointSettings
+from sightline.models.openai.showing import unseen, worded_there
 from sightline.models.openai.token_scores import groups, listed, naming, token_ids
 from sightline.models.openai.transport import Transport
 from sightline.models.openai.wire import Choice, Reply, data_url, user_turn
@@ -96,28 +97,9 @@ class EndpointModel:
 
     def unobservable(self, request: Request) -> str | None:
         """One line on what is asked for and cannot be seen here; None where all can."""
-        found = self.capabilities
-        missing = [Feature.TOKEN_ENTROPY, Feature.TOP_TOKEN_IDS]
-        if request.layers or request.sample_hidden:
-            missing += [Feature.HIDDEN]
-        if request.channels:
-            missing += [feature for feature in Feature if feature in CHANNELS]
-        if not found.logprobs:
-            missing += [Feature.LOGPROBS]
-        if request.top_k_logprobs and not found.top_logprobs:
-            missing += [Feature.TOP_LOGPROBS]
-        if request.n_samples and not self._keeps_sample_logprobs(request):
-            missing += [Feature.SAMPLE_LOGPROBS]
-        if request.options and not found.prompt_logprobs:
-            missing += [Feature.OPTION_LOGPROBS]
-            if not found.top_logprobs:
-                missing += [Feature.LETTER_LOGPROBS]
-        if request.blank and not found.prompt_logprobs:
-            missing += [Feature.BLANK_LOGPROBS]
-        line = f"This endpoint does not show: {', '.join(f.value for f in missing)}."
-        if request.n_samples and not found.seed:
-            line += " It heeds no seed: samples collected again would differ."
-        return line
+        line = unseen(request, self.capabilities)
+        own = self.identity.get(WORDS)
+        return line if own is None else f"{line} {worded_there(own, self.style)}"
 
     def observe(
         self,
