@@ -11,8 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from sightline.data.prompts import PromptStyle
 from sightline.serving.fields import PLAIN
-from sightline.serving.wire import ChatBody, ImagePart, Message
+from sightline.serving.wire import ChatBody, ImagePart, Message, TextPart
+from sightline.serving.wordings import missing_wording
 
 ANOTHER = "another model was asked for: the policy was fitted on the one that is served here"
 SAMPLED = "sampled answer: the policy was fitted on greedy ones (temperature 0)"
@@ -29,6 +31,23 @@ def set_fields(body: ChatBody) -> Iterator[str]:
 def departures(body: ChatBody) -> tuple[str, ...]:
     """Why a policy has no confidence in the answer to a request, one line a field."""
     return tuple(_departures(body))
+
+
+def unworded(body: ChatBody, style: PromptStyle) -> Iterator[str]:
+    """In what the last question, passed on as it is, departs from how the style words questions."""
+    last = next((one for one in reversed(body.messages) if one.role == "user"), None)
+    content = None if last is None else last.content
+    texts = [content] if isinstance(content, str) else []
+    if isinstance(content, list):
+        texts = [part.text for part in content if isinstance(part, TextPart)]
+        if texts and (len(texts) > 1 or not isinstance(content[-1], TextPart)):
+            yield (
+                "the question is not one text behind its pictures, as the policy's were: put it "
+                "so, or set trust.as_labelled"
+            )
+    missing = missing_wording(texts[-1], style) if texts else None
+    if missing is not None:
+        yield f"{missing}, as the policy's did: word it so, or set trust.as_labelled"
 
 
 def _departures(body: ChatBody) -> Iterator[str]:

@@ -71,6 +71,9 @@ LENGTHS = frozenset(name for name, field in FIELDS.items() if field.length)
 NOT_SAMPLED = frozenset(name for name, field in FIELDS.items() if not field.sampled)
 """What requests for samples leave out, or set anew."""
 
+OWN = (SENT | NOT_SAMPLED) - {"temperature"}
+"""What a client sets of its own accord, by which the form of its reply may differ."""
+
 PLAIN: Mapping[str, tuple[Any, ...]] = {
     name: field.plain for name, field in FIELDS.items() if field.plain is not None
 }

@@ -2,9 +2,9 @@
 
 It is examined as ``doctor`` does, and compared with what the policy's run recorded, before a port
 opens. Whatever speaks for a change later starts a further examination: that it cannot be reached,
-what its answers say of their origin, and a look at what it lists of itself, which requests bring
-about at most every ten seconds. Until it has been found the same (again), no answer has a
-confidence.
+what its answers say of their origin, several in a row that show less than the run's did, and a look
+at what it lists of itself, which requests bring about at most every ten seconds. Until it has been
+found the same (again), no answer has a confidence.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ _LONGEST_PAUSE_S = 60.0
 _LOOK_AGAIN_S = 10.0
 _LOOKING_S = 3.0
 _MOST_MARKS = 16
+_BARE_IN_A_ROW = 3
+"""A server that stopped showing log-probabilities shows none at all; single filtered or refused
+answers have none anywhere, and take nobody else's confidence."""
 _LOG = logging.getLogger("sightline.serving")
 
 NOT_KNOWN = (
@@ -68,6 +71,7 @@ class Identity:
         self._doubtful_again = False
         self._since = self._looked_at = -math.inf
         self._marks = set[str]()
+        self._bare, self._patience = 0, _BARE_IN_A_ROW
         self._look: asyncio.Task[None] | None = None
         self._policy, self._name, self._key = policy, name, key
         self._settings = EndpointSettings(
@@ -88,13 +92,18 @@ class Identity:
         self._marks.clear()
         self._suspect(NOT_KNOWN)
 
-    def hear(self, reply: Reply, choice: Choice, models: Collection[str]) -> None:
+    def lacks_logprobs(self, choice: Choice) -> bool:
+        """Whether an answer lacks the log-probabilities that those of the policy's run had."""
+        return self._showed_logprobs and bool(choice.text) and not choice.steps
+
+    def hear(self, reply: Reply, choice: Choice, models: Collection[str], *, alike: bool) -> None:
         """Takes signs of a change from an answer that was asked for as the policy's were.
 
         Args:
             reply: What the upstream says.
             choice: The answer.
             models: Names under which the policy's model answers.
+            alike: Whether no setting of the client can have changed what the answer shows.
         """
         if reply.model is not None and reply.model not in models:
             self._suspect(CHANGED)
@@ -104,8 +113,12 @@ class Identity:
                 self._suspect(CHANGED)
             # What an examination finds the same under this mark, too, needs no further one.
             self._marks = {mark, *list(self._marks)[: _MOST_MARKS - 1]}
-        if self._showed_logprobs and choice.text and not choice.steps:
-            self._suspect(CHANGED)
+        if choice.steps:
+            self._bare = 0
+        elif alike and self.lacks_logprobs(choice):
+            self._bare += 1
+            if self._bare >= self._patience:
+                self._suspect(CHANGED)
 
     def glance(self) -> None:
         """Begins a look at what the upstream lists of itself, unless there was one just now."""
@@ -136,6 +149,7 @@ class Identity:
                 if self.doubt != OTHER:
                     _LOG.error("No answer has a confidence: %s", error)
                 self.doubt = OTHER
+                self._bare, self._patience = 0, _BARE_IN_A_ROW
 
     async def close(self) -> None:
         """Ends a look that is going on, and closes its connection."""
@@ -169,6 +183,10 @@ class Identity:
             _LOG.warning("The upstream was examined and is the policy's: answers have confidences.")
         self.doubt, self._since = None, time.monotonic()
         self._looked_at = self._since
+        if self._bare >= self._patience:
+            # Its answers to somebody's questions are no sign, then: such questions can be repeated.
+            self._patience *= 2
+        self._bare = 0
 
     async def _compare_listed(self) -> None:
         """Doubts an upstream that lists anything of itself that the policy's run did not record.

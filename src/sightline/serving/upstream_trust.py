@@ -32,6 +32,8 @@ _FINISHED = ("stop", "length", "eos", "eos_token")
 Usage = tuple[int | None, int | None]
 """Tokens of a prompt and of what was said to it; None where the upstream does not say."""
 
+BARE = "the answer came without log-probabilities: the policy was fitted on answers that had them"
+
 _QUICK_S = 0.002
 """A judge that takes less is asked on the event loop: a thread would cost more."""
 
@@ -45,6 +47,7 @@ class Drawing:
         deadline: Of `time.monotonic`, for the last of them.
         keeps_logprobs: Whether their log-probabilities mean what the answer's do.
         doubts: Why no confidence will hold for the answer; there are no samples then.
+        alike: Whether the question is asked in every setting as the policy's were.
 
     Attributes:
         failed: Why there are none, once that is known.
@@ -59,11 +62,12 @@ class Drawing:
         *,
         keeps_logprobs: bool,
         doubts: Sequence[str],
+        alike: bool,
     ) -> None:
         self._connection, self._requests = connection, requests
         self._keeps_logprobs, self._deadline = keeps_logprobs, deadline
         self._task: asyncio.Task[tuple[Generation, ...]] | None = None
-        self.doubts = tuple(doubts)
+        self.doubts, self.alike = tuple(doubts), alike
         self.failed: RequestError | None = None
         self.usage: list[Usage] = []
 
@@ -125,7 +129,12 @@ class UpstreamTrust:
 
     @asynccontextmanager
     async def drawing(
-        self, sent: Mapping[str, Any], deadline: float, doubts: Sequence[str] = ()
+        self,
+        sent: Mapping[str, Any],
+        deadline: float,
+        doubts: Sequence[str] = (),
+        *,
+        alike: bool = True,
     ) -> AsyncIterator[Drawing]:
         """The samples of a question, for as long as it is being answered.
 
@@ -133,6 +142,7 @@ class UpstreamTrust:
             sent: The request for the answer.
             deadline: Of `time.monotonic`, for its samples, too.
             doubts: Why a policy's confidence does not hold for it, whatever the answer.
+            alike: Whether it is asked in every setting as the policy's were.
         """
         judged = self._judge.calibrator is not None
         doubts = (*self._of_identity(), *doubts) if judged else ()
@@ -142,6 +152,7 @@ class UpstreamTrust:
             deadline,
             keeps_logprobs=self._forwarding.keeps_sample_logprobs,
             doubts=doubts,
+            alike=alike,
         )
         if judged and self._served.identity is not None:
             self._served.identity.glance()
@@ -177,7 +188,7 @@ class UpstreamTrust:
         if self._judge.calibrator is None:
             return record, judgement
         await self._compare(reply, choice, drawing)
-        reasons = list(dict.fromkeys([*drawing.doubts, *self._doubts(reply)]))
+        reasons = list(dict.fromkeys([*drawing.doubts, *self._doubts(reply, choice)]))
         if choice.finish_reason not in _FINISHED:
             reasons.append(
                 "the upstream ended its answer without saying that it was finished: it may be cut"
@@ -231,24 +242,21 @@ class UpstreamTrust:
         identity = self._served.identity
         if identity is not None:
             if not drawing.doubts:
-                identity.hear(reply, choice, self._served.models)
+                identity.hear(reply, choice, self._served.models, alike=drawing.alike)
             await identity.glanced()
 
     def _of_identity(self) -> list[str]:
         identity = self._served.identity
         return [] if identity is None or identity.doubt is None else [identity.doubt]
 
-    def _doubts(self, reply: Reply) -> list[str]:
-        """Why the policy may not know the upstream."""
+    def _doubts(self, reply: Reply, choice: Choice) -> list[str]:
+        """Why the policy may not know the upstream, or this answer of it."""
         served, found = self._served, self._of_identity()
         if reply.model is not None and reply.model not in served.models:
             found.append(
                 f"the upstream says that {reply.model[:80]!r} answered; the policy was fitted on "
                 f"{served.name!r}"
             )
-        known, now = served.system_fingerprint, reply.system_fingerprint
-        if known is not None and now != known:
-            found.append(
-                "the upstream's system fingerprint is not the one the policy was fitted on"
-            )
+        if served.identity is not None and served.identity.lacks_logprobs(choice):
+            found.append(BARE)
         return found

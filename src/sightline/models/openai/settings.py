@@ -13,8 +13,8 @@ PREFIX = "openai:"
 """What a model's name starts with where it is served by an endpoint."""
 
 WORDS = "words_questions"
-"""Where ``/v1/models`` says that a server words questions itself; the fingerprint then has the style
-that it says there."""
+"""Where ``/v1/models`` says that a server words questions itself; the fingerprint then has the
+style that it says there."""
 
 ImageFormat = Literal["png", "jpeg"]
 
