@@ -106,16 +106,6 @@ def test_39_another_model_answers(server: Running) -> None:
     assert "'other-model' answered" in trust["warnings"][-1]
 
 
-def test_39_another_configuration_answers(behind: Upstream) -> None:
-    asked = Settings("m", upstream=behind.url)
-    for mark, known in (("fp_1", False), ("fp_2", True)):
-        served = Served("m", frozenset({"m"}), system_fingerprint=mark)
-        own = Server(backend=proxy_of(asked, served, HalfJudge(), None), has_policy=True)
-        with running(server=own) as server:
-            trust = server.chat()[1]["choices"][0]["trust"]
-            assert (trust["confidence"] is not None) is known
-
-
 def test_37_death_in_the_middle_of_a_stream(server: Running) -> None:
     status, data, _ = server.chat("die in the middle", stream=True)
     events = data.decode().split("\n\n")

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from sightline.core.protocols import Request
@@ -24,6 +24,7 @@ from sightline.serving.images import as_data_url, require_image, require_pixels
 from sightline.serving.limits import Limits
 from sightline.serving.questions import Asked, example_of, require_within
 from sightline.serving.wire import ChatBody, ImagePart, Message, TextPart
+from sightline.serving.wordings import as_asked
 
 _TURN = ("role", "name", "tool_calls", "tool_call_id")
 _MARKERS = re.compile(r"<\|[^|<>\s]{1,40}\|>|<image>|<img>|<start_of_image>|<image_soft_token>")
@@ -36,16 +37,17 @@ class Served:
     Attributes:
         name: What it calls the model.
         models: Names under which it may say that it answered; others are another model.
-        system_fingerprint: Its configuration when the policy was fitted, or None.
-        style: How questions became prompts when the policy was fitted.
+        style: How questions became prompts when the policy was fitted; None where that is not
+            known.
+        words: Whether it words questions so itself, as our own server with a local model does.
         capabilities: What it was seen to do then; None where that is not known.
         identity: Says whether it still is what the policy was fitted on; None where none is asked.
     """
 
     name: str
     models: frozenset[str]
-    system_fingerprint: str | None = None
-    style: PromptStyle = field(default_factory=PromptStyle)
+    style: PromptStyle | None = None
+    words: bool = False
     capabilities: Capabilities | None = None
     identity: Identity | None = None
 
@@ -76,17 +78,19 @@ class Forwarding:
                 image is not read.
         """
         require_within(body, self._limits)
-        values = {name: value for name in SENT if (value := getattr(body, name)) is not None}
-        fitted = self._decoding()
-        if values.keys() & LENGTHS:
-            fitted = {name: value for name, value in fitted.items() if name not in LENGTHS}
         pixels: list[int] = []
-        messages = [await self._message(message, pixels) for message in body.messages]
-        return self._with_logprobs(
-            {**fitted, **values, "messages": messages},
-            body.top_logprobs or 0,
-            shown=bool(body.logprobs),
-        )
+        return self._as_set(body, [await self._message(one, pixels) for one in body.messages])
+
+    async def labelled(
+        self, body: ChatBody, asked: Asked, options: Sequence[str] | None
+    ) -> tuple[Example, dict[str, Any]]:
+        """A client's question, worded as the policy's were; decoded as the client says.
+
+        Raises:
+            RequestError: As for `question`.
+        """
+        example, turn = await self._worded(asked, options)
+        return example, self._as_set(body, [turn])
 
     async def question(
         self, asked: Asked, options: Sequence[str] | None
@@ -96,13 +100,33 @@ class Forwarding:
         Raises:
             RequestError: Its text holds a special token, or an image is not read.
         """
-        files = await self._images(asked.images, asked.param, [])
-        example = example_of(asked, files, options)
-        _require_plain(asked.text)
-        urls = [as_data_url(data) for data in files]
-        turn = user_turn(user_text(example, self._served.style), urls)
+        example, turn = await self._worded(asked, options)
         sent = {"messages": [turn], **self._decoding()}
         return example, self._with_logprobs(sent, 0, shown=False)
+
+    async def _worded(
+        self, asked: Asked, options: Sequence[str] | None
+    ) -> tuple[Example, dict[str, Any]]:
+        """The question, and the user's turn as it was worded for the policy."""
+        style = self._served.style or PromptStyle()
+        files = await self._images(asked.images, asked.param, [])
+        asked, options = as_asked(asked, options, style)
+        example = example_of(asked, files, options)
+        text = user_text(example, style)
+        _require_plain(text)
+        return example, user_turn(text, [as_data_url(data) for data in files])
+
+    def _as_set(self, body: ChatBody, messages: list[dict[str, Any]]) -> dict[str, Any]:
+        """Messages with the client's settings, and the policy's where the client leaves it open."""
+        values = {name: value for name in SENT if (value := getattr(body, name)) is not None}
+        fitted = self._decoding()
+        if values.keys() & LENGTHS:
+            fitted = {name: value for name, value in fitted.items() if name not in LENGTHS}
+        return self._with_logprobs(
+            {**fitted, **values, "messages": messages},
+            body.top_logprobs or 0,
+            shown=bool(body.logprobs),
+        )
 
     def samples(self, sent: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The same once more for sampled answers, in requests of as many as the upstream draws.

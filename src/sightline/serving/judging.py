@@ -16,7 +16,7 @@ from sightline.data.images import DECODE_POLICY
 from sightline.data.prompts import PromptStyle
 from sightline.estimators import parse_estimator
 from sightline.models.openai.capabilities import Capabilities
-from sightline.models.openai.settings import PREFIX
+from sightline.models.openai.settings import PREFIX, WORDS
 from sightline.serving.forwarding import Served
 from sightline.serving.identity import Identity, require_endpoint
 from sightline.serving.proxy import SHOWN
@@ -228,12 +228,11 @@ def upstream_judge(
     identity.check()
     capabilities = Capabilities.from_dict(origin.model["capabilities"])
     own = capabilities.answers_as
-    mark = origin.model.get("system_fingerprint")
     served = Served(
         name=name,
         models=names if own is None else frozenset({own}),
-        system_fingerprint=mark if isinstance(mark, str) else None,
         style=PromptStyle.from_dict(origin.model.get("prompt_style", {})),
+        words=WORDS in origin.model,
         capabilities=capabilities,
         identity=identity,
     )

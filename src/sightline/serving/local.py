@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from sightline.core.features import Feature
 from sightline.core.protocols import Request
 from sightline.core.types import Record
+from sightline.data.prompts import PromptStyle
 from sightline.serving.calls import Call
 from sightline.serving.completions import (
     choice,
@@ -33,6 +34,7 @@ from sightline.serving.questions import Asked, asked_in_chat, example_of
 from sightline.serving.streaming import streamed
 from sightline.serving.trust import Trusting, held_to_limit, of_category, without_confidence
 from sightline.serving.wire import ChatBody, DecisionsBody
+from sightline.serving.wordings import as_asked
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -60,6 +62,7 @@ class LocalModel:
         decoders: From bytes to pixels.
         limits: Limits on requests.
         trusting: Its judge is the engine's.
+        style: How the model's questions are worded.
     """
 
     def __init__(
@@ -71,8 +74,10 @@ class LocalModel:
         decoders: Decoders,
         limits: Limits,
         trusting: Trusting,
+        style: PromptStyle,
     ) -> None:
         self.name, self.explains = name, True
+        self._style = style
         self._spells = model if isinstance(model, SpellsTokens) else None
         self._engine, self._judge = engine, trusting.judge
         self.trusting = trusting
@@ -167,8 +172,14 @@ class LocalModel:
         return LOCAL
 
     def describe(self) -> Mapping[str, Any]:
-        """The policy, as the page shows it."""
-        return {"backend": "local", "explains": self.explains, "policy": self._judge.describe()}
+        """The policy, and how questions are worded, as the page shows it."""
+        return {
+            "backend": "local",
+            "explains": self.explains,
+            "words_questions": True,
+            "prompt_style": self._style.to_dict(),
+            "policy": self._judge.describe(),
+        }
 
     def gauges(self) -> Mapping[str, float | None]:
         """What the engine has done."""
@@ -215,6 +226,7 @@ class LocalModel:
         told: Told | None = None,
         seed: int | None = None,
     ) -> tuple[Seen, tuple[Image, ...]]:
+        asked, options = as_asked(asked, options, self._style)
         files = await self._fetch(asked.images, asked.param)
         images = await self._decoders.images(files, asked.param, call.salt)
         example = of_category(example_of(asked, files, options), self._judge, call.category)

@@ -4,37 +4,39 @@ What a client sends is checked and rebuilt from an allow-list (`sightline.servin
 log-probabilities are added as the judge needs them and taken out again where the client did not
 ask; all else of the answer passes through. An answer is judged as its model's answers were
 collected, so where there is a policy, what the client leaves open (temperature, length) is set as
-it was then.
+it was then. What a client says is not changed unless it asks for that (``trust.as_labelled``).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any
 
 from sightline.core.features import Feature
 from sightline.core.protocols import Request
 from sightline.core.types import Example
+from sightline.data.prompts import PromptStyle
 from sightline.models.openai.wire import MalformedReplyError
 from sightline.serving.calls import Call
 from sightline.serving.completions import chunk, chunks, refused
 from sightline.serving.decisions import decide
-from sightline.serving.departures import ANOTHER, departures
+from sightline.serving.departures import ANOTHER, departures, unworded
 from sightline.serving.engine import Seen
 from sightline.serving.errors import RequestError, not_served
 from sightline.serving.fetching import Fetch
-from sightline.serving.fields import BEFORE_UPSTREAM
+from sightline.serving.fields import BEFORE_UPSTREAM, OWN
 from sightline.serving.forwarding import Forwarding, Served
 from sightline.serving.limits import Limits
 from sightline.serving.listing import Listing
-from sightline.serving.questions import Asked
+from sightline.serving.questions import Asked, asked_in_chat
 from sightline.serving.replies import Heard, chained, ordered, parts_of, read_answer
 from sightline.serving.trust import Trusting, of_category
 from sightline.serving.upstream import Connection, garbled
 from sightline.serving.upstream_trust import Drawing, UpstreamTrust
 from sightline.serving.wire import ChatBody, DecisionsBody, TextPart
+from sightline.serving.wordings import taken_apart
 
 SHOWN = frozenset(
     {
@@ -90,10 +92,9 @@ class Proxy:
         Raises:
             RequestError: The request cannot be passed on, or the upstream failed.
         """
-        _require_no_options(body)
-        sent = await self._sent(body, call)
-        example, limit = self._example(body, call), _limit(body)
-        async with self._trust.drawing(sent, call.deadline, self._doubts(body)) as drawing:
+        example, sent = await self._sent(body, call)
+        limit = _limit(body)
+        async with self._drawing(sent, body, call) as drawing:
             document, reply = await read_answer(await self._connection.ask(sent, call.deadline))
             shown_choices = ordered(document["choices"])
             for index, (choice, shown) in enumerate(zip(reply.choices, shown_choices, strict=True)):
@@ -122,27 +123,26 @@ class Proxy:
         if call.refuse:
             whole = await self.complete(body, raw, call)
             return _listed(list(chunks({"usage": None, **whole}, include_usage=usage)))
-        _require_no_options(body)
-        sent = await self._sent(body, call)
+        example, sent = await self._sent(body, call)
         sent |= {"stream": True, "stream_options": {"include_usage": usage}}
         events = self._connection.events(sent)
         try:
             first = await anext(events)
         except StopAsyncIteration:
             raise garbled(MalformedReplyError("the stream holds nothing")) from None
-        return self._judged_stream(chained(first, events), sent, body, call)
+        return self._judged_stream(chained(first, events), example, sent, body, call)
 
     async def _judged_stream(
         self,
         events: AsyncGenerator[dict[str, Any], None],
+        example: Example,
         sent: Mapping[str, Any],
         body: ChatBody,
         call: Call,
     ) -> AsyncGenerator[dict[str, Any], None]:
         """The upstream's chunks, with trust on the one that ends a choice; none follows it."""
         heard = dict[int, Heard]()
-        judging = self._trust.drawing(sent, call.deadline, self._doubts(body))
-        async with judging as drawing, aclosing(events):
+        async with self._drawing(sent, body, call) as drawing, aclosing(events):
             async for event in events:
                 parts, kept = parts_of(event), []
                 for part in parts:
@@ -155,7 +155,7 @@ class Proxy:
                         part["logprobs"] = None
                     if one.finish:
                         part["trust"] = await self._trust_of(
-                            one, part["index"], body, call, drawing
+                            one, part["index"], example, body, call, drawing
                         )
                     kept.append(part)
                 event.pop("trust", None)
@@ -168,35 +168,66 @@ class Proxy:
             for index, one in heard.items():
                 if not one.finish:
                     last = chunk(head, index, {})
-                    trust = await self._trust_of(one, index, body, call, drawing)
+                    trust = await self._trust_of(one, index, example, body, call, drawing)
                     last["choices"][0]["trust"] = trust
                     yield last
 
-    async def _sent(self, body: ChatBody, call: Call) -> dict[str, Any]:
-        """The request that the upstream gets, for the model that the client names."""
+    async def _sent(self, body: ChatBody, call: Call) -> tuple[Example, dict[str, Any]]:
+        """What the judge knows of the question, and the request that the upstream gets."""
         name = self.name if body.model is None else body.model
         if name != self.name and not await self._listing.holds(name):
             raise not_served(name, self.name)
-        return {**self._for(call, await self._forwarding.chat(body)), "model": name}
+        if _is_labelled(body):
+            example, sent = await self._labelled(body, call)
+        else:
+            _require_no_options(body)
+            example, sent = _example(body, self._served.style), await self._forwarding.chat(body)
+        example = of_category(example, self.trusting.judge, call.category)
+        return example, {**self._for(call, sent), "model": name}
+
+    async def _labelled(self, body: ChatBody, call: Call) -> tuple[Example, dict[str, Any]]:
+        """The same of a question that is to be worded as the policy's were."""
+        if self._served.style is None:
+            raise RequestError(
+                "trust.as_labelled is set, and this server has no policy whose questions show how "
+                "to word yours. Leave it out.",
+                param="trust.as_labelled",
+            )
+        options = None if body.trust is None else body.trust.choices
+        asked = asked_in_chat(body, self._limits)
+        return await self._forwarding.labelled(body, asked, options)
+
+    def _drawing(
+        self, sent: Mapping[str, Any], body: ChatBody, call: Call
+    ) -> AbstractAsyncContextManager[Drawing]:
+        """The samples of a chat answer."""
+        alike = all(getattr(body, name) in (None, False) for name in OWN)
+        return self._trust.drawing(sent, call.deadline, self._doubts(body), alike=alike)
 
     def _doubts(self, body: ChatBody) -> tuple[str, ...]:
         """Why a policy has no confidence, whatever the answer."""
-        own = body.model in (None, self.name)
-        return departures(body) if own else (ANOTHER, *departures(body))
+        found = [] if body.model in (None, self.name) else [ANOTHER]
+        found += departures(body)
+        served = self._served
+        if served.style is not None and not (served.words or _is_labelled(body)):
+            found += unworded(body, served.style)
+        return tuple(found)
 
     def _for(self, call: Call, sent: dict[str, Any]) -> dict[str, Any]:
         """The request, with what keeps the upstream's cache apart for every key."""
         return {**sent, "cache_salt": call.salt} if self._salted else sent
 
-    def _example(self, body: ChatBody, call: Call) -> Example:
-        """What the judge knows of the question."""
-        return of_category(_example(body), self.trusting.judge, call.category)
-
     async def _trust_of(
-        self, heard: Heard, index: int, body: ChatBody, call: Call, drawing: Drawing
+        self,
+        heard: Heard,
+        index: int,
+        example: Example,
+        body: ChatBody,
+        call: Call,
+        drawing: Drawing,
     ) -> dict[str, Any]:
         """The ``trust`` object of a choice whose chunks have all come."""
-        reply, example = heard.reply(), self._example(body, call)
+        reply = heard.reply()
         record, judgement = await self._trust.judged(
             example, reply.choices[0], reply, drawing, limit=_limit(body)
         )
@@ -241,10 +272,13 @@ class Proxy:
         return BEFORE_UPSTREAM
 
     def describe(self) -> Mapping[str, Any]:
-        """The policy, as the page shows it."""
+        """The policy, and how its questions are worded, as the page shows it."""
+        style = self._served.style
         return {
             "backend": "upstream",
             "explains": self.explains,
+            "words_questions": self._served.words,
+            "prompt_style": None if style is None else style.to_dict(),
             "policy": self.trusting.judge.describe(),
         }
 
@@ -282,15 +316,22 @@ async def _listed(events: Sequence[dict[str, Any]]) -> AsyncGenerator[dict[str, 
         yield event
 
 
-def _example(body: ChatBody) -> Example:
-    """What the judge knows of the question."""
+def _example(body: ChatBody, style: PromptStyle | None) -> Example:
+    """What the judge knows of a question that is passed on as it is; as its run recorded it."""
     texts: list[str] = []
     for message in body.messages:
         if message.role == "user" and isinstance(message.content, str):
             texts.append(message.content)
         elif message.role == "user":
             texts += [part.text for part in message.content or () if isinstance(part, TextPart)]
-    return Example("request", "\n".join(texts))
+    text = "\n".join(texts)
+    known = None if style is None else taken_apart(text, style)
+    return Example("request", *((text,) if known is None else (known[0], (), known[1])))
+
+
+def _is_labelled(body: ChatBody) -> bool:
+    """Whether the client has its question worded as the policy's were."""
+    return body.trust is not None and body.trust.as_labelled is True
 
 
 def _require_no_options(body: ChatBody) -> None:
@@ -302,7 +343,8 @@ def _require_no_options(body: ChatBody) -> None:
     if body.trust is not None and body.trust.choices:
         raise RequestError(
             "trust.choices are options that this server's own model is shown; the upstream is sent "
-            "your messages as they are. Write the options into the question.",
+            "your messages as they are. Write the options into the question, or set "
+            "trust.as_labelled.",
             param="trust.choices",
         )
 

@@ -46,8 +46,8 @@ def asked_in_chat(body: ChatBody, limits: Limits) -> Asked:
     turns = [message for message in body.messages if message.role in ("user", "assistant", "tool")]
     if len(users) != 1 or len(turns) != 1:
         raise RequestError(
-            f"messages hold {len(turns)} turns, {len(users)} of them the user's; the local model "
-            "answers single questions: one user message. Put what it needs to know into it.",
+            f"messages hold {len(turns)} turns, {len(users)} of them the user's; a model is asked "
+            "single questions here: one user message. Put what it needs to know into it.",
             param="messages",
             code="unsupported_conversation",
         )

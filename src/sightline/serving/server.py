@@ -334,6 +334,7 @@ def backend_of(
         judge: Judges its answers; None for raw scores.
         store: Signs confidences; None where no feedback is kept.
     """
+    from sightline.data.prompts import PromptStyle
     from sightline.serving.decisions import AT_ONCE
     from sightline.serving.engine import Engine
     from sightline.serving.fetching import Addresses
@@ -358,4 +359,5 @@ def backend_of(
         Decoders(limits),
         limits,
         Trusting(judge, None if store is None else store.receipt),
+        PromptStyle.from_dict(model.fingerprint().get("prompt_style", {})),
     )

@@ -89,6 +89,8 @@ class TrustOptions(_Strict):
         choices: Options of a multiple-choice question, which are shown to the model.
         explain: Also observe what moves the first choice, which costs about fifteen answers more.
         category: Kind of question, for a policy whose thresholds go by it.
+        as_labelled: Have the question worded as the policy's labelled questions were; a local
+            model's always is.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -97,6 +99,7 @@ class TrustOptions(_Strict):
     choices: Annotated[list[str], Field(min_length=2, max_length=255)] | None = None
     explain: bool | None = None
     category: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    as_labelled: Literal[True] | None = None
 
 
 class StreamOptions(_Strict):

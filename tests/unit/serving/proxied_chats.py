@@ -14,6 +14,7 @@ from chat_servers import PLAIN, FakeChat
 from sightline import api
 from sightline.core.protocols import Request
 from sightline.core.types import Example, Record
+from sightline.data.prompts import PromptStyle
 from sightline.estimators.agreement import SampleAgreement
 from sightline.models.fake import FakeModel
 from sightline.models.openai import EndpointSettings
@@ -97,6 +98,10 @@ def questions(count: int) -> list[Example]:
     return [Example(f"q{i}", f"Question {i}?") for i in range(count)]
 
 
+def choices(count: int) -> list[Example]:
+    return [Example(f"c{i}", f"Which {i}?", choices=("red", "blue", "green")) for i in range(count)]
+
+
 def write_labelled(path: Path, records: Sequence[Record]) -> None:
     """A dataset on which answers that the samples agree with tend to be right."""
     doubt = SampleAgreement().uncertainty(records)
@@ -113,11 +118,16 @@ def write_labelled(path: Path, records: Sequence[Record]) -> None:
 
 
 def collect(
-    folder: Path, url: str, name: str = "m", count: int = 240, samples: int = SAMPLES
+    folder: Path,
+    url: str,
+    name: str = "m",
+    count: int = 240,
+    samples: int = SAMPLES,
+    style: PromptStyle | None = PLAIN,
 ) -> Path:
     """A run of an endpoint's model on labelled questions."""
     asked = Request(max_new_tokens=TOKENS, n_samples=samples)
-    records = FakeModel(PLAIN).observe(questions(count), [()] * count, asked)
+    records = FakeModel(style or PromptStyle()).observe(questions(count), [()] * count, asked)
     write_labelled(folder / "questions.jsonl", records)
     api.collect(
         f"openai:{name}",
@@ -128,7 +138,7 @@ def collect(
         layers=(),
         options=False,
         blank=False,
-        style=PLAIN,
+        style=style,
         batch_size=32,
         model_options={"endpoint": EndpointSettings((url,))},
     )

@@ -175,6 +175,9 @@ def test_usage_of_decisions_is_of_all_their_questions() -> None:
 
 def test_a_model_that_does_not_count_has_no_usage() -> None:
     class Silent:
+        def fingerprint(self) -> Any:
+            return FakeModel().fingerprint()
+
         def observe(self, examples: Any, images: Any, request: Any) -> Any:
             return FakeModel().observe(examples, images, request)
 

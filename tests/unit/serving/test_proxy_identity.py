@@ -17,6 +17,7 @@ from running import Running, running
 from sightline.serving import identity
 from sightline.serving.departures import ANOTHER
 from sightline.serving.server import Settings, build
+from sightline.serving.upstream_trust import BARE
 
 CHAT = "/v1/chat/completions"
 
@@ -85,11 +86,7 @@ def other_name(_: ChatServer, chat: Chat) -> None:
     chat.answers_as = "n"
 
 
-def no_logprobs(_: ChatServer, chat: Chat) -> None:
-    chat.chat.ignored = frozenset({"logprobs"})
-
-
-CHANGES = [version, owner, unlisted, other_name, no_logprobs]
+CHANGES = [version, owner, unlisted, other_name]
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -98,7 +95,7 @@ def test_a_swapped_upstream_is_noticed_and_believed_again_once_it_is_the_same(
     fitted: tuple[FakeChat, Any], change: Callable[[ChatServer, Chat], None], stream: bool
 ) -> None:
     with served(fitted) as (proxy, server, chat):
-        models, known = server.models, chat.chat.ignored
+        models = server.models
         change(server, chat)
         trust = trust_of(proxy, stream=stream)
         assert (trust["confidence"], trust["abstain"], trust["receipt"]) == (None, True, None)
@@ -107,9 +104,81 @@ def test_a_swapped_upstream_is_noticed_and_believed_again_once_it_is_the_same(
         assert identity.OTHER in trust["warnings"]
         assert b"sightline_upstream_verified 0" in proxy.call("/metrics")[1]
         server.version, server.models = "1.2", models
-        chat.answers_as, chat.chat.ignored = None, known
+        chat.answers_as = None
         trust = awaited(proxy, None)
         assert (trust["confidence"] is not None, trust["warnings"]) == (True, [])
+
+
+@contextmanager
+def without_logprobs(chat: Chat) -> Iterator[None]:
+    known = chat.chat.ignored
+    chat.chat.ignored = frozenset({"logprobs"})
+    try:
+        yield
+    finally:
+        chat.chat.ignored = known
+
+
+def bare(proxy: Running, chat: Chat, **fields: Any) -> dict[str, Any]:
+    """Trust of an answer that comes without log-probabilities."""
+    with without_logprobs(chat):
+        return trust_of(proxy, **fields)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_without_logprobs_takes_no_other_answers_confidence(
+    fitted: tuple[FakeChat, Any], stream: bool
+) -> None:
+    with served(fitted) as (proxy, _, chat):
+        for _ in range(2 * identity._BARE_IN_A_ROW):
+            trust = bare(proxy, chat, stream=stream)
+            assert (trust["confidence"], trust["abstain"], trust["receipt"]) == (None, True, None)
+            assert trust["reason"] == BARE
+            assert identity.CHANGED not in trust["warnings"]
+            trust = trust_of(proxy, stream=stream)
+            assert (trust["confidence"] is not None, trust["warnings"]) == (True, [])
+
+
+def test_several_in_a_row_without_logprobs_are_a_sign_of_a_change(
+    fitted: tuple[FakeChat, Any],
+) -> None:
+    with served(fitted) as (proxy, _, chat), without_logprobs(chat):
+        for _ in range(identity._BARE_IN_A_ROW - 1):
+            assert identity.CHANGED not in trust_of(proxy)["warnings"]
+        assert identity.CHANGED in trust_of(proxy)["warnings"]
+        awaited(proxy, identity.OTHER)
+
+
+def test_who_repeats_questions_that_are_filtered_is_believed_ever_less(
+    fitted: tuple[FakeChat, Any],
+) -> None:
+    with served(fitted) as (proxy, _, chat):
+        for doubling in (1, 2):
+            for _ in range(doubling * identity._BARE_IN_A_ROW):
+                assert doubt_of(proxy) is None
+                bare(proxy, chat)
+            assert doubt_of(proxy) == identity.CHANGED
+            assert awaited(proxy, None)["confidence"] is not None
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"stream": True},
+        {"n": 2},
+        {"top_logprobs": 1, "logprobs": True},
+        {"max_tokens": 1},
+        {"temperature": 0.5},
+        {"tools": []},
+    ],
+)
+def test_a_clients_own_settings_are_no_sign_of_a_change(
+    fitted: tuple[FakeChat, Any], fields: dict[str, Any]
+) -> None:
+    with served(fitted) as (proxy, _, chat):
+        for _ in range(2 * identity._BARE_IN_A_ROW):
+            assert bare(proxy, chat, **fields)["confidence"] is None
+            assert doubt_of(proxy) is None
 
 
 def test_another_upstream_is_examined_ever_more_seldom(

@@ -2,7 +2,7 @@
 const $ = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
 const SIDE = 320, LEFT = 44, TOP = 12, SIZE = 250;
-let picture = null, policy = null, receipt = null;
+let picture = null, policy = null, receipt = null, known = false, worded = false;
 
 const show = (id, visible) => $(id).classList.toggle("hidden", !visible);
 const percent = (value) => (100 * value).toFixed(1) + "\u00a0%";
@@ -113,7 +113,14 @@ function showPolicy(model) {
   policy = model.policy;
   showCategories();
   show("explaining", model.explains);
-  show("choosing", model.backend === "local");
+  worded = model.backend === "upstream" && model.prompt_style !== null;
+  const lines = worded ? [model.prompt_style.short_instruction,
+    model.prompt_style.choice_instruction] : [];
+  const added = [...new Set(lines)].filter(Boolean).map(quoted).join(" or, behind options, ");
+  $("wording").textContent = added && "Sent behind your question, as behind those that the policy "
+    + "was fitted on: " + added;
+  show("wording", Boolean(added));
+  show("choosing", model.backend === "local" || worded);
   $("model").textContent = "Model " + model.id + (policy ? "" :
     ". No policy: scores are raw uncertainties, not probabilities.");
   show("policy", policy !== null);
@@ -265,19 +272,24 @@ function choose(file) {
   reader.readAsDataURL(file);
 }
 
-async function ask() {
+function asked() {
   const content = [{ type: "text", text: $("question").value }];
   if (picture !== null) content.unshift({ type: "image_url", image_url: { url: picture } });
   const body = { messages: [{ role: "user", content }], logprobs: true };
   const choices = $("choices").value.split(";").map((one) => one.trim()).filter(Boolean);
-  if (choices.length > 1) body.trust = { choices };
+  if (worded) body.trust = { as_labelled: true };
+  if (choices.length > 1) body.trust = { ...body.trust, choices };
   if ($("explain").checked) body.trust = { ...body.trust, explain: true };
   if ($("category").value) body.trust = { ...body.trust, category: $("category").value };
+  return body;
+}
+
+async function ask() {
   $("ask").disabled = true;
   say($("explain").checked ? "Asking and explaining…" : "Asking…");
   try {
-    const answer = await call("/v1/chat/completions", body);
-    if (policy === null) await start();
+    if (!known) await start();  // how questions are worded, where a key was needed for it
+    const answer = await call("/v1/chat/completions", asked());
     say("");
     showAnswer(answer.choices[0]);
   } catch (error) {
@@ -299,6 +311,7 @@ async function grade(correct) {
 async function start() {
   try {
     showPolicy((await call("/v1/models")).data[0]);
+    known = true;
   } catch (error) {
     $("model").textContent = error.message;
   }
