@@ -20,6 +20,7 @@ from test_local_policies import by_type, with_sets
 from upstreams import upstream
 
 from sightline.core.protocols import Request
+from sightline.data.prompts import PromptStyle
 from sightline.models.fake import FakeModel
 from sightline.serving.feedback import FeedbackStore
 from sightline.serving.forwarding import Served
@@ -150,6 +151,36 @@ def test_before_an_upstream_there_is_nothing_to_tick(browser: Browser) -> None:
                 wait(tab, "!document.getElementById('result').classList.contains('hidden')")
                 assert hidden(tab, "explanation")
                 assert text(tab, "answer") == "a red circle"
+
+
+@pytest.mark.parametrize("keys", [(), ("k",)])
+def test_before_an_upstream_questions_are_worded_as_the_policys_and_the_page_says_how(
+    browser: Browser, keys: tuple[str, ...]
+) -> None:
+    with upstream() as behind:
+        settings = Settings("m", upstream=behind.url)
+        style = PromptStyle(short_instruction="In a word.", choice_instruction="A letter.")
+        known = Served("m", frozenset({"m"}), style=style)
+        backend = proxy_of(settings, known, HalfJudge(), None)
+        with running(server=Server(backend=backend, has_policy=True, keys=keys)) as server:
+            tab = browser.tab(width=390)
+            tab.call("Page.navigate", url=f"http://127.0.0.1:{server.port}/")
+            # With a key the first question tells the page what it is before.
+            wait(tab, "document.getElementById('key')" if keys else "known")
+            if keys:
+                tab.evaluate("document.getElementById('key').value = 'k'")
+            tab.evaluate("document.getElementById('question').value = 'ok'")
+            for choices, sent in (("", "ok\nIn a word."), ("a; b", "ok\nA. a\nB. b\nA letter.")):
+                tab.evaluate(f"document.getElementById('choices').value = '{choices}'")
+                tab.evaluate("document.getElementById('result').classList.add('hidden')")
+                tab.evaluate("document.getElementById('ask').click()")
+                wait(tab, "!document.getElementById('result').classList.contains('hidden')")
+                assert behind.bodies[-1]["messages"][-1]["content"][-1]["text"] == sent
+                assert "Right with probability" in text(tab, "confidence")
+            assert not hidden(tab, "choosing")
+            assert text(tab, "wording").endswith("“In a word.” or, behind options, “A letter.”")
+            assert not hidden(tab, "wording")
+            assert tab.evaluate("document.documentElement.scrollWidth") <= 390
 
 
 def without_policy(browser: Browser, use: Callable[[Tab], None], model: Any = None) -> None:
