@@ -29,6 +29,16 @@ from sightline.core.errors import DataError, UsageError
 Method = Literal["fixed_sequence", "bonferroni"]
 Unit = Literal["rows", "one_per_group", "groups"]
 
+MOST_TESTS = 20
+"""Thresholds that are tested, unless said otherwise."""
+
+LARGEST_STAKE = 0.75
+"""Most of its capital that a bet may lose: the nearer to 1, the fewer groups pass that are all
+right, and the more one wrong group costs."""
+
+_COUNTED = 1_000_000
+"""Groups up to which the fewest that can pass are counted rather than bounded from below."""
+
 
 @dataclass(frozen=True, slots=True)
 class ThresholdTest:
@@ -85,15 +95,28 @@ class Guarantee:
         return asdict(self)
 
 
-def smallest_accepted(risk: float, delta: float) -> int:
+def smallest_accepted(risk: float, delta: float, unit: Unit = "rows") -> int:
     """Accepted answers, all of them right, that can certify the risk at all.
 
+    With ``groups`` as units, groups whose answers are all accepted and right: betting takes more of
+    them than the exact test of single answers.
+
     Example:
-        >>> smallest_accepted(0.05, 0.05)
-        59
+        >>> smallest_accepted(0.05, 0.05), smallest_accepted(0.05, 0.05, "groups")
+        (59, 80)
     """
     _check_levels(risk, delta)
-    return math.ceil(math.log(delta) / math.log1p(-risk))
+    if unit != "groups":
+        return math.ceil(math.log(delta) / math.log1p(-risk))
+    # The largest stake at every group; the first stakes are smaller.
+    fewest = math.ceil(-math.log(delta) / math.log1p(LARGEST_STAKE * risk / (1.0 - risk)))
+    n = fewest
+    while n <= _COUNTED:
+        passing = np.flatnonzero(np.exp(-_log_capital(np.zeros(n), risk)) <= delta)
+        if len(passing):
+            return int(passing[0]) + 1
+        n *= 2
+    return fewest
 
 
 def binomial_p_value(wrong: int, accepted: int, risk: float) -> float:
@@ -137,15 +160,19 @@ def betting_p_value(values: Float[np.ndarray, " g"], mean: float) -> float:
     """
     if not len(values):
         return 1.0
+    return float(min(1.0, math.exp(-max(0.0, float(_log_capital(values, mean).max())))))
+
+
+def _log_capital(values: Float[np.ndarray, " g"], mean: float) -> Float[np.ndarray, " g"]:
+    """Logarithm of the capital after each bet, of 1 to begin with."""
     gains = mean - values
     count = np.arange(1, len(values) + 1)
     before = np.concatenate([[0.0], np.cumsum(gains)[:-1]]) / count
     spread = (0.25 + np.concatenate([[0.0], np.cumsum(gains**2)[:-1]])) / count
-    stake = np.clip(before / spread, 0.0, 0.5 / (1.0 - mean))
+    stake = np.clip(before / spread, 0.0, LARGEST_STAKE / (1.0 - mean))
     # Before anything is known of the drift, a small constant stake keeps the capital in play.
     stake = np.maximum(stake, 0.02)
-    capital = np.cumsum(np.log1p(stake * gains))
-    return float(min(1.0, math.exp(-max(0.0, float(capital.max())))))
+    return np.asarray(np.cumsum(np.log1p(stake * gains)))
 
 
 def plan_thresholds(
@@ -155,7 +182,7 @@ def plan_thresholds(
     risk: float,
     delta: float,
     n_test: int,
-    count: int = 20,
+    count: int = MOST_TESTS,
 ) -> Float[np.ndarray, " k"]:
     """Chooses which thresholds to test, on rows that are not tested.
 
@@ -239,7 +266,7 @@ def learn_threshold(
     correct = np.asarray(correct, dtype=np.float64)
     index = _units(confidence, correct, groups, unit)
     if unit == "one_per_group":
-        chosen = _one_each(index, rng)
+        chosen = one_of_each(index, rng)
         confidence, correct, index = confidence[chosen], correct[chosen], np.arange(len(chosen))
     levels = np.unique(np.asarray(thresholds, dtype=np.float64))[::-1]
     if not len(levels):
@@ -269,6 +296,12 @@ def learn_threshold(
         method=method,
         unit=unit,
     )
+
+
+def one_of_each(groups: Int[np.ndarray, " n"], rng: np.random.Generator) -> Int[np.ndarray, " g"]:
+    """Position of a random row of every group, in ascending order."""
+    shuffled = rng.permutation(len(groups))
+    return np.sort(shuffled[np.unique(groups[shuffled], return_index=True)[1]])
 
 
 def _check_levels(risk: float, delta: float) -> None:
@@ -311,12 +344,6 @@ def _units(
             "row per group (one_per_group), or groups as units (groups)."
         )
     return index
-
-
-def _one_each(index: Int[np.ndarray, " n"], rng: np.random.Generator) -> Int[np.ndarray, " g"]:
-    """A random row of every group."""
-    shuffled = rng.permutation(len(index))
-    return np.sort(shuffled[np.unique(index[shuffled], return_index=True)[1]])
 
 
 def _group_p_value(

@@ -19,7 +19,7 @@ from sightline.cli.options import (
     show_config,
 )
 from sightline.core.errors import UsageError
-from sightline.core.printing import printable
+from sightline.core.printing import percent, printable
 
 if TYPE_CHECKING:
     from sightline.workflow.asking import Answer
@@ -120,7 +120,13 @@ def _decided(decision: Decision, policy: TrustPolicy) -> Iterator[str]:
     if decision.confidence is None:
         yield _row("confidence", "none: the answer could not be scored")
     else:
-        yield _row("confidence", f"{decision.confidence:.3f}, the probability of being right")
+        evidence = policy.evidence
+        known = "the probability of being right"
+        if evidence.calibration == "base rate":
+            known = "the share of right answers: the score tells nothing of this one"
+        few = evidence.calibrated_on.few
+        loose = "" if few is None else f"; loose, by {few}"
+        yield _row("confidence", f"{decision.confidence:.3f}, {known}{loose}")
     word = (
         click.style("accept", fg="green")
         if decision.accepted
@@ -133,13 +139,19 @@ def _decided(decision: Decision, policy: TrustPolicy) -> Iterator[str]:
         )
         yield _row(
             "promise",
-            f"at most {promise.risk:.1%} of accepted answers wrong, with "
-            f"{1 - promise.delta:.0%} certainty",
+            f"at most {percent(promise.risk)} of accepted answers wrong, with "
+            f"{percent(1 - promise.delta, 0)} certainty",
         )
     if decision.prediction_set is not None and policy.sets is not None:
         held = ", ".join(decision.prediction_set)
-        level = policy.sets.conformal.level
-        yield _row("options", f"{held} hold the right one in {level:.0%} of answers")
+        sets, found = policy.sets.conformal, policy.sets.conformal.coverage
+        line = f"the right one is among {held} in {percent(sets.level, 0)} of answers"
+        if found.low is not None and found.high is not None:
+            line += (
+                f", {percent(found.low, 0)} to {percent(found.high, 0)} for sets fitted on "
+                f"{sets.n:,}"
+            )
+        yield _row("options", line)
     yield from _signals(decision.signals)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +17,12 @@ from sightline.cli.options import (
     shared_options,
     show_config,
 )
+from sightline.cli.policy_lines import application_lines, policy_lines
 from sightline.core.errors import GateFailedError, UsageError
-from sightline.core.printing import printable
 
 if TYPE_CHECKING:
-    from sightline.core.estimates import Estimate
     from sightline.workflow.policy import TrustPolicy
     from sightline.workflow.policy.applying import Application
-    from sightline.workflow.policy.evidence import Achieved, Promise, Routing, Target
 
 
 @click.command("calibrate")
@@ -160,13 +157,13 @@ def calibrate_command(ctx: click.Context, /, **flags: Any) -> int:
     if flags["as_json"]:
         click.echo(json.dumps({"path": flags["output"], **_evidence(policy)}, allow_nan=False))
     else:
-        for line in _policy_lines(flags["output"], policy):
+        for line in policy_lines(flags["output"], policy):
             click.echo(line)
     if not policy.evidence.met:
         first = policy.evidence.promises[0]
         raise GateFailedError(
             f"Nothing could be certified ({first.why_not}); {flags['output']} abstains from every "
-            "answer, its confidences hold. Label more answers, allow a larger --risk, or use a "
+            "answer and gives its probability. Label more answers, allow a larger --risk, or use a "
             "better estimator."
         )
     return 0
@@ -234,7 +231,7 @@ def apply_command(ctx: click.Context, /, **flags: Any) -> int:
     if flags["as_json"]:
         click.echo(json.dumps(_application(policy, result), allow_nan=False))
     else:
-        for line in _application_lines(policy, result):
+        for line in application_lines(policy, result):
             click.echo(line)
     _gate(result, flags["max_risk"])
     return 0
@@ -274,121 +271,20 @@ def _evidence(policy: TrustPolicy) -> dict[str, Any]:
 
 def _application(policy: TrustPolicy, result: Application) -> dict[str, Any]:
     accepted = sum(decision.accepted for decision in result.decisions)
+    promises = [
+        {
+            "category": promise.category,
+            "risk": None if promise.guarantee.threshold is None else promise.guarantee.risk,
+            "kept": result.kept.get(promise.category),
+        }
+        for promise in policy.evidence.promises
+    ]
     return {
         "answers": len(result.decisions),
         "accepted": accepted,
         "left_out": result.left_out,
         "promised_risk": policy.evidence.target.risk,
+        "promises": promises,
         "achieved": None if result.achieved is None else asdict(result.achieved),
         "by_category": {name: asdict(one) for name, one in result.by_category.items()},
     }
-
-
-def _policy_lines(path: str, policy: TrustPolicy) -> Iterator[str]:
-    evidence = policy.evidence
-    names = " → ".join(stage.name for stage in policy.stages)
-    yield (
-        f"{printable(path)}: {names}, calibrated on {evidence.calibrated_on.rows:,} answers"
-        + ("" if evidence.calibration == "fitted" else " (no signal: the base rate for all)")
-    )
-    for promise in evidence.promises:
-        yield from _promise_lines(promise, evidence.target)
-    missed = sum(promise.guarantee.threshold is None for promise in evidence.promises)
-    if 0 < missed < len(evidence.promises):
-        yield (
-            f"  abstains   from every answer of {missed} of {len(evidence.promises)} categories, "
-            "for which nothing could be certified"
-        )
-    if evidence.routing is not None:
-        yield from _routing_lines(evidence.routing, policy)
-    if policy.sets is not None:
-        sets = policy.sets.conformal
-        yield (
-            f"  sets       {sets.score}, hold the right option in {sets.level:.0%} of answers with "
-            f"options; fitted on {sets.n:,}, one a group"
-        )
-    if evidence.tested is not None:
-        yield from _achieved_lines("held out", evidence.tested)
-    for skipped in evidence.skipped:
-        yield f"  no score   {skipped.n:,} answers: {printable(skipped.reason)}"
-
-
-def _routing_lines(routing: Routing, policy: TrustPolicy) -> Iterator[str]:
-    shares = ", ".join(
-        f"{stage.name} settles {share:.0%}"
-        for stage, share in zip(policy.stages, routing.settled, strict=True)
-    )
-    yield f"  cascade    {shares}"
-    yield (
-        f"  cost       {routing.cost:.2f} passes and generations per answer, of "
-        f"{routing.full_cost:g} if every stage looked at every answer"
-    )
-    at = f"at coverage {routing.coverage:.0%}"
-    yield f"  frontier   cost → error rate {at}, on the answers certified on"
-    for cost, risk in zip(routing.frontier.x, routing.frontier.y, strict=True):
-        yield f"             {cost:6.2f}   {risk:.1%}"
-    for stage, cost, risk in zip(policy.stages, routing.alone.x, routing.alone.y, strict=True):
-        yield f"             {cost:6.2f}   {risk:.1%}   {stage.name} alone, on every answer"
-    last = routing.last_tenth
-    if last is not None:
-        yield (
-            f"  last tenth from cost {last.cost_before:.2f} to {last.cost_after:.2f} the error "
-            f"rate {at} goes from {last.risk_before:.1%} to {last.risk_after:.1%}, a change of "
-            f"{_percent(last.change)}"
-        )
-
-
-def _promise_lines(promise: Promise, target: Target) -> Iterator[str]:
-    guarantee = promise.guarantee
-    if promise.category is not None:
-        yield f"  {target.per_group} {printable(promise.category)}"
-    if guarantee.threshold is None:
-        yield f"  promise    none: {promise.why_not}"
-        return
-    unit = "for a new answer" if guarantee.unit == "rows" else "for a random answer of a new group"
-    yield (
-        f"  promise    at most {guarantee.risk:.1%} of accepted answers wrong {unit}, with "
-        f"{1 - guarantee.delta:.0%} certainty"
-    )
-    yield f"  threshold  confidence {guarantee.threshold:.4f}"
-    yield from _achieved_lines("seen", promise.achieved)
-
-
-def _achieved_lines(label: str, achieved: Achieved) -> Iterator[str]:
-    yield (
-        f"  {label:10} {_percent(achieved.coverage)} of {achieved.rows:,} answers "
-        f"({achieved.groups:,} groups) accepted, {_percent(achieved.risk)} of these wrong; of all "
-        f"{_percent(achieved.accuracy)} right"
-    )
-    if achieved.set_coverage is not None and achieved.set_size is not None:
-        yield (
-            f"  {'':10} {_percent(achieved.set_coverage)} of sets hold the right option, "
-            f"{achieved.set_size:.2f} options in a set"
-        )
-
-
-def _application_lines(policy: TrustPolicy, result: Application) -> Iterator[str]:
-    if result.left_out:
-        yield f"left out   {result.left_out:,} answers of groups that the policy was fitted on"
-    if result.achieved is None:
-        accepted = sum(decision.accepted for decision in result.decisions)
-        yield f"decided    {accepted:,} of {len(result.decisions):,} answers accepted"
-        return
-    yield from (line.strip() for line in _achieved_lines("measured", result.achieved))
-    for name, one in result.by_category.items():
-        yield from _achieved_lines(printable(name)[:10], one)
-    risk, target = result.achieved.risk, policy.evidence.target.risk
-    if target is None or risk.low is None:
-        return
-    if risk.low > target:
-        yield f"The promise of {target:.1%} is broken here: these answers differ from its labels."
-    else:
-        yield f"That agrees with the promise of at most {target:.1%}."
-
-
-def _percent(share: Estimate) -> str:
-    if share.value is None:
-        return f"— ({share.reason})"
-    if share.low is None or share.high is None:
-        return f"{share.value:.1%}"
-    return f"{share.value:.1%} [{share.low:.1%}, {share.high:.1%}]"

@@ -1,4 +1,4 @@
-"""Untrusted text made safe to print; imports nothing, so that the command line may use it."""
+"""What is printed; imports nothing, so that the command line may use it."""
 
 from __future__ import annotations
 
@@ -32,3 +32,15 @@ def printable(text: str) -> str:
         'red\\x1b[2J blue'
     """
     return text.translate(_INERT)
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """A share in per cent with this many digits, or as many more as tell it from 0 and from 1.
+
+    Example:
+        >>> percent(0.05), percent(0.0001), percent(0.95, 0), percent(0.9999, 0), percent(1.0)
+        ('5.0%', '0.01%', '95%', '99.99%', '100.0%')
+    """
+    while 0.0 < share < 1.0 and digits < 12 and float(f"{share:.{digits}%}"[:-1]) in (0.0, 100.0):
+        digits += 1
+    return f"{share:.{digits}%}"

@@ -19,6 +19,7 @@ def proportion(
     correct: Float[np.ndarray, " n"],
     groups: Int[np.ndarray, " n"] | None = None,
     *,
+    weights: Float[np.ndarray, " n_weights"] | None = None,
     level: float = 0.95,
 ) -> Estimate:
     """Mean correctness with its interval, allowing for groups; needs no random draws.
@@ -30,6 +31,7 @@ def proportion(
     Args:
         correct: In [0, 1].
         groups: Rows that share a number are not independent; None if all are.
+        weights: How much each row counts, above 0; None for alike.
         level: Coverage of the interval, in (0, 1).
 
     Returns:
@@ -50,6 +52,8 @@ def proportion(
             "Align them by key first."
         )
     _, correct = rows_of(np.zeros(n), correct)
+    if weights is not None and np.ptp(weights) > 0:
+        return _weighted(correct, groups, weights, level)
     share = float(np.mean(np.sort(correct)))
     index = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
     n_groups = int(index.max()) + 1
@@ -60,8 +64,44 @@ def proportion(
             return Estimate(share, n=n)
         deviation = np.bincount(index, correct - share)
         variance = float(np.sum(deviation**2)) * n_groups / (n_groups - 1) / n**2
-        effective = min(n, share * (1 - share) / variance) if variance > 0 else float(n_groups)
+        effective = (
+            min(effective, share * (1 - share) / variance) if variance > 0 else float(n_groups)
+        )
         quantile = student(quantile, n_groups - 1)
+    return _wilson(share, effective, quantile, n)
+
+
+def _weighted(
+    correct: Float[np.ndarray, " n"],
+    groups: Int[np.ndarray, " n"] | None,
+    weights: Float[np.ndarray, " n_weights"],
+    level: float,
+) -> Estimate:
+    """`proportion` of rows that count unequally, so that no number of rows is the effective one."""
+    n = len(correct)
+    if len(weights) != n or not np.all(np.isfinite(weights) & (weights > 0)):
+        raise DataError(
+            f"{n} correctness values with {len(weights)} weights, not all above 0; one such weight "
+            "per row is required. Leave out rows that do not count."
+        )
+    share = float(np.clip(np.average(correct, weights=weights), 0.0, 1.0))
+    index = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
+    total = np.bincount(index, weights)
+    if len(total) == 1:
+        return Estimate(share, n=n)
+    whole = float(total.sum())
+    deviation = np.bincount(index, weights * (correct - share))
+    variance = float(np.sum(deviation**2)) * len(total) / (len(total) - 1) / whole**2
+    effective = whole**2 / float(np.sum(total**2))
+    if variance > 0:
+        alone = whole**2 / float(np.sum(weights**2))
+        effective = min(alone, share * (1 - share) / variance)
+    quantile = student(NORMAL.inv_cdf((1 + level) / 2), len(total) - 1)
+    return _wilson(share, effective, quantile, n)
+
+
+def _wilson(share: float, effective: float, quantile: float, n: int) -> Estimate:
+    """Wilson's interval of a share of so many effective rows."""
     square = quantile**2
     centre = (share + square / (2 * effective)) / (1 + square / effective)
     half = (

@@ -1,6 +1,7 @@
 """Prediction sets: hand-worked cases, coverage, ties and what is refused."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -99,3 +100,43 @@ def test_wrong_rows_are_refused(p, right):
 def test_wrong_settings_are_refused(settings):
     with pytest.raises(UsageError, match="required"):
         fit_conformal_sets(np.array([[0.5, 0.5]]), np.array([0]), **settings)
+
+
+@pytest.mark.parametrize(("n", "level"), [(12, 0.9), (9, 0.9), (100, 0.8), (1000, 0.95)])
+def test_how_far_the_coverage_of_one_fit_may_lie_is_a_beta_distribution(n, level):
+    stats = pytest.importorskip("scipy.stats", reason="the learn extra is not installed")
+    rank = math.ceil((n + 1) * level - 1e-9)
+    found = ConformalSets("lac", level, 0.5, n).coverage
+    beta = stats.beta(rank, n + 1 - rank)
+    assert (found.low, found.high) == pytest.approx(beta.ppf([0.025, 0.975]), abs=1e-9)
+    assert found.value == pytest.approx(beta.mean())
+    assert found.n == n
+
+
+def test_the_coverage_of_a_fit_lies_in_its_interval_as_often_as_it_says():
+    """Scores uniform on (0, 1): the coverage of a fit is its quantile."""
+    rng = np.random.default_rng(0)
+    inside, covered = [], []
+    for _ in range(2000):
+        own = rng.random(12)
+        p = np.column_stack([1.0 - own, own])
+        fitted = fit_conformal_sets(p, np.zeros(12, dtype=int), level=0.8, score="lac")
+        low, high = fitted.coverage.low, fitted.coverage.high
+        inside.append(low <= fitted.quantile <= high)
+        covered.append(fitted.quantile)
+    assert np.mean(inside) == pytest.approx(0.95, abs=0.02)
+    assert np.mean(covered) == pytest.approx(fitted.coverage.value, abs=0.01)
+
+
+def test_sets_that_hold_everything_are_never_wrong():
+    found = ConformalSets("aps", 0.99, None, 5).coverage
+    assert (found.value, found.low, found.high) == (1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize("score", ["lac", "aps"])
+def test_the_last_bits_of_a_probability_change_no_set(score):
+    """They depend on how many options the other rows of a batch have, which are summed with it."""
+    p = np.tile([0.45, 0.4, 0.15], (20, 1))
+    fitted = fit_conformal_sets(p, np.ones(20, dtype=int), level=0.8, score=score)
+    for bits in (0.0, -4e-16, 4e-16):
+        assert fitted.sets(p * (1.0 + bits)).tolist() == [[True, True, False]] * 20

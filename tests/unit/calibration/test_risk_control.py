@@ -186,3 +186,14 @@ def test_a_plan_without_a_chance_starts_at_the_best_there_is():
         plan_thresholds(np.empty(0), np.empty(0), risk=0.1, delta=0.1, n_test=50)
     with pytest.raises(UsageError, match="0 thresholds"):
         plan_thresholds(confidence, confidence, risk=0.1, delta=0.1, n_test=50, count=0)
+
+
+@pytest.mark.parametrize(("risk", "n"), [(0.05, 80), (0.1, 40), (0.5, 7), (0.999, 6)])
+def test_groups_as_units_take_more_than_single_answers(risk, n):
+    assert smallest_accepted(risk, 0.05, "groups") == n
+    assert betting_p_value(np.zeros(n), risk) <= 0.05 < betting_p_value(np.zeros(n - 1), risk)
+    assert n > smallest_accepted(risk, 0.05, "one_per_group")
+
+
+def test_a_risk_next_to_nothing_is_answered_at_once():
+    assert smallest_accepted(1e-12, 0.05, "groups") > smallest_accepted(1e-12, 0.05)

@@ -5,7 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from sightline.cli import asking, policies
+from sightline.cli import asking, policies, policy_lines
 from sightline.core.errors import UsageError
 from sightline.core.estimates import Estimate
 from sightline.core.types import Example, Generation, Record
@@ -93,10 +93,10 @@ def test_estimator_or_cascade(monkeypatch):
 def test_achieved_figures_read_as_shares():
     nothing = Estimate(None, reason="no answer was accepted")
     achieved = Achieved(10, 5, Estimate(0.0, 0.0, 0.3), nothing, Estimate(0.5))
-    (line,) = policies._achieved_lines("seen", achieved)
+    (line,) = policy_lines.achieved_lines("seen", achieved)
     assert line == (
         "  seen       0.0% [0.0%, 30.0%] of 10 answers (5 groups) accepted, "
-        "— (no answer was accepted) of these wrong; of all 50.0% right"
+        "none; of all 50.0% right"
     )
 
 

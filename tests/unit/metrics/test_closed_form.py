@@ -118,3 +118,34 @@ def test_a_fraction_is_part_right_and_part_wrong():
     split = auroc_estimate(np.repeat(confidence, 2), np.array([1.0, 1.0, 1.0, 0.0, 0.0, 0.0]))
     soft = auroc_estimate(confidence, np.array([1.0, 0.5, 0.0]))
     assert soft.value == pytest.approx(split.value)
+
+
+def test_rows_that_count_unequally():
+    """A group of nine wrong rows and nine of one right row, each group counting once."""
+    correct = np.array([0.0] * 9 + [1.0] * 9)
+    groups = np.array([0] * 9 + list(range(1, 10)))
+    weights = np.array([1 / 9] * 9 + [1.0] * 9)
+    estimate = proportion(correct, groups, weights=weights)
+    assert estimate.value == pytest.approx(0.9)
+    # As wide as of ten rows, by Student's quantile.
+    ten = proportion(np.array([0.0] + [1.0] * 9))
+    assert estimate.low < ten.low < ten.value
+    assert estimate.low > 0.45
+    assert proportion(correct, groups, weights=np.full(18, 3.0)) == proportion(correct, groups)
+    with pytest.raises(DataError, match="not all above 0"):
+        proportion(correct, groups, weights=np.append(weights[:-1], 0.0))
+
+
+def test_unequal_weights_cover_the_share_as_often_as_they_say():
+    rng = np.random.default_rng(0)
+    held = []
+    for _ in range(600):
+        sizes = rng.choice([1, 2, 20], 150, p=[0.5, 0.4, 0.1])
+        groups = np.repeat(np.arange(150), sizes)
+        right = np.where(sizes > 2, 0.2, 0.8)[groups]
+        luck = np.where(
+            rng.random(len(groups)) < 0.5, rng.random(150)[groups], rng.random(len(groups))
+        )
+        estimate = proportion((luck < right).astype(float), groups, weights=(1 / sizes)[groups])
+        held.append(estimate.low <= 0.74 <= estimate.high)
+    assert np.mean(held) >= 0.92

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from sightline.workflow.fitted import groups_with
 from sightline.workflow.policy.calibrating import request_of_run
 from sightline.workflow.policy.decision import Decision
 from sightline.workflow.policy.evidence import Achieved
-from sightline.workflow.policy.measuring import measured
+from sightline.workflow.policy.measuring import kept, measured
 from sightline.workflow.policy.trust import TrustPolicy, array_needs
 
 
@@ -37,6 +37,9 @@ class Application:
         correct: 0 or 1 per answer, or None where it has no correctness.
         achieved: On the answers that have one; None where none was graded.
         by_category: The same by category; empty for a policy with one threshold.
+        kept: By category (None for a policy with one threshold), whether what is promised held:
+            True, False, or None where that cannot be told; only of promises under which the error
+            rate has an interval.
         left_out: Answers in groups that the policy was fitted on.
     """
 
@@ -45,6 +48,7 @@ class Application:
     correct: tuple[float | None, ...]
     achieved: Achieved | None
     by_category: dict[str, Achieved]
+    kept: dict[str | None, bool | None]
     left_out: int
 
 
@@ -89,12 +93,15 @@ def apply_policy(
     correct = [None if mark is None else float(mark >= settings.threshold) for mark in marks]
     decisions = policy.decide(answers)
     rows = [row for row, mark in enumerate(correct) if mark is not None]
+    achieved = _measured(rows, answers, decisions, correct) if rows else None
+    by_category = _by_category(rows, answers, decisions, correct)
     return Application(
         records=tuple(answers),
         decisions=decisions,
         correct=tuple(correct),
-        achieved=_measured(rows, answers, decisions, correct) if rows else None,
-        by_category=_by_category(rows, answers, decisions, correct),
+        achieved=achieved,
+        by_category=by_category,
+        kept=_kept(policy, achieved, by_category),
         left_out=left_out,
     )
 
@@ -193,6 +200,17 @@ def _measured(
     groups = np.unique([record.example.group for record in records], return_inverse=True)[1]
     marks: Float[np.ndarray, " n"] = np.array([correct[row] for row in rows], dtype=np.float64)
     return measured([decisions[row] for row in rows], records, marks, groups)
+
+
+def _kept(
+    policy: TrustPolicy, achieved: Achieved | None, by_category: Mapping[str, Achieved]
+) -> dict[str | None, bool | None]:
+    found: dict[str | None, bool | None] = {}
+    for promise in policy.evidence.promises:
+        own = achieved if promise.category is None else by_category.get(promise.category)
+        if own is not None and own.risk.low is not None:
+            found[promise.category] = kept(promise, own)
+    return found
 
 
 def _by_category(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -11,18 +11,21 @@ import numpy as np
 from jaxtyping import Int
 
 import sightline
-from sightline.calibration.risk_control import smallest_accepted
+from sightline.calibration.risk_control import MOST_TESTS
 from sightline.core.errors import UsageError
 from sightline.core.features import Feature
+from sightline.core.printing import percent, printable
 from sightline.core.protocols import LearnedEstimator, Request
 from sightline.core.types import Record
 from sightline.data.splits import Split, images_across_groups, split_groups
 from sightline.estimators import parse_estimator
 from sightline.grading import JudgeModel
+from sightline.metrics.intervals import proportion
 from sightline.store.run import RunStore
 from sightline.workflow.classifying.reading import open_answers
 from sightline.workflow.evaluate import Judged, Settings, check, read_judged
 from sightline.workflow.fitted import content
+from sightline.workflow.policy.certifying import categories, part_of
 from sightline.workflow.policy.deriving import derived_kinds
 from sightline.workflow.policy.evidence import Achieved, Origin, Target
 from sightline.workflow.policy.fitting import check_stages, fit_policy, named
@@ -35,6 +38,8 @@ from sightline.workflow.policy.trust import TrustPolicy, array_needs, narrowed
 LEARNS = (0.4, 0.2, 0.4)
 LEARNS_NOT = (0.0, 0.3, 0.7)
 """Shares of the groups for fitting, calibrating and certifying."""
+
+_NAMED = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,30 +173,78 @@ def _tested(policy: TrustPolicy, data: Labelled, held: Int[np.ndarray, " h"]) ->
 def _announce_smallest(target: Target, announce: Callable[[str], None]) -> None:
     if target.risk is None:
         return
-    smallest = smallest_accepted(target.risk, target.delta)
-    of = "" if target.per_group is None else f" of every {target.per_group}"
+    of = "" if target.per_group is None else f" of every {printable(target.per_group)}"
+    what = {
+        "one_per_group": f"accepted answers{of} to test on, one per group, if all are right",
+        "groups": f"groups{of} to test on, if all of their answers are accepted and right",
+        "rows": f"accepted answers{of} to test on, if all are right",
+    }
+    more = ""
+    if target.method == "bonferroni":
+        most = target.smallest(MOST_TESTS)
+        more = (
+            f", and {most:,} where {MOST_TESTS} thresholds share the {target.delta:g} between them"
+        )
     announce(
-        f"A risk of {target.risk:.1%} with {1 - target.delta:.0%} certainty takes at least "
-        f"{smallest:,} accepted answers{of} to test on, one per group, if all of them are right."
+        f"A risk of {percent(target.risk)} with {percent(1 - target.delta, 0)} certainty takes at "
+        f"least {target.smallest():,} {what[target.unit]}{more}."
     )
 
 
 def _announce_parts(data: Labelled, target: Target, announce: Callable[[str], None]) -> None:
     parts = (data.parts.train, data.parts.calibration, data.parts.test)
-    sizes = [f"{len(p):,} ({len(np.unique(data.groups[p])):,} groups)" for p in parts]
+    sizes = [f"{len(p):,} ({_groups(data, p):,} groups)" for p in parts]
     announce(
         f"Answers to fit on: {sizes[0]}; to calibrate on: {sizes[1]}; to certify on: {sizes[2]}."
     )
-    if target.risk is not None and target.per_group is None:
-        units = len(np.unique(data.groups[data.parts.test]))
-        if units < smallest_accepted(target.risk, target.delta):
-            announce(f"{units} groups to certify on are too few for this risk whatever is fitted.")
+    for line in (*_few_to_certify(data, target), *_few_to_fit(data)):
+        announce(line)
     shared = images_across_groups([record.example for record in data.records])
     if shared:
         announce(
             f"{shared:,} images are in more than one group, so that the parts are not wholly "
             "apart; a group column that joins their questions would part them."
         )
+
+
+def _few_to_certify(data: Labelled, target: Target) -> Iterator[str]:
+    """What cannot be certified whatever is fitted, by the number of groups alone."""
+    smallest = target.smallest()
+    sizes = {name: _groups(data, test) for name, (_, test) in categories(data, target)}
+    few = {name: n for name, n in sizes.items() if smallest is not None and n < smallest}
+    if target.per_group is None and few:
+        yield f"{few[None]:,} groups to certify on are too few for this risk whatever is fitted."
+    elif few:
+        names = ", ".join(f"{printable(str(name))} ({n:,})" for name, n in [*few.items()][:_NAMED])
+        rest = f" and {len(few) - _NAMED:,} more" if len(few) > _NAMED else ""
+        yield (
+            f"{len(few):,} of {len(sizes):,} values of {printable(target.per_group or '')} have "
+            f"too few groups to certify on whatever is fitted: {names}{rest}."
+        )
+
+
+def _few_to_fit(data: Labelled) -> Iterator[str]:
+    """Parts of so few groups, right or wrong, that what is fitted on them is loose."""
+    for rows, what in (
+        (data.parts.train, "fit an estimator on"),
+        (data.parts.calibration, "calibrate probabilities on"),
+    ):
+        few = part_of(rows, data).few
+        if few is not None:
+            share = proportion(data.correct[rows], data.groups[rows])
+            within = (
+                ""
+                if share.low is None or share.high is None
+                else (
+                    f"; their share of right answers is known as {percent(share.low, 0)} to "
+                    f"{percent(share.high, 0)}"
+                )
+            )
+            yield f"There are {few} to {what}: what is fitted on them is loose{within}."
+
+
+def _groups(data: Labelled, rows: Int[np.ndarray, " k"]) -> int:
+    return len(np.unique(data.groups[rows]))
 
 
 def _origin(

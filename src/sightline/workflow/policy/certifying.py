@@ -15,15 +15,22 @@ from sightline.calibration.risk_control import (
     error_bound,
     learn_threshold,
     plan_thresholds,
-    smallest_accepted,
 )
 from sightline.core.errors import UndefinedMetricError, UsageError
 from sightline.core.estimates import Estimate
+from sightline.core.printing import percent
 from sightline.core.results import Skipped
 from sightline.metrics import METRICS
 from sightline.metrics.curves import reliability_bins
 from sightline.metrics.intervals import auroc_estimate
-from sightline.workflow.policy.evidence import Evidence, Part, Promise, Routing, Target
+from sightline.workflow.policy.evidence import (
+    Evidence,
+    Part,
+    Promise,
+    Routing,
+    SetsFit,
+    Target,
+)
 from sightline.workflow.policy.labelled import Labelled, SetsTarget
 from sightline.workflow.policy.measuring import accepted_rows, achieved
 from sightline.workflow.policy.option_sets import OptionSets, fit_option_sets
@@ -51,19 +58,23 @@ def certified(
         confidence[part] = route(stages, [data.records[i] for i in part]).final
     promises = tuple(
         _promise(category, rows, confidence, data, target, seed)
-        for category, rows in _categories(data, target)
+        for category, rows in categories(data, target)
     )
-    option_sets = None
+    option_sets, sets_fit = None, None
     if sets is not None:
-        option_sets = _fit_sets(sets, data, np.random.default_rng(seed))
+        option_sets, sets_fit = _fit_sets(sets, data, np.random.default_rng(seed))
     evidence = _evidence(target, data, fitted_on, skipped, stages, promises, confidence)
-    return TrustPolicy(stages, replace(evidence, routing=routing), option_sets)
+    return TrustPolicy(stages, replace(evidence, routing=routing, sets=sets_fit), option_sets)
 
 
-def _categories(
+def categories(
     data: Labelled, target: Target
 ) -> list[tuple[str | None, tuple[Int[np.ndarray, " a"], Int[np.ndarray, " b"]]]]:
-    """Rows of the second and third part, by category."""
+    """Rows of the second and third part, by category; one without a name where none is asked for.
+
+    Raises:
+        UsageError: No example has the field that thresholds are to go by.
+    """
     plan, test = data.parts.calibration, data.parts.test
     if target.per_group is None:
         return [(None, (plan, test))]
@@ -88,7 +99,7 @@ def _promise(
     seed: int,
 ) -> Promise:
     plan, test = rows
-    units = len(test) if target.unit == "rows" else len(np.unique(data.groups[test]))
+    units = len(np.unique(data.groups[test]))
     levels = _planned(confidence[plan], data.correct[plan], target, units)
     rng = np.random.default_rng(seed)
     if target.risk is None:
@@ -107,7 +118,7 @@ def _promise(
         )
     else:
         guarantee = _nothing(target.risk, target, len(test))
-    smallest = None if target.risk is None else smallest_accepted(target.risk, target.delta)
+    smallest = target.smallest(max(1, len(levels)))
     accepted = accepted_rows(confidence[test], guarantee.threshold)
     return Promise(
         category=category,
@@ -175,9 +186,12 @@ def _bounded(
             bound = risk
     else:
         bound = error_bound(round(seen.wrong), seen.accepted, target.delta)
-    test_of = ThresholdTest(seen.threshold, seen.accepted, seen.wrong, target.delta, certified=True)
+    known = bound < 1.0
+    p_value = target.delta if known else 1.0
+    test_of = ThresholdTest(seen.threshold, seen.accepted, seen.wrong, p_value, certified=known)
+    threshold = seen.threshold if known else None
     return Guarantee(
-        bound, target.delta, seen.threshold, (test_of,), len(test), target.method, target.unit
+        bound, target.delta, threshold, (test_of,), len(test), target.method, target.unit
     )
 
 
@@ -191,13 +205,23 @@ def _why_not(guarantee: Guarantee, smallest: int | None, units: int, target: Tar
     if not guarantee.tests:
         return "none of the answers that thresholds are chosen on could be scored"
     risk = guarantee.risk
-    if smallest is not None and units < smallest:
+    if smallest is None:
+        test = guarantee.closest
+        if not test.accepted:
+            return f"no answer of {units:,} groups reaches the threshold of this coverage"
         return (
-            f"{units} independent answers to test on; at least {smallest}, all accepted and right, "
-            f"are needed to certify a risk of {risk:.1%}"
+            f"{test.wrong:g} of {test.accepted:,} accepted answers of {units:,} groups wrong at "
+            "this coverage, which bounds no error rate below 100%"
         )
-    closest, first = guarantee.closest, guarantee.tests[0]
-    why = f"the closest of {len(guarantee.tests)} thresholds is {_shown(closest, target)}"
+    if units < smallest:
+        what = "groups" if target.unit == "groups" else "independent answers"
+        return (
+            f"{units:,} {what} to test on; at least {smallest:,}, all accepted and right, "
+            f"are needed to certify a risk of {percent(risk)}"
+        )
+    closest, first, n = guarantee.closest, guarantee.tests[0], len(guarantee.tests)
+    why = f"the closest of {n} thresholds" if n > 1 else "the only threshold"
+    why += f" is {_shown(closest, target)}"
     if guarantee.method == "fixed_sequence" and first != closest:
         why += f", but the sequence stopped at its first, {_shown(first, target)}"
     return why
@@ -212,16 +236,32 @@ def _shown(test: ThresholdTest, target: Target) -> str:
     )
     if target.unit != "groups":
         bound = error_bound(round(test.wrong), test.accepted, target.delta)
-        text += f", alone a risk of at most {bound:.1%} with {1 - target.delta:.0%} certainty"
+        certainty = percent(1 - target.delta, 0)
+        text += f", alone a risk of at most {percent(bound)} with {certainty} certainty"
     return text
 
 
-def _fit_sets(sets: SetsTarget, data: Labelled, rng: np.random.Generator) -> OptionSets:
-    """Sets fitted on a random row of each group of the third part."""
-    rows = rng.permutation(data.parts.test)
-    _, first = np.unique(data.groups[rows], return_index=True)
-    chosen = [data.records[i] for i in np.sort(rows[first])]
-    return fit_option_sets(chosen, scores=sets.scores, level=sets.level, score=sets.kind)
+def _fit_sets(
+    sets: SetsTarget, data: Labelled, rng: np.random.Generator
+) -> tuple[OptionSets, SetsFit]:
+    """Sets fitted on the third part, and how far they can be relied on."""
+    test = data.parts.test
+    records = [data.records[i] for i in test]
+    fitted = fit_option_sets(
+        records,
+        data.groups[test],
+        scores=sets.scores,
+        level=sets.level,
+        score=sets.kind,
+        rng=rng,
+    )
+    found = [
+        (len(letters), len(record.example.letters))
+        for record, letters in zip(records, fitted.of(records), strict=True)
+        if letters is not None
+    ]
+    size, options = np.mean(found, axis=0).tolist()
+    return fitted, SetsFit(fitted.conformal.coverage, size, options)
 
 
 def _evidence(
@@ -239,9 +279,9 @@ def _evidence(
     informative = all(stage.calibration.informative for stage in stages)
     return Evidence(
         target=target,
-        fitted_on=_part(fitted_on, data),
-        calibrated_on=_part(data.parts.calibration, data),
-        certified_on=_part(test, data),
+        fitted_on=part_of(fitted_on, data),
+        calibrated_on=part_of(data.parts.calibration, data),
+        certified_on=part_of(test, data),
         skipped=tuple(Skipped(reason, n) for reason, n in Counter(skipped).most_common()),
         calibration="fitted" if informative else "base rate",
         promises=promises,
@@ -251,8 +291,11 @@ def _evidence(
     )
 
 
-def _part(rows: Int[np.ndarray, " k"], data: Labelled) -> Part:
-    return Part(len(rows), len(np.unique(data.groups[rows])))
+def part_of(rows: Int[np.ndarray, " k"], data: Labelled) -> Part:
+    """How many rows and groups these are, with right and with wrong answers."""
+    correct, groups = data.correct[rows], data.groups[rows]
+    of_kind = (len(np.unique(groups[correct == mark])) for mark in (1.0, 0.0))
+    return Part(len(rows), len(np.unique(groups)), *of_kind)
 
 
 def _auroc(

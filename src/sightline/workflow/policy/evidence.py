@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from sightline.calibration.risk_control import Guarantee, Method, Unit
+from sightline.calibration.risk_control import Guarantee, Method, Unit, smallest_accepted
 from sightline.core.errors import UsageError
 from sightline.core.estimates import Estimate
 from sightline.core.results import Curve, ReliabilityBin, Skipped
@@ -17,6 +17,10 @@ _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Rows = Annotated[int, Field(ge=0)]
+
+FEW_GROUPS = 20
+"""Groups with right, and with wrong answers, from which a fit of two parameters is trusted: ten for
+each (Peduzzi et al. 1996)."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -58,13 +62,48 @@ class Target:
                 "For example 0.8."
             )
 
+    def smallest(self, tests: int = 1) -> int | None:
+        """Accepted units, all of them right, that could certify the risk at all.
+
+        Args:
+            tests: Thresholds that are tested; they share delta by Bonferroni's method.
+
+        Returns:
+            At least 1; None with a coverage as target.
+        """
+        if self.risk is None:
+            return None
+        each = self.delta / tests if self.method == "bonferroni" else self.delta
+        return smallest_accepted(self.risk, each, self.unit)
+
 
 @dataclass(frozen=True, config=_STRICT)
 class Part:
-    """Rows and groups of one split."""
+    """Rows and groups of one split.
+
+    Attributes:
+        rows: Answers.
+        groups: Their groups.
+        right_groups: Groups with an answer that is right; None in policies of older versions.
+        wrong_groups: The same of wrong ones.
+    """
 
     rows: Rows
     groups: Rows
+    right_groups: Rows | None = None
+    wrong_groups: Rows | None = None
+
+    @property
+    def few(self) -> str | None:
+        """Which groups are too few to fit on, in words; None where enough, or none, were used."""
+        sizes = {"wrong": self.wrong_groups, "right": self.right_groups}
+        known = {kind: n for kind, n in sizes.items() if n is not None}
+        if not self.rows or not known:
+            return None
+        kind = min(known, key=lambda name: known[name])
+        n = known[kind]
+        groups = "group" if n == 1 else "groups"
+        return f"only {n} {groups} with {kind} answers" if n < FEW_GROUPS else None
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -77,6 +116,9 @@ class Achieved:
         coverage: Share accepted, with its interval.
         risk: Error rate among the accepted, with its interval; None where none was accepted.
         accuracy: Share right among all.
+        group_risk: Error rate among the accepted where every group counts once, whatever its size:
+            what a promise bounds whose unit are groups, or one row of each. None in policies of
+            older versions.
         set_coverage: Share of prediction sets that hold the right option.
         set_size: Mean options in a set.
     """
@@ -86,8 +128,25 @@ class Achieved:
     coverage: Estimate
     risk: Estimate
     accuracy: Estimate
+    group_risk: Estimate | None = None
     set_coverage: Estimate | None = None
     set_size: float | None = None
+
+
+@dataclass(frozen=True, config=_STRICT)
+class SetsFit:
+    """How far prediction sets can be relied on, by the rows they were fitted on.
+
+    Attributes:
+        coverage: How often they hold the right option: the mean over fits on n groups, one row of
+            each, and the interval that 95 % of such fits lie in; more where scores tie.
+        size: Mean options in a set, over all rows with scored options of the part fitted on.
+        options: Mean options of these rows.
+    """
+
+    coverage: Estimate
+    size: float
+    options: float
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -213,6 +272,7 @@ class Evidence:
         auroc: Of the confidence on the threshold split.
         ece: Expected calibration error there, in 10 bins of equal width.
         routing: Of a cascade.
+        sets: Of prediction sets; None where there are none, or an older version fitted them.
         tested: On groups held out from everything above; None where there are none.
         origin: What it was fitted on; None for a policy fitted on records alone.
     """
@@ -228,6 +288,7 @@ class Evidence:
     auroc: Estimate
     ece: float | None
     routing: Routing | None = None
+    sets: SetsFit | None = None
     tested: Achieved | None = None
     origin: Origin | None = None
 

@@ -12,7 +12,7 @@ from sightline.core.estimates import Estimate
 from sightline.core.types import Record
 from sightline.metrics.intervals import proportion
 from sightline.workflow.policy.decision import Decision
-from sightline.workflow.policy.evidence import Achieved
+from sightline.workflow.policy.evidence import Achieved, Promise
 from sightline.workflow.policy.option_sets import right_option
 
 
@@ -31,12 +31,15 @@ def achieved(
     groups: Int[np.ndarray, " n"],
 ) -> Achieved:
     """Coverage and selective risk with intervals that allow for groups."""
+    index = np.unique(groups, return_inverse=True)[1]
+    each = 1.0 / np.bincount(index)[index]
     return Achieved(
         rows=len(accepted),
         groups=len(np.unique(groups)),
         coverage=proportion(accepted.astype(np.float64), groups),
         risk=_risk(correct[accepted], groups[accepted]),
         accuracy=proportion(correct, groups),
+        group_risk=_risk(correct[accepted], groups[accepted], each[accepted]),
     )
 
 
@@ -65,7 +68,26 @@ def measured(
     )
 
 
-def _risk(correct: Float[np.ndarray, " k"], groups: Int[np.ndarray, " k"]) -> Estimate:
+def kept(promise: Promise, achieved: Achieved) -> bool | None:
+    """Whether a promise held on answers that had no part in it.
+
+    Returns:
+        True where the whole interval of the error rate that it bounds lies within it, False where
+        none of it does; None where that cannot be told.
+    """
+    risk = achieved.risk if promise.guarantee.unit == "rows" else achieved.group_risk
+    if promise.guarantee.threshold is None or risk is None or risk.low is None:
+        return None
+    if risk.low > promise.guarantee.risk:
+        return False
+    return True if risk.high is not None and risk.high <= promise.guarantee.risk else None
+
+
+def _risk(
+    correct: Float[np.ndarray, " k"],
+    groups: Int[np.ndarray, " k"],
+    weights: Float[np.ndarray, " k"] | None = None,
+) -> Estimate:
     if not len(correct):
         return Estimate(None, n=0, reason="no answer was accepted")
-    return proportion(1.0 - correct, groups)
+    return proportion(1.0 - correct, groups, weights=weights)

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from sightline.calibration.conformal import ConformalSets, Score, fit_conformal_sets
+from sightline.calibration.risk_control import one_of_each
 from sightline.core.errors import DataError
 from sightline.core.features import Feature
 from sightline.core.types import Record
@@ -58,23 +59,44 @@ def option_needs(scores: Scores) -> frozenset[Feature]:
 
 
 def fit_option_sets(
-    records: Sequence[Record], *, scores: Scores, level: float, score: Score
+    records: Sequence[Record],
+    groups: Int[np.ndarray, " n"],
+    *,
+    scores: Scores,
+    level: float,
+    score: Score,
+    rng: np.random.Generator,
 ) -> OptionSets:
-    """Fits sets on independent records, those that show no options or no one answer left out.
+    """Fits sets on one random record of every group that has one with options and one answer.
+
+    Args:
+        records: Those without scored options, or without one right option, are left out.
+        groups: Records that share a number are not independent.
+        scores: Which probabilities of the options count.
+        level: Share of sets that must hold the right option.
+        score: How an option's place is scored.
+        rng: Draws the record of every group.
 
     Raises:
-        DataError: So few records can be used that every set would hold all options.
+        DataError: So few groups can be used that every set would hold all options.
     """
     right = np.array([right_option(record) for record in records], dtype=np.int64)
     needs = option_needs(scores)
-    rows = [i for i, r in enumerate(records) if right[i] >= 0 and not r.missing(needs)]
+    of_choice = [record for record, index in zip(records, right, strict=True) if index >= 0]
+    lacking = sorted({feature.value for r in of_choice for feature in r.missing(needs)})
+    usable = np.array(
+        [i for i, r in enumerate(records) if right[i] >= 0 and not r.missing(needs)], dtype=np.int64
+    )
+    rows = usable[one_of_each(groups[usable], rng)]
     least = math.ceil(level / (1 - level) - 1e-9) if 0 < level < 1 else 1
     if len(rows) < least:
+        why = f" (multiple choice here lacks {', '.join(lacking)})" if lacking else ""
         raise DataError(
-            f"{len(rows)} of {len(records)} groups on which prediction sets are fitted have a row "
-            f"with scored options and one right answer; {least} are required, so that sets that "
-            f"hold the right option in {level:.0%} need not hold all options. Collect multiple "
-            "choice with --options, label more, lower --sets-level, or leave --sets out."
+            f"{len(rows)} of {len(np.unique(groups))} groups on which prediction sets are fitted "
+            f"have a row with scored options and one right answer{why}; {least} are required, so "
+            f"that sets at the level {level:g} need not hold all options. Collect multiple choice "
+            "with --options, choose other --sets-scores, label more, lower --sets-level, or leave "
+            "--sets out."
         )
     probabilities = _probabilities([records[row] for row in rows], scores)
     return OptionSets(

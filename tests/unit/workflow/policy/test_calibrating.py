@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from policy_records import answer, answers, right_at
 
+from sightline.cli import policy_lines
 from sightline.core.errors import (
     AntiInformativeError,
     DataError,
@@ -329,3 +330,99 @@ def test_a_place_that_cannot_be_written_is_one_line(run, tmp_path):
     with pytest.raises(DiskError) as error:
         calibrate(run, LIKELIHOOD, tmp_path / "file" / "p", Target(risk=0.25))
     assert "\n" not in str(error.value)
+
+
+def test_what_could_ever_pass_is_said_of_the_unit_and_the_method_asked_for(run, tmp_path):
+    def said(name, target):
+        lines = []
+        policy = calibrate(run, LIKELIHOOD, tmp_path / name, target, announce=lines.append)
+        return lines, policy.evidence.promises[0]
+
+    lines, promise = said("groups", Target(risk=0.05, unit="groups"))
+    assert "at least 80 groups to test on" in lines[0]
+    assert promise.smallest == 80
+    lines, promise = said("bonferroni", Target(risk=0.1, method="bonferroni"))
+    assert "at least 29 accepted answers" in lines[0]
+    assert "and 57 where 20 thresholds share the 0.05" in lines[0]
+    assert promise.smallest == 57
+    lines, _ = said("tiny", Target(risk=0.0001))
+    assert lines[0].startswith("A risk of 0.01% with 95% certainty takes at least 29,956")
+
+
+def test_categories_with_too_few_groups_are_named_before_anything_is_fitted(tmp_path):
+    records = graded(900, per_group=1)
+    rare = [
+        replace(r, example=replace(r.example, question_type="rare" if i % 30 == 0 else "often"))
+        for i, r in enumerate(records)
+    ]
+    run = write_run(tmp_path / "run", rare)
+    said = []
+    target = Target(risk=0.1, per_group="question_type")
+    calibrate(run, LIKELIHOOD, tmp_path / "p", target, announce=said.append)
+    (line,) = [line for line in said if "too few groups" in line]
+    assert line.startswith("1 of 2 values of question_type have too few groups to certify on")
+    assert "rare (" in line
+    assert "often" not in line
+
+
+def test_few_groups_to_fit_on_are_said_and_kept(tmp_path):
+    run = write_run(tmp_path / "run", graded(240, per_group=8))
+    said = []
+    policy = calibrate(run, LIKELIHOOD, tmp_path / "p", Target(None, 0.9), announce=said.append)
+    part = load_policy(tmp_path / "p").evidence.calibrated_on
+    assert part == policy.evidence.calibrated_on
+    assert part.groups == 9
+    assert part.few == f"only {min(part.right_groups, part.wrong_groups)} groups with " + (
+        "wrong answers" if part.wrong_groups <= part.right_groups else "right answers"
+    )
+    assert any(part.few in line and "loose" in line for line in said)
+    many = []
+    other = write_run(tmp_path / "many", graded(900, per_group=1))
+    enough = calibrate(other, LIKELIHOOD, tmp_path / "q", Target(None, 0.9), announce=many.append)
+    assert enough.evidence.calibrated_on.few is None
+    assert not any("loose" in line for line in many)
+
+
+def test_a_promise_about_groups_is_held_against_groups(run, tmp_path):
+    """One group of 300 wrong answers among 150 of a right one: the promise is about groups."""
+    policy = calibrate(run, LIKELIHOOD, tmp_path / "p", Target(risk=0.25))
+    sure = [answer(f"s{i}", 0.97, group=f"s{i}") for i in range(150)]
+    large = [answer(f"l{i}", 0.97, group="large") for i in range(300)]
+    other = write_run(tmp_path / "other", marked([*sure, *large], [1.0] * 150 + [0.0] * 300))
+    result = apply_policy(other, policy)
+    assert result.achieved.risk.value == pytest.approx(300 / 450)
+    assert result.achieved.group_risk.value == pytest.approx(1 / 151)
+    assert result.kept == {None: True}
+    (_, verdict) = policy_lines.application_lines(policy, result)
+    assert verdict == "That agrees with the promise of at most 25.0% wrong."
+    turned = marked([*sure, *large], [0.0] * 150 + [1.0] * 300)
+    result = apply_policy(write_run(tmp_path / "turned", turned), policy)
+    assert result.kept == {None: False}
+
+
+def test_too_few_answers_tell_nothing_of_a_promise(run, tmp_path):
+    policy = calibrate(run, LIKELIHOOD, tmp_path / "p", Target(risk=0.25))
+    few = marked([answer(f"s{i}", 0.97) for i in range(6)], [1.0, 1.0, 0.0, 1.0, 1.0, 0.0])
+    result = apply_policy(write_run(tmp_path / "few", few), policy)
+    assert result.kept == {None: None}
+    *_, verdict = policy_lines.application_lines(policy, result)
+    assert "cannot be told" in verdict
+
+
+def test_the_bound_at_a_coverage_is_held_against_what_is_measured(run, tmp_path):
+    policy = calibrate(run, LIKELIHOOD, tmp_path / "p", Target(None, 0.5))
+    records = [answer(f"s{i}", 0.97) for i in range(200)]
+    for name, right, kept in (("good", 1.0, True), ("bad", 0.0, False)):
+        path = write_run(tmp_path / name, marked(records, [right] * 200))
+        assert apply_policy(path, policy).kept == {None: kept}
+
+
+def test_every_category_is_held_against_its_own_promise(tmp_path):
+    run = write_run(tmp_path / "run", graded(2400, per_group=1, low=0.7))
+    policy = calibrate(run, LIKELIHOOD, tmp_path / "p", Target(risk=0.2, per_group="question_type"))
+    records = [answer(f"s{i}", 0.97, question_type="ab"[i % 2]) for i in range(400)]
+    path = write_run(tmp_path / "other", marked(records, [1.0, 0.0] * 200))
+    result = apply_policy(path, policy)
+    assert result.kept == {"a": True, "b": False}
+    text = "\n".join(policy_lines.application_lines(policy, result))
+    assert "breaks the promise of at most 20.0% wrong for question_type b" in text

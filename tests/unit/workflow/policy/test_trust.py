@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from policy_records import answer, answers, choices, labelled, right_at, told_by_layer
 
+from sightline.cli import policy_lines
 from sightline.core.errors import DataError, UsageError
 from sightline.core.features import Feature
 from sightline.core.protocols import Request
@@ -214,3 +215,47 @@ def test_where_a_stage_goes_by_the_layers_that_are_there_all_are_observed(policy
     named = replace(other, estimator=replace(estimator, layer="7"))
     cascade = replace(policy, stages=(replace(first, undecided=(0.2, 0.8)), named))
     assert cascade.observed_by(asked, 1) == replace(asked, sample_hidden=True, layers=(7,))
+
+
+def test_sets_use_every_group_that_has_a_question_with_options():
+    """Groups of one free question and one of choice: the free one is no reason to lose a group."""
+    chosen, correct = choices(200, counts=(4,))
+    records, marks = [], []
+    for record, mark in zip(chosen, correct, strict=True):
+        group = record.example.id
+        records += [
+            replace(record, example=replace(record.example, group=group)),
+            *(answer(f"{group}-{k}", 0.9, group=group) for k in range(3)),
+        ]
+        marks += [mark, 1.0, 1.0, 1.0]
+    data = labelled(tuple(records), marks)
+    policy = fit_policy(
+        ["sequence_probability"], data, Target(None, 0.9), sets=SetsTarget("options", "lac", 0.9)
+    )
+    assert policy.sets.conformal.n == 140
+
+
+def test_how_far_thin_sets_can_be_relied_on_is_kept():
+    records, correct = choices(17, counts=(4,))
+    data = labelled(records, correct)
+    policy = fit_policy(
+        ["sequence_probability"], data, Target(None, 0.9), sets=SetsTarget(kind="lac")
+    )
+    fit = policy.evidence.sets
+    assert policy.sets.conformal.n == fit.coverage.n == 12
+    assert fit.coverage.low == pytest.approx(0.025 ** (1 / 12))
+    assert fit.coverage.high == pytest.approx(0.975 ** (1 / 12))
+    assert 1.0 <= fit.size <= fit.options == 4.0
+    (line, size) = policy_lines._sets_lines(policy.sets.conformal, fit)
+    assert "fitted on 12, one a group, this fit does in 73.5% to 99.8%" in line
+    assert "of 4.00 options in a set" in size
+
+
+def test_a_coverage_at_which_nothing_can_be_bounded_promises_nothing():
+    records = answers(40)
+    policy = fit_policy(
+        ["sequence_probability"], labelled(records, np.zeros(40)), Target(None, 0.5)
+    )
+    assert not policy.evidence.met
+    (promise,) = policy.evidence.promises
+    assert "28 of 28 accepted answers of 28 groups wrong at this coverage" in promise.why_not
