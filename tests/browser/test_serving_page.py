@@ -165,8 +165,9 @@ def test_before_an_upstream_questions_are_worded_as_the_policys_and_the_page_say
         with running(server=Server(backend=backend, has_policy=True, keys=keys)) as server:
             tab = browser.tab(width=390)
             tab.call("Page.navigate", url=f"http://127.0.0.1:{server.port}/")
-            # With a key the first question tells the page what it is before.
-            wait(tab, "document.getElementById('key')" if keys else "known")
+            browser.wait_for("Page.loadEventFired", tab)
+            if not keys:  # with one the first question finds out how it is worded
+                wait(tab, "known")
             if keys:
                 tab.evaluate("document.getElementById('key').value = 'k'")
             tab.evaluate("document.getElementById('question').value = 'ok'")
