@@ -222,6 +222,31 @@ def test_33_special_tokens_of_a_local_model() -> None:
         assert server.call(CHAT, asked)[0] == 200
 
 
+def test_a_question_that_is_too_long_is_refused_and_nothing_else_is_said_of_it() -> None:
+    from sightline.models.loading import load_model
+
+    said: list[str] = []
+
+    class Hearing(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.append(record.getMessage())
+
+    hearing, theirs = Hearing(), logging.getLogger("transformers")
+    theirs.addHandler(hearing)
+    try:
+        with running(load_model("embedded:vlm")) as server:
+            url = data_url(picture(size=(96, 96)))
+            # Too long by its text, and too long with its pictures.
+            for asked, pictures in (("What colour is it? " * 500, 1), ("a " * 990, 8)):
+                body = {"messages": with_image(asked, *[url] * pictures)}
+                status, document, _ = server.call(CHAT, body)
+                assert (status, document["error"]["code"]) == (400, "context_length_exceeded")
+            assert server.call(CHAT, {"messages": with_image("What is it?", url)})[0] == 200
+    finally:
+        theirs.removeHandler(hearing)
+    assert said == []
+
+
 def test_54_a_clock_that_jumps_moves_no_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     with running(limits=Limits(request_s=5)) as server:
         for jump in (-1e9, 1e9):
@@ -254,7 +279,7 @@ def test_a_decoder_that_does_not_start_is_the_servers_fault(
     monkeypatch.setattr("sightline.serving.images.sys.executable", "/bin/false")
 
     async def decode() -> None:
-        await Decoders(Limits()).images([picture()], "messages")
+        await Decoders(Limits()).image(picture(), "messages", "red")
 
     with pytest.raises(RequestError, match="did not start") as error:
         asyncio.run(decode())

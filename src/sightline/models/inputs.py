@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _PROBE = "answerprobe"
+_ANY_LENGTH = int(1e30)
+"""What transformers itself writes where a tokenizer has no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,9 @@ class InputBuilder:
         self.model_type = model_type
         self.image_token_id = image_token_id
         self.tokenizer.padding_side = "left"
+        # What is too long is refused by who reads it (`reading.py`); nothing is cut here, and a
+        # tokenizer that knows no length logs no warning of its own about what was refused.
+        self.tokenizer.model_max_length = _ANY_LENGTH
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.template = getattr(processor, "chat_template", None) or self.tokenizer.chat_template
