@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sightline.core.errors import UsageError
-from sightline.core.features import Feature
+from sightline.core.features import AUDITED, Feature
 from sightline.core.protocols import Estimator, Request
 from sightline.core.types import Record
 from sightline.data.images import DECODE_POLICY
@@ -30,6 +30,8 @@ NOT_SERVED = frozenset(
     {
         Feature.QUESTION_TYPE,
         Feature.CONDITIONS,
+        Feature.NOISED_LOGPROBS,
+        *AUDITED,
         Feature.NEGATIONS,
         Feature.ROTATIONS,
         Feature.MODELS,

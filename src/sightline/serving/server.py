@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -263,7 +263,25 @@ def _local(settings: Settings) -> tuple[_Make, Judge | None]:
     model = load_model(settings.model, **settings.model_options)
     if judge is not None:
         judge.policy.check_model(model.fingerprint(), where="the model to serve")
+    elif settings.estimators is not None:
+        _require_shown(settings, model)
     return (lambda store: backend_of(settings, model, judge, store)), judge
+
+
+def _require_shown(settings: Settings, model: VisionLanguageModel) -> None:
+    """Requires that the model answers the follow-up questions, and scores the letters, that the
+    scores to show are computed from.
+    """  # noqa: D205 (one sentence over two lines)
+    from sightline.workflow.requests import answerable, no_letters
+
+    for spec in settings.estimators or ():
+        (request,) = _raw_scores(replace(settings, estimators=(spec,))).requests
+        line = answerable(request, model)[1] or no_letters((spec,), model)
+        if line is not None:
+            raise UsageError(
+                f"--estimator {spec} needs what {settings.model} does not show; an estimator of "
+                f"what it shows is required. {line} Or choose another."
+            )
 
 
 def _upstream(settings: Settings) -> tuple[_Make, Judge | None]:
@@ -317,7 +335,8 @@ def proxy_of(
 def _raw_scores(settings: Settings) -> Judge:
     from sightline.serving.trust import RAW_SCORES, RawScores
 
-    return RawScores(settings.estimators or RAW_SCORES, settings.max_new_tokens)
+    named = settings.estimators is not None
+    return RawScores(settings.estimators or RAW_SCORES, settings.max_new_tokens, named)
 
 
 def backend_of(

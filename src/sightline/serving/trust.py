@@ -19,6 +19,9 @@ from sightline.workflow.requests import request_for
 RAW_SCORES = ("sequence_probability", "mean_token_entropy", "min_token_probability")
 """Estimators whose raw scores are shown where there is no policy."""
 
+SAMPLES, LAYERS = 10, (0.25, 0.5, 0.75, 1.0)
+"""What raw scores read that read samples or hidden states; collect takes the same."""
+
 NOT_PROBABILITIES = (
     "no policy: signals are raw uncertainties, higher is worse; they are not probabilities"
 )
@@ -88,15 +91,19 @@ class RawScores:
     Attributes:
         estimators: Specs of estimators that fit nothing.
         max_new_tokens: Limit on generated tokens per answer.
+        named: Whether the operator named them; then each that gives no score says why.
     """
 
     estimators: tuple[str, ...] = RAW_SCORES
     max_new_tokens: int = 64
+    named: bool = False
 
     @property
     def requests(self) -> tuple[Request, ...]:
-        """Just what the estimators need."""
-        defaults = Request(max_new_tokens=self.max_new_tokens)
+        """Just what the estimators need, in the numbers that collect takes."""
+        defaults = Request(
+            max_new_tokens=self.max_new_tokens, n_samples=SAMPLES, layers=LAYERS
+        )
         return (request_for(self.estimators, defaults),)
 
     @property
@@ -118,16 +125,23 @@ class RawScores:
         return None
 
     def _judge_one(self, record: Record) -> Judgement:
-        signals = {}
+        signals: dict[str, float] = {}
+        unscored: list[str] = []
         for spec in self.estimators:
             estimator = parse_estimator(spec)
-            if isinstance(estimator, Estimator) and not record.missing(estimator.needs):
-                try:
-                    signals[spec] = float(np.asarray(estimator.uncertainty([record]))[0])
-                except UnscorableError:
-                    continue
+            if not isinstance(estimator, Estimator):
+                continue
+            missing = sorted(feature.value for feature in record.missing(estimator.needs))
+            if missing:
+                unscored.append(f"no {spec}: the answer came without {', '.join(missing)}")
+                continue
+            try:
+                signals[spec] = float(np.asarray(estimator.uncertainty([record]))[0])
+            except UnscorableError as error:
+                unscored.append(f"no {spec}: {' '.join(str(error).split())}")
         raw = signals.get(self.estimators[0]) if self.estimators else None
-        return Judgement(raw_score=raw, signals=signals, warnings=(NOT_PROBABILITIES,))
+        said = unscored if self.named or not signals else ()
+        return Judgement(raw_score=raw, signals=signals, warnings=(NOT_PROBABILITIES, *said))
 
 
 Receipt = Callable[[str, float], str]
