@@ -69,13 +69,13 @@ def test_49_decoders_killed_while_they_wait_cost_no_picture(server: Running, how
 def test_49_every_decoder_may_die_at_once() -> None:
     async def use() -> None:
         pool = Decoders(Limits(), count=2)
-        await asyncio.gather(*(pool.images([picture(c)], "messages") for c in COLOURS[:2]))
+        await asyncio.gather(*(pool.image(picture(c), "messages", c) for c in COLOURS[:2]))
         waiting = decoders()
         assert len(waiting) == 2
         for one in waiting:
             os.kill(one.pid, signal.SIGKILL)
-        found = await asyncio.gather(*(pool.images([picture(c)], "messages") for c in COLOURS[2:]))
-        assert [own[0].size for own in found] == [(32, 24)] * 6
+        found = await asyncio.gather(*(pool.image(picture(c), "messages", c) for c in COLOURS[2:]))
+        assert [own.size for own in found] == [(32, 24)] * 6
         assert len(decoders()) <= 2
         await pool.close()
         assert decoders() == []
@@ -89,11 +89,11 @@ def test_49_a_picture_that_kills_its_decoder_is_refused_alone(
     deadly, tries = picture("tan"), []
     ask = images._ask
 
-    async def killing(decoder: Any, data: bytes, param: str) -> Any:
+    async def killing(decoder: Any, data: bytes, *more: Any) -> Any:
         if data == deadly:
             tries.append(decoder.process.pid)
             decoder.process.kill()
-        return await ask(decoder, data, param)
+        return await ask(decoder, data, *more)
 
     monkeypatch.setattr(images, "_ask", killing)
     assert asked(server, "red")[0] == 200
@@ -112,12 +112,12 @@ def test_49_a_decoder_that_hangs_is_ended_and_asked_once() -> None:
         one.suspend()
         started = time.monotonic()
         with pytest.raises(RequestError, match="within the limits on time") as error:
-            await pool.images([picture()], "messages")
+            await pool.image(picture(), "messages", "red")
         assert (error.value.status, error.value.code) == (400, "undecodable_image")
         assert time.monotonic() - started < 5
         psutil.wait_procs([one], 10)
         assert not one.is_running()
-        (image,) = await pool.images([picture()], "messages")
+        image = await pool.image(picture(), "messages", "red")
         assert image.size == (32, 24)
         await pool.close()
 

@@ -269,6 +269,78 @@ def test_addresses_that_are_no_image(server: Running, url: str) -> None:
     assert refused(server, {"messages": with_image("What?", url)})["param"] == "messages"
 
 
+BEGINNINGS = {
+    "image/png": picture,
+    "image/jpeg": lambda: picture(kind="JPEG"),
+    "image/webp": lambda: picture(kind="WEBP"),
+    "image/gif": lambda: picture(kind="GIF"),
+}
+
+
+@pytest.mark.parametrize("said", [*BEGINNINGS, "image/jpg", "IMAGE/PNG"])
+@pytest.mark.parametrize("kind", BEGINNINGS)
+def test_20_an_image_is_called_what_its_bytes_are(server: Running, said: str, kind: str) -> None:
+    body = {"messages": with_image("What?", data_url(BEGINNINGS[kind](), said))}
+    if said.lower().replace("jpg", "jpeg") == kind:
+        assert server.call(CHAT, body)[0] == 200
+        return
+    error = refused(server, body)
+    assert (error["code"], error["param"]) == ("mislabelled_image", "messages")
+    assert error["message"] == (
+        f"The image is said to be {said.lower()} and its bytes are {kind}; the type of the bytes "
+        f"is required. Call it {kind}."
+    )
+
+
+def form(*files: tuple[str | None, bytes]) -> bytes:
+    """A decisions request as a form, with files of these types."""
+    asked = {"input": "Look.", "questions": [{"type": "predicate", "instructions": "Red?"}]}
+    parts = [b'content-disposition: form-data; name="request"\r\n\r\n' + json.dumps(asked).encode()]
+    for said, data in files:
+        head = b'content-disposition: form-data; name="image"; filename="a.png"\r\n'
+        kind = b"" if said is None else b"content-type: " + said.encode() + b"\r\n"
+        parts.append(head + kind + b"\r\n" + data)
+    return b"".join(b"--x\r\n" + part + b"\r\n" for part in parts) + b"--x--\r\n"
+
+
+FORMS = {
+    "unnamed": (None, "image/png", None),
+    "octets": ("application/octet-stream", "image/jpeg", None),
+    "right": ("image/webp", "image/webp", None),
+    "right, with more": ("Image/PNG; name=a", "image/png", None),
+    "wrong": ("image/png", "image/jpeg", "mislabelled_image"),
+    "another": ("image/svg+xml", "image/png", "unsupported_image"),
+    "no image": ("text/html", "image/png", "unsupported_image"),
+}
+
+
+@pytest.mark.parametrize(("said", "kind", "code"), FORMS.values(), ids=FORMS)
+def test_20_so_it_is_in_forms(
+    server: Running, said: str | None, kind: str, code: str | None
+) -> None:
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    body = form((None, picture()), (said, BEGINNINGS[kind]()))
+    status, document, _ = server.call("/v1/decisions", body, headers=headers)
+    if code is None:
+        assert status == 200, document
+    else:
+        assert (status, document["error"]["code"]) == (400, code)
+        assert document["error"]["param"] == "image"
+
+
+def test_of_10_000_parts_of_a_form_the_second_is_refused(server: Running) -> None:
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    tiny = b'--x\r\ncontent-disposition: form-data; name="%b"%b\r\n\r\n1\r\n'
+    for name, more in ((b"request", b""), (b"a", b""), (b"a", b"; filename=b"), (b"image", b"")):
+        body = tiny % (name, more) * 10_000 + b"--x--\r\n"
+        status, document, _ = server.call("/v1/decisions", body, headers=headers)
+        assert (status, document["error"]["param"]) == (400, "request")
+    body = tiny % (b"image", b"; filename=b") * 10_000 + b"--x--\r\n"
+    status, document, _ = server.call("/v1/decisions", body, headers=headers)
+    assert (status, document["error"]["code"]) == (400, "too_many_images")
+    assert server.works()
+
+
 def test_21_images_are_measured_before_they_are_decoded() -> None:
     with running(limits=Limits(max_image_bytes=1000)) as server:
         url = "data:image/png;base64," + "A" * 1336 + "=="

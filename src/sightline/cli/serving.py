@@ -84,8 +84,13 @@ _SECONDS = Number(0, 86_400, low_open=True)
 @option("--max-image-mb", default=20, type=click.IntRange(1), help="One image file.")
 @option("--max-megapixels", default=40, type=click.IntRange(1), help="One image.")
 @option("--max-request-megapixels", default=120, type=click.IntRange(1), help="All its images.")
+@option(
+    "--max-held-megapixels", default=1000, type=click.IntRange(1), help="Images of all requests."
+)
 @option("--max-messages", default=256, type=click.IntRange(1), help="Messages of a request.")
+@option("--max-parts", default=2048, type=click.IntRange(1), help="Parts of all its messages.")
 @option("--max-text", default=200_000, type=click.IntRange(1), help="Characters of a request.")
+@option("--max-options", default=8192, type=click.IntRange(2), help="Options of all decisions.")
 @option("--max-n", default=16, type=click.IntRange(1), help="Choices of a request.")
 @option("--max-tokens", default=4096, type=click.IntRange(1), help="Tokens of a choice.")
 @option("--max-header-kb", default=32, type=click.IntRange(1), help="Headers of a request.")
@@ -144,8 +149,11 @@ def _limits(flags: dict[str, Any]) -> Any:
         max_image_bytes=flags["max_image_mb"] * _MB,
         max_pixels=flags["max_megapixels"] * _MB,
         max_request_pixels=flags["max_request_megapixels"] * _MB,
+        max_held_pixels=flags["max_held_megapixels"] * _MB,
         max_messages=flags["max_messages"],
+        max_parts=flags["max_parts"],
         max_text=flags["max_text"],
+        max_options=flags["max_options"],
         max_n=flags["max_n"],
         max_tokens=flags["max_tokens"],
         concurrency=flags["concurrency"],

@@ -7,10 +7,12 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
+from itertools import islice
 from typing import Any
 
 from sightline import __version__
 from sightline.core.printing import printable
+from sightline.serving.beside import beside
 from sightline.serving.calls import Call
 from sightline.serving.engine import overloaded
 from sightline.serving.errors import RequestError
@@ -101,10 +103,14 @@ async def _chat(exchange: Exchange) -> None:
     server = exchange.server
     async with exchange.body() as data:
         raw = await exchange.document(data)
+        del data  # its bytes; what they say is held by now
         body = read_chat(raw, server.limits, strict=server.strict)
         backend = server.backend
         call = _call(exchange, "chatcmpl", raw, backend.fields(), body, explains=backend.explains)
-        await exchange.while_connected(_completed(exchange, body, raw, call))
+        try:
+            await exchange.while_connected(_completed(exchange, body, raw, call))
+        finally:
+            server.memory.used(4 * call.kept.pixels)
 
 
 async def _completed(
@@ -148,9 +154,10 @@ async def _decisions(exchange: Exchange) -> None:
     async with exchange.body() as data:
         kind = exchange.header(b"content-type")
         if kind.partition(";")[0].strip().lower() == "multipart/form-data":
-            raw = read_multipart(data, kind, server.limits)
+            raw = await beside(read_multipart, data, kind, server.limits)
         else:
             raw = await exchange.document(data)
+        del data
         body = read_decisions(raw, server.limits, strict=server.strict)
         known = frozenset(DecisionsBody.model_fields)
         call = _call(exchange, "dec", raw, known, body)
@@ -159,7 +166,10 @@ async def _decisions(exchange: Exchange) -> None:
             async with _place(server):
                 return await server.backend.decide(body, call)
 
-        answer = await exchange.while_connected(decided())
+        try:
+            answer = await exchange.while_connected(decided())
+        finally:
+            server.memory.used(4 * call.kept.pixels)
         for one in answer["answers"]:
             server.counters.judged(one["trust"])
         await exchange.answer_json(answer)
@@ -249,8 +259,8 @@ def _call(
         )
     category = None if trust is None else trust.category
     warnings = () if trust is None else category_warnings(server.backend.trusting.judge, category)
-    unused = (printable(name[:40]) for name in raw if name not in known)
-    dropped = list(dict.fromkeys([*dropped_fields(raw, type(body)), *unused]))[:20]
+    unused = (printable(name[:40]) for name in islice((n for n in raw if n not in known), 20))
+    dropped = list(dict.fromkeys([*dropped_fields(raw, body), *unused]))[:20]
     return Call(
         request_id=f"{prefix}-{secrets.token_hex(12)}",
         created=int(time.time()),

@@ -9,6 +9,7 @@ from typing import Any
 
 from sightline.serving.errors import RequestError
 from sightline.serving.limits import Limits
+from sightline.serving.memory import Memory
 
 
 class ClientGoneError(Exception):
@@ -18,8 +19,8 @@ class ClientGoneError(Exception):
 class Bodies:
     """Counts the bytes of all bodies that are being read or answered."""
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+    def __init__(self, limits: Limits, memory: Memory) -> None:
+        self._limits, self._memory = limits, memory
         self.held = 0
 
     @asynccontextmanager
@@ -54,11 +55,15 @@ class Bodies:
             raise self._too_slow() from None
         except BaseException:
             self.held -= counted
+            self._memory.used(counted)
             raise
+        whole = [b"".join(parts)]
+        parts.clear()  # else it is held twice
         try:
-            yield b"".join(parts)
+            yield whole.pop()
         finally:
             self.held -= counted
+            self._memory.used(counted)
 
     def _too_large(self) -> RequestError:
         return RequestError(

@@ -17,11 +17,12 @@ from sightline.core.features import Feature
 from sightline.core.protocols import Request
 from sightline.core.text import parse_choice, parse_yes_no
 from sightline.core.types import Record
+from sightline.serving.beside import beside
 from sightline.serving.calls import Call
 from sightline.serving.engine import Seen
 from sightline.serving.errors import RequestError
 from sightline.serving.limits import Limits
-from sightline.serving.questions import Asked, asked_in_decision
+from sightline.serving.questions import Asked, asked_in_decision, input_of_decisions
 from sightline.serving.trust import Trusting, without_confidence
 from sightline.serving.wire import Choice, DecisionsBody, Predicate, Score
 
@@ -58,12 +59,14 @@ async def decide(model: Decider, body: DecisionsBody, call: Call, limits: Limits
         RequestError: A question cannot be asked, or the engine refuses.
     """
     free = asyncio.Semaphore(AT_ONCE)
+    # Once, and before any question: 400 copies of 30 MB are refused too late.
+    given = await beside(input_of_decisions, body.input, limits)
 
     async def answer(
         index: int, question: Predicate | Choice | Score
     ) -> tuple[dict[str, Any], Seen]:
         async with free:
-            return await _answer(model, body, index, question, call, limits)
+            return await _answer(model, given, index, question, call, limits)
 
     try:
         async with asyncio.TaskGroup() as group:
@@ -108,13 +111,13 @@ def _first(errors: ExceptionGroup[RequestError]) -> RequestError:
 
 async def _answer(
     model: Decider,
-    body: DecisionsBody,
+    given: Asked,
     index: int,
     question: Predicate | Choice | Score,
     call: Call,
     limits: Limits,
 ) -> tuple[dict[str, Any], Seen]:
-    asked = asked_in_decision(body.input, question.instructions, limits)
+    asked = asked_in_decision(given, question.instructions, limits)
     labels = None if isinstance(question, Predicate) else _labels(question)
     requests = model.decision_requests(options=labels is not None)
     seen = await model.observe(asked, labels, requests, call)

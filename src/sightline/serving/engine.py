@@ -239,6 +239,7 @@ class Engine:
             self.counts.sizes[len(batch)] = self.counts.sizes.get(len(batch), 0) + 1
             self.counts.busy_s += time.perf_counter() - started
             self._last_batch = len(batch)
+            del batch  # while the next is waited for, its images are nobody's
 
     def _next_batch(self) -> list[_Job] | None:
         with self._changed:

@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from sightline.serving.beside import beside
 from sightline.serving.bodies import ClientGoneError
 from sightline.serving.errors import RequestError
 from sightline.serving.guard import SALT, Receive, Scope, Send
@@ -16,7 +17,8 @@ from sightline.serving.shared import Server
 from sightline.serving.strict_json import loads
 
 _T = TypeVar("_T")
-_LARGE_BODY = 1 << 18
+LARGE_BODY = 1 << 16
+"""Bytes from which a body is read beside the event loop, which it would hold up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ class Exchange:
                 status=415,
                 code="unsupported_content_type",
             )
-        return await asyncio.to_thread(loads, data) if len(data) > _LARGE_BODY else loads(data)
+        return await beside(loads, data) if len(data) > LARGE_BODY else loads(data)
 
     def body(self) -> AbstractAsyncContextManager[bytes]:
         """Reads the body, held while the block lasts."""

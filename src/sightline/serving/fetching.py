@@ -15,8 +15,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import urlsplit
 
+from sightline.serving.beside import beside
 from sightline.serving.errors import RequestError
-from sightline.serving.images import read_data_url
+from sightline.serving.images import LARGE, read_data_url
 from sightline.serving.limits import Limits
 
 if TYPE_CHECKING:
@@ -67,7 +68,9 @@ class Addresses:
 
     async def _read(self, address: str, param: str) -> bytes:
         if address[:5].lower() == "data:":
-            return read_data_url(address, self._limits, param)
+            if len(address) < LARGE:
+                return read_data_url(address, self._limits, param)
+            return await beside(read_data_url, address, self._limits, param)
         if not self._hosts:
             _refuse(
                 "Images are not fetched from addresses here; a data URL "

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sightline.core.protocols import Request
@@ -16,6 +18,7 @@ from sightline.models.openai.capabilities import NEUTRAL, Capabilities
 from sightline.models.openai.forecasting import SAMPLES_PER_REQUEST
 from sightline.models.openai.model import sample_seed
 from sightline.models.openai.wire import user_turn
+from sightline.serving.calls import Kept
 from sightline.serving.errors import RequestError
 from sightline.serving.fetching import Fetch
 from sightline.serving.fields import LENGTHS, NOT_SAMPLED, SENT
@@ -82,39 +85,49 @@ class Forwarding:
         return self._as_set(body, [await self._message(one, pixels) for one in body.messages])
 
     async def labelled(
-        self, body: ChatBody, asked: Asked, options: Sequence[str] | None
+        self, body: ChatBody, asked: Asked, options: Sequence[str] | None, kept: Kept
     ) -> tuple[Example, dict[str, Any]]:
         """A client's question, worded as the policy's were; decoded as the client says.
 
         Raises:
             RequestError: As for `question`.
         """
-        example, turn = await self._worded(asked, options)
+        example, turn = await self._worded(asked, options, kept)
         return example, self._as_set(body, [turn])
 
     async def question(
-        self, asked: Asked, options: Sequence[str] | None
+        self, asked: Asked, options: Sequence[str] | None, kept: Kept
     ) -> tuple[Example, dict[str, Any]]:
         """One question, asked as the policy's questions were.
+
+        Args:
+            asked: The question.
+            options: Options that are shown to the model, or None for a free answer.
+            kept: The pictures of the request's other questions.
 
         Raises:
             RequestError: Its text holds a special token, or an image is not read.
         """
-        example, turn = await self._worded(asked, options)
+        example, turn = await self._worded(asked, options, kept)
         sent = {"messages": [turn], **self._decoding()}
         return example, self._with_logprobs(sent, 0, shown=False)
 
     async def _worded(
-        self, asked: Asked, options: Sequence[str] | None
+        self, asked: Asked, options: Sequence[str] | None, kept: Kept
     ) -> tuple[Example, dict[str, Any]]:
         """The question, and the user's turn as it was worded for the policy."""
         style = self._served.style or PromptStyle()
-        files = await self._images(asked.images, asked.param, [])
+        pictures = [
+            await kept.get(address, partial(self._picture, address, asked.param))
+            for address in asked.images
+        ]
+        require_pixels(sum(one.pixels for one in pictures), self._limits, asked.param)
         asked, options = as_asked(asked, options, style)
-        example = example_of(asked, files, options)
+        example = example_of(asked, [one.digest for one in pictures], options)
         text = user_text(example, style)
         _require_plain(text)
-        return example, user_turn(text, [as_data_url(data) for data in files])
+        urls = [one.url for one in pictures]
+        return example, user_turn(text, urls)
 
     def _as_set(self, body: ChatBody, messages: list[dict[str, Any]]) -> dict[str, Any]:
         """Messages with the client's settings, and the policy's where the client leaves it open."""
@@ -207,18 +220,37 @@ class Forwarding:
     async def _address(self, part: ImagePart, pixels: list[int]) -> dict[str, Any]:
         """The image as a data URL, whatever address it came by, so that nobody else fetches."""
         url = part.image_url.url
-        (data,) = await self._images([url], "messages", pixels)
-        own = url if url[:5].lower() == "data:" else as_data_url(data)
+        found = await self._picture(url, "messages")
+        pixels.append(found.pixels)
+        require_pixels(sum(pixels), self._limits, "messages")
         detail = part.image_url.detail
-        return {"url": own, **({"detail": detail} if detail else {})}
+        return {"url": found.url, **({"detail": detail} if detail else {})}
 
-    async def _images(self, urls: Sequence[str], param: str, pixels: list[int]) -> list[bytes]:
-        """The files behind the addresses; their pixels join those of the request's other images."""
-        files = await self._fetch(urls, param)
-        for data in files:
-            pixels.append(require_image(data, self._limits, param))
-            require_pixels(sum(pixels), self._limits, param)
-        return files
+    async def _picture(self, address: str, param: str) -> _Picture:
+        """The checked file behind an address; beside the event loop, which a large one holds up."""
+        (data,) = await self._fetch([address], param)
+
+        def checked() -> _Picture:
+            pixels = require_image(data, self._limits, param)
+            url = address if address[:5].lower() == "data:" else as_data_url(data)
+            return _Picture(hashlib.sha256(data).hexdigest(), pixels, url)
+
+        return await asyncio.to_thread(checked)
+
+
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    """An image of a request that was checked.
+
+    Attributes:
+        digest: SHA-256 of the file.
+        pixels: As its header says.
+        url: The file as a data URL.
+    """
+
+    digest: str
+    pixels: int
+    url: str
 
 
 def _require_plain(text: str) -> None:

@@ -7,30 +7,46 @@ import base64
 import binascii
 import hashlib
 import json
+import mmap
 import os
 import re
 import sys
 import tempfile
+import weakref
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable
 from contextlib import suppress
+from copy import copy
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from sightline.core.errors import ImageError
 from sightline.data.images import check_header, image_extension
-from sightline.serving.decoder import read_shared, write_shared
+from sightline.serving.decoder import write_shared
 from sightline.serving.errors import RequestError
 from sightline.serving.limits import Limits
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_KINDS = frozenset({"image/png", "image/jpeg", "image/jpg", "image/webp", "image/gif"})
+_KINDS = {
+    "image/png": "png",
+    "image/jpeg": "jpg",
+    "image/jpg": "jpg",
+    "image/webp": "webp",
+    "image/gif": "gif",
+}
+"""Media types of images that are read, and how their files begin (`image_extension`)."""
+_PIECE = 1 << 20
+"""Characters of base64 that are decoded without letting go of the interpreter; divisible by 4."""
 _DATA = re.compile(r"data:([a-z]+/[a-z0-9.+-]+)(;[a-z0-9=.-]+)*;base64", re.IGNORECASE)
 _DIED = (OSError, ValueError)
 """What talking to a process raises that is gone: broken pipes, and answers that are none."""
 _START_S = 60.0
+LARGE = 1 << 18
+"""Bytes from which a file is read and hashed beside the event loop, which it would hold up."""
+_BAND = 1 << 20
+"""Pixels that are copied without letting go of the interpreter."""
 _CACHED = 64
 _CACHED_PIXELS = 32_000_000
 
@@ -39,7 +55,8 @@ def read_data_url(url: str, limits: Limits, param: str) -> bytes:
     """The bytes of a ``data:`` URL in base64.
 
     Raises:
-        RequestError: It is none, not of an image, or beyond the limit, which is checked first.
+        RequestError: It is none, not of an image, of another type than it says, or beyond the
+            limit, which is checked first.
     """
     head, comma, content = url.partition(",")
     match = _DATA.fullmatch(head) if comma else None
@@ -50,13 +67,9 @@ def read_data_url(url: str, limits: Limits, param: str) -> bytes:
             param=param,
             code="invalid_image_url",
         )
-    if match[1].lower() not in _KINDS:
-        raise RequestError(
-            f"The image's type is {match[1][:40]!r}; image/png, image/jpeg, image/webp or "
-            "image/gif is required. Convert the file.",
-            param=param,
-            code="unsupported_image",
-        )
+    kind = match[1].lower()
+    if kind not in _KINDS:
+        raise _not_read(kind, param)
     if len(content) * 3 // 4 - content.count("=", -2) > limits.max_image_bytes:
         raise RequestError(
             f"An image has more than {limits.max_image_bytes} bytes; that is the most that is "
@@ -66,9 +79,7 @@ def read_data_url(url: str, limits: Limits, param: str) -> bytes:
             code="image_too_large",
         )
     try:
-        if len(content) % 4:
-            raise binascii.Error
-        return base64.b64decode(content, validate=True)
+        data = _decoded(content)
     except (binascii.Error, ValueError):
         raise RequestError(
             "The image's base64 is damaged; the standard alphabet without line breaks is "
@@ -76,13 +87,71 @@ def read_data_url(url: str, limits: Limits, param: str) -> bytes:
             param=param,
             code="invalid_base64",
         ) from None
+    require_named(data, kind, param)
+    return data
+
+
+def _decoded(content: str) -> bytes:
+    """The bytes of base64, piece by piece, so that other threads go on meanwhile.
+
+    Raises:
+        binascii.Error: It is not in the standard alphabet, or not whole.
+        ValueError: It holds characters beyond ASCII.
+    """
+    padding = content.find("=")
+    if len(content) % 4 or 0 <= padding < len(content) - 2:
+        raise binascii.Error
+    pieces = (content[at : at + _PIECE] for at in range(0, len(content), _PIECE))
+    return b"".join(binascii.a2b_base64(piece, strict_mode=True) for piece in pieces)
+
+
+def require_named(data: bytes, said: str, param: str) -> None:
+    """Requires that an image file is what it is said to be; what is no image is left to others.
+
+    Args:
+        data: The file.
+        said: Its media type, in lower case.
+        param: The field it came from, for errors.
+
+    Raises:
+        RequestError: Files of that type are not read, or the bytes are of another one.
+    """
+    if said not in _KINDS:
+        raise _not_read(said, param)
+    found = image_extension(data)
+    if found not in (None, _KINDS[said]):
+        own = _media_type(found)
+        raise RequestError(
+            f"The image is said to be {said} and its bytes are {own}; the type of the bytes is "
+            f"required. Call it {own}.",
+            param=param,
+            code="mislabelled_image",
+        )
+
+
+def _not_read(kind: str, param: str) -> RequestError:
+    return RequestError(
+        f"The image's type is {kind[:40]!r}; image/png, image/jpeg, image/webp or image/gif is "
+        "required. Convert the file.",
+        param=param,
+        code="unsupported_image",
+    )
+
+
+async def digest_of(data: bytes) -> str:
+    """SHA-256 of a file, of a large one beside the event loop."""
+    if len(data) < LARGE:
+        return hashlib.sha256(data).hexdigest()
+    return (await asyncio.to_thread(hashlib.sha256, data)).hexdigest()
 
 
 def as_data_url(data: bytes) -> str:
     """An image file as a data URL."""
-    found = image_extension(data)
-    kind = "jpeg" if found == "jpg" else found or "png"
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    return f"data:{_media_type(image_extension(data))};base64,{base64.b64encode(data).decode()}"
+
+
+def _media_type(extension: str | None) -> str:
+    return "image/jpeg" if extension == "jpg" else f"image/{extension or 'png'}"
 
 
 def require_image(data: bytes, limits: Limits, param: str) -> int:
@@ -143,26 +212,8 @@ class Decoders:
         self._idle: list[_Decoder] = []
         self._known: OrderedDict[str, Image] = OrderedDict()
         self._pixels = 0
+        self._alive: list[weakref.ref[Image]] = []
         self._coming: dict[str, asyncio.Future[Image]] = {}
-
-    async def images(self, files: Sequence[bytes], param: str, salt: str = "") -> tuple[Image, ...]:
-        """Decodes the images of one request; equal bytes give the same object while cached.
-
-        Args:
-            files: The image files.
-            param: The field they came from, for errors.
-            salt: Only requests with an equal one share an object; what is cached for others
-                cannot be told from the time that an answer takes.
-
-        Raises:
-            RequestError: A file is no image that is read, or breaks a limit.
-        """
-        found = []
-        for data in files:
-            found.append(await self._image(data, param, salt))
-            total = sum(image.width * image.height for image in found)
-            require_pixels(total, self._limits, param)
-        return tuple(found)
 
     async def start(self) -> None:
         """Starts one process, so that the first picture need not wait for it."""
@@ -175,8 +226,19 @@ class Decoders:
             decoder.end()
             await decoder.process.wait()
 
-    async def _image(self, data: bytes, param: str, salt: str) -> Image:
-        key = salt + hashlib.sha256(data).hexdigest()
+    async def image(self, data: bytes, param: str, key: str) -> Image:
+        """Decodes an image; the same object comes back for an equal key while it is cached.
+
+        Args:
+            data: The image file.
+            param: The field it came from, for errors.
+            key: Of these bytes, and of those who may share the object: what is cached for others
+                cannot be told from the time that an answer takes.
+
+        Raises:
+            RequestError: The file is no image that is read, breaks a limit, or there is no room
+                for it (503).
+        """
         if key in self._known:
             self._known.move_to_end(key)
             return self._known[key]
@@ -184,8 +246,12 @@ class Decoders:
             task = asyncio.ensure_future(self._decoded(key, data, param))
             self._coming[key] = task
             task.add_done_callback(lambda done: self._arrived(key, done))
-        # Others may wait for the same image when this client leaves.
-        return await asyncio.shield(self._coming[key])
+        coming = self._coming[key]
+        await asyncio.wait((coming,))  # goes on for others when this client leaves
+        error = coming.exception()
+        if error is not None:
+            raise copy(error)  # each has its own: it remembers whose request it came through
+        return coming.result()
 
     def _arrived(self, key: str, done: asyncio.Future[Image]) -> None:
         del self._coming[key]
@@ -204,8 +270,33 @@ class Decoders:
                     image = await self._asked(await self._started(), data, param)
             except _DIED:
                 raise _undecodable(param) from None
+        self._alive.append(weakref.ref(image))
         self._keep(key, image)
         return image
+
+    def _require_room(self, pixels: int) -> None:
+        """Requires room for an image beside those that are alive, wherever they are held.
+
+        Raises:
+            RequestError: They are too many pixels together; status 503.
+        """
+        most = self._limits.max_held_pixels
+        while (held := self._held() + pixels) > most and self._known:
+            self._forget()
+        if held > most:
+            raise RequestError(
+                f"The images of all requests would have {held} pixels; at most {most} are held at "
+                "once. Try again.",
+                status=503,
+                code="memory_full",
+                retry_after=1,
+            )
+
+    def _held(self) -> int:
+        """Pixels of all images that are alive."""
+        found = [(one, image) for one in self._alive if (image := one()) is not None]
+        self._alive = [one for one, _ in found]
+        return sum(image.width * image.height for _, image in found)
 
     async def _asked(self, decoder: _Decoder, data: bytes, param: str) -> Image:
         """Has a process decode a picture; it goes on waiting unless it hangs or died.
@@ -218,7 +309,7 @@ class Decoders:
         whole = False
         try:
             async with asyncio.timeout(self._limits.decode_s):
-                image = await _ask(decoder, data, param)
+                image = await _ask(decoder, data, param, self._require_room)
             whole = True
         except RequestError:
             whole = True
@@ -236,8 +327,12 @@ class Decoders:
         self._known[key] = image
         self._pixels += image.width * image.height
         while len(self._known) > _CACHED or self._pixels > _CACHED_PIXELS:
-            _, old = self._known.popitem(last=False)
-            self._pixels -= old.width * old.height
+            self._forget()
+
+    def _forget(self) -> None:
+        """Drops the image that was not asked for longest from the cache."""
+        _, old = self._known.popitem(last=False)
+        self._pixels -= old.width * old.height
 
     async def _started(self) -> _Decoder:
         try:
@@ -277,9 +372,9 @@ class Decoders:
         return decoder
 
 
-async def _ask(decoder: _Decoder, data: bytes, param: str) -> Image:
-    from PIL import Image
-
+async def _ask(
+    decoder: _Decoder, data: bytes, param: str, require_room: Callable[[int], None]
+) -> Image:
     source, sink = decoder.process.stdin, decoder.process.stdout
     if source is None or sink is None:
         raise OSError("the decoder has no pipes")
@@ -290,8 +385,22 @@ async def _ask(decoder: _Decoder, data: bytes, param: str) -> Image:
     if "error" in said:
         raise RequestError(said["error"], param=param, code="invalid_image")
     width, height = said["size"]
-    pixels = await asyncio.to_thread(read_shared, decoder.shared, width * height * 3)
-    return await asyncio.to_thread(Image.frombytes, "RGB", (width, height), pixels)
+    require_room(width * height)
+    return await asyncio.to_thread(_shared_image, decoder.shared, width, height)
+
+
+def _shared_image(shared: int, width: int, height: int) -> Image:
+    """The picture in the shared file, in bands, so that other threads go on meanwhile."""
+    from PIL import Image
+
+    made = Image.new("RGB", (width, height))
+    rows = max(1, _BAND // width)
+    with mmap.mmap(shared, width * height * 3, prot=mmap.PROT_READ) as view:
+        for top in range(0, height, rows):
+            band = min(rows, height - top)
+            data = view[top * width * 3 : (top + band) * width * 3]
+            made.paste(Image.frombytes("RGB", (width, band), data), (0, top))
+    return made
 
 
 def _undecodable(param: str) -> RequestError:

@@ -23,8 +23,11 @@ class Limits:
         min_side: Shorter side of an image, in pixels.
         max_aspect: Longer side over shorter side.
         decode_s: Seconds that decoding one image may take.
+        max_held_pixels: Pixels of all images that are being asked about, and of the cached ones.
         max_messages: Messages of a request.
+        max_parts: Parts of all its messages, or of all its questions and their input.
         max_text: Characters of all texts of a request.
+        max_options: Options of all questions of one ``/v1/decisions`` request.
         max_n: Choices of a request.
         max_tokens: Generated tokens of a choice.
         max_questions: Questions of one ``/v1/decisions`` request.
@@ -48,8 +51,11 @@ class Limits:
     min_side: int = 14
     max_aspect: int = 200
     decode_s: float = 10.0
+    max_held_pixels: int = 1_000_000_000
     max_messages: int = 256
+    max_parts: int = 2048
     max_text: int = 200_000
+    max_options: int = 8192
     max_n: int = 16
     max_tokens: int = 4096
     max_questions: int = 400

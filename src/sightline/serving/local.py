@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from sightline.core.features import Feature
@@ -28,7 +29,7 @@ from sightline.serving.errors import RequestError, not_served
 from sightline.serving.explained import explained
 from sightline.serving.fetching import Fetch
 from sightline.serving.fields import LOCAL
-from sightline.serving.images import Decoders
+from sightline.serving.images import Decoders, digest_of, require_pixels
 from sightline.serving.limits import Limits
 from sightline.serving.questions import Asked, asked_in_chat, example_of
 from sightline.serving.streaming import streamed
@@ -49,6 +50,14 @@ class SpellsTokens(Protocol):
     def token_texts(self, ids: Sequence[int]) -> list[str]:
         """The text of each token by itself."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    """A decoded picture of a request, and the SHA-256 of its file."""
+
+    digest: str
+    image: Image
 
 
 class LocalModel:
@@ -226,10 +235,15 @@ class LocalModel:
         told: Told | None = None,
         seed: int | None = None,
     ) -> tuple[Seen, tuple[Image, ...]]:
+        pictures = [
+            await call.kept.get(address, partial(self._picture, address, asked.param, call))
+            for address in asked.images
+        ]
+        images = tuple(one.image for one in pictures)
+        require_pixels(sum(i.width * i.height for i in images), self._limits, asked.param)
+        digests = [one.digest for one in pictures]
         asked, options = as_asked(asked, options, self._style)
-        files = await self._fetch(asked.images, asked.param)
-        images = await self._decoders.images(files, asked.param, call.salt)
-        example = of_category(example_of(asked, files, options), self._judge, call.category)
+        example = of_category(example_of(asked, digests, options), self._judge, call.category)
         if seed is not None:
             # Of the example, not of the request: requests of all seeds are observed together.
             example = replace(example, id=f"{example.id}-{seed}")
@@ -237,6 +251,15 @@ class LocalModel:
             example, images, requests, deadline=call.deadline, told=told
         )
         return seen, images
+
+    async def _picture(self, address: str, param: str, call: Call) -> _Picture:
+        """The picture behind an address; those of all questions of a request are counted."""
+        (data,) = await self._fetch([address], param)
+        digest = await digest_of(data)
+        image = await self._decoders.image(data, param, call.salt + digest)
+        call.kept.pixels += image.width * image.height
+        require_pixels(call.kept.pixels, self._limits, param)
+        return _Picture(digest, image)
 
     async def _explained(
         self, seen: Seen, pictures: tuple[Image, ...], request: Request, call: Call

@@ -10,11 +10,15 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import Field, File, parse_options_header
 
 from sightline.serving.errors import RequestError
-from sightline.serving.images import as_data_url
+from sightline.serving.images import as_data_url, require_named
 from sightline.serving.limits import Limits
 from sightline.serving.strict_json import loads
 
 REQUEST, IMAGE = "request", "image"
+_UNNAMED = "application/octet-stream"
+"""What clients call a file whose type they do not know."""
+_PIECE = 1 << 18
+"""Bytes that are parsed without letting go of the interpreter, more or less."""
 
 
 def read_multipart(body: bytes, content_type: str, limits: Limits) -> dict[str, Any]:
@@ -24,27 +28,33 @@ def read_multipart(body: bytes, content_type: str, limits: Limits) -> dict[str, 
         The JSON body with the images behind its input, as data URLs.
 
     Raises:
-        RequestError: The form is damaged, a field is unknown or missing, or a limit is broken.
+        RequestError: The form is damaged, a field is unknown or missing, an image is of another
+            type than its part says, or a limit is broken.
     """
-    fields: list[tuple[bytes | None, bytes]] = []
+    fields: list[bytes] = []
     files: list[bytes] = []
     ended: list[bool] = []
     _, options = parse_options_header(content_type)
     if not options.get(b"boundary"):
         raise _damaged()
 
+    def keep(name: bytes | None, data: bytes) -> None:
+        # At once, not at the end: a form may have a million fields.
+        if name != REQUEST.encode() or fields:
+            raise _not_the_form()
+        fields.append(data)
+
     def on_field(field: Field) -> None:
-        fields.append((field.field_name, field.value or b""))
+        keep(field.field_name, field.value or b"")
 
     def on_file(file: File) -> None:
         file.file_object.seek(0)
         data = file.file_object.read()
         file.close()
         if file.field_name != IMAGE.encode():
-            fields.append((file.field_name, data))
-        else:
-            files.append(data)
-        if len(files) > limits.max_images:
+            keep(file.field_name, data)
+            return
+        if len(files) == limits.max_images:
             raise RequestError(
                 f"The form holds more than {limits.max_images} images; at most as many are read. "
                 "Send fewer.",
@@ -59,6 +69,10 @@ def read_multipart(body: bytes, content_type: str, limits: Limits) -> dict[str, 
                 param=IMAGE,
                 code="image_too_large",
             )
+        said = (file.content_type or _UNNAMED).partition(";")[0].strip().lower()
+        if said != _UNNAMED:
+            require_named(data, said, IMAGE)
+        files.append(data)
 
     try:
         parser = FormParser(
@@ -69,19 +83,16 @@ def read_multipart(body: bytes, content_type: str, limits: Limits) -> dict[str, 
             boundary=options[b"boundary"],
             config={"MAX_MEMORY_FILE_SIZE": len(body) + 1},
         )
-        parser.write(body)
+        for at in range(0, len(body), _PIECE):
+            parser.write(body[at : at + _PIECE])
         parser.finalize()
     except FormParserError:
         raise _damaged() from None
     if not ended:  # cut short: what had not ended was never handed over
         raise _damaged()
-    if [name for name, _ in fields] != [REQUEST.encode()]:
-        raise RequestError(
-            "The form needs one field 'request' with the JSON body, and files named 'image'; "
-            "nothing else is read. Correct it.",
-            param=REQUEST,
-        )
-    return _with_images(loads(fields[0][1]), files)
+    if not fields:
+        raise _not_the_form()
+    return _with_images(loads(fields[0]), files)
 
 
 def _with_images(request: dict[str, Any], files: list[bytes]) -> dict[str, Any]:
@@ -93,6 +104,14 @@ def _with_images(request: dict[str, Any], files: list[bytes]) -> dict[str, Any]:
         {"type": "input_image", "image_url": as_data_url(data)} for data in files
     ]
     return {**request, "input": [*messages, {"role": "user", "content": parts}]}
+
+
+def _not_the_form() -> RequestError:
+    return RequestError(
+        "The form needs one field 'request' with the JSON body, and files named 'image'; nothing "
+        "else is read. Correct it.",
+        param=REQUEST,
+    )
 
 
 def _damaged() -> RequestError:

@@ -195,7 +195,7 @@ class Proxy:
             )
         options = None if body.trust is None else body.trust.choices
         asked = asked_in_chat(body, self._limits)
-        return await self._forwarding.labelled(body, asked, options)
+        return await self._forwarding.labelled(body, asked, options, call.kept)
 
     def _drawing(
         self, sent: Mapping[str, Any], body: ChatBody, call: Call
@@ -251,7 +251,7 @@ class Proxy:
         call: Call,
     ) -> Seen:
         """Asks one question as the policy's questions were asked."""
-        example, sent = await self._forwarding.question(asked, options)
+        example, sent = await self._forwarding.question(asked, options, call.kept)
         example = of_category(example, self.trusting.judge, call.category)
         sent = self._for(call, sent)
         async with self._trust.drawing(sent, call.deadline) as drawing:

@@ -66,41 +66,53 @@ def asked_in_chat(body: ChatBody, limits: Limits) -> Asked:
     return _checked(found, limits)
 
 
+def input_of_decisions(given: str | Sequence[InputMessage], limits: Limits) -> Asked:
+    """What all questions of a decisions request are about; its text may be empty.
+
+    Raises:
+        RequestError: A limit is broken by it alone.
+    """
+    contents = [given] if isinstance(given, str) else [message.content for message in given]
+    found = _of_parts(contents)
+    _require_within(len(found.text), len(found.images), limits, found.param)
+    return found
+
+
 def asked_in_decision(
-    given: str | Sequence[InputMessage],
-    instructions: str | Sequence[TextPart | InputImage | InputJson],
-    limits: Limits,
+    given: Asked, instructions: str | Sequence[TextPart | InputImage | InputJson], limits: Limits
 ) -> Asked:
     """One question of a decisions request: the input, then its instructions.
 
     Raises:
         RequestError: There is no text, or a limit is broken.
     """
+    own = _of_parts([instructions])
+    _require_within(len(own.text), len(own.images), limits, own.param)
+    text = "\n".join(text for text in (given.text, own.text) if text)
+    return _checked(Asked(text, given.images + own.images, own.param), limits)
+
+
+def _of_parts(contents: Sequence[str | Sequence[TextPart | InputImage | InputJson]]) -> Asked:
     parts: list[str | TextPart | InputImage | InputJson] = []
-    for content in (
-        *([given] if isinstance(given, str) else [message.content for message in given]),
-        instructions,
-    ):
+    for content in contents:
         parts += [content] if isinstance(content, str) else list(content)
-    found = Asked(
+    return Asked(
         "\n".join(text for part in parts if (text := _part_text(part))),
         tuple(part.image_url for part in parts if isinstance(part, InputImage)),
         "input",
     )
-    return _checked(found, limits)
 
 
 def example_of(
-    asked: Asked, files: Sequence[bytes], choices: Sequence[str] | None = None
+    asked: Asked, hashes: Sequence[str], choices: Sequence[str] | None = None
 ) -> Example:
     """The example that the model observes; equal questions get equal ids, and so equal samples.
 
     Args:
         asked: The question.
-        files: The bytes of its images.
+        hashes: SHA-256 of each of its images' bytes.
         choices: Options that are shown to the model, or None for a free answer.
     """
-    hashes = [hashlib.sha256(data).hexdigest() for data in files]
     said = json.dumps([asked.text, hashes, choices and list(choices)]).encode()
     return Example(
         id=hashlib.sha256(said).hexdigest()[:32],
@@ -134,7 +146,7 @@ def require_within(body: ChatBody, limits: Limits) -> None:
         images += sum(isinstance(part, ImagePart) for part in content)
         characters += len(_text(message)) + len(message.name or "")
         said += message.tool_calls or ()
-    characters += sum(len(json.dumps(one, ensure_ascii=False)) for one in said)
+    characters += len(json.dumps(said, ensure_ascii=False)) - 2 * len(said) if said else 0
     _require_within(characters, images, limits, "messages")
 
 

@@ -12,6 +12,7 @@ from sightline.serving.calls import Call
 from sightline.serving.counters import Counters
 from sightline.serving.feedback import FeedbackStore
 from sightline.serving.limits import Limits
+from sightline.serving.memory import Memory
 from sightline.serving.trust import Trusting
 from sightline.serving.wire import ChatBody, DecisionsBody
 
@@ -88,9 +89,10 @@ class Server:
     feedback: FeedbackStore | None = None
     has_policy: bool = False
     counters: Counters = field(default_factory=Counters)
+    memory: Memory = field(default_factory=Memory)
     bodies: Bodies = field(init=False)
     places: asyncio.Semaphore = field(init=False)
 
     def __post_init__(self) -> None:
-        self.bodies = Bodies(self.limits)
+        self.bodies = Bodies(self.limits, self.memory)
         self.places = asyncio.Semaphore(self.limits.concurrency)

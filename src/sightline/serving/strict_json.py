@@ -13,7 +13,10 @@ from sightline.serving.errors import RequestError
 MAX_DEPTH = 64
 MAX_VALUES = 100_000
 _MAX_DIGITS = 20
-_SIGNS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[{]|[\]}]', re.DOTALL)
+_PIECE = 1 << 20
+"""Characters that are looked at without letting go of the interpreter; at least two."""
+_SIGN = re.compile(r'["\[{\]}]')
+_WITHIN = re.compile(r'(?:[^"\\]++|\\.)*+', re.DOTALL)
 
 
 def loads(body: bytes) -> dict[str, Any]:
@@ -57,11 +60,19 @@ def _check_size(text: str) -> None:
     depth, commas = 0, text.count(",")
     if text.count("[") + text.count("{") <= MAX_DEPTH and commas <= MAX_VALUES:
         return  # too few signs to break either limit, wherever they stand
-    for match in _SIGNS.finditer(text):
-        sign = match[0][0]
-        if sign == '"':
-            commas -= match[0].count(",")
-        elif sign in "[{":
+    opened = strings = at = 0
+    while at < len(text):
+        found = _SIGN.search(text, at, at + _PIECE)
+        if found is None:
+            at += _PIECE
+            continue
+        at = found.end()
+        if found[0] == '"':
+            strings += 1
+            begin, at = at, _end_of_string(text, at)
+            commas -= text.count(",", begin, at)
+        elif found[0] in "[{":
+            opened += 1
             depth += 1
             if depth > MAX_DEPTH:
                 _refuse(
@@ -70,11 +81,28 @@ def _check_size(text: str) -> None:
                 )
         else:
             depth -= 1
+        # What a bracket opens is a value, and of two strings at least one is.
+        if opened > MAX_VALUES or strings > 2 * MAX_VALUES:
+            _too_many()
     if commas > MAX_VALUES:
-        _refuse(
-            f"The body holds more than {MAX_VALUES} values; that is the most that is read. "
-            "Send a smaller request."
-        )
+        _too_many()
+
+
+def _end_of_string(text: str, at: int) -> int:
+    """Where a string ends that begins before a place, or the text."""
+    while at < len(text) and text[at] != '"':
+        end = _WITHIN.match(text, at, at + _PIECE).end()  # type: ignore[union-attr]
+        if end == at:
+            return len(text)  # a backslash and nothing behind it
+        at = end
+    return at + 1
+
+
+def _too_many() -> NoReturn:
+    _refuse(
+        f"The body holds more than {MAX_VALUES} values; that is the most that is read. "
+        "Send a smaller request."
+    )
 
 
 def _check_surrogates(value: Any) -> None:

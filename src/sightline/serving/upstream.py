@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sightline.models.openai.wire import MalformedReplyError, read_object
+from sightline.serving.beside import beside
 from sightline.serving.connections import (
     BrokenError,
     Connections,
@@ -92,7 +93,7 @@ class Connection:
     async def _sent(
         self, body: Mapping[str, Any], deadline: float = math.inf
     ) -> AsyncIterator[Reply]:
-        data = json.dumps(body, ensure_ascii=False).encode()
+        data = await beside(_encoded, body) if _is_large(body) else _encoded(body)
         seconds = min(self._limits.request_s, deadline - time.monotonic())
         try:
             async with (
@@ -202,6 +203,15 @@ def _said(body: bytes) -> str:
 
 def _died(message: str) -> RequestError:
     return RequestError(message, status=502, code="upstream_died", retry_after=_RETRY_AFTER)
+
+
+def _encoded(body: Mapping[str, Any]) -> bytes:
+    return json.dumps(body, ensure_ascii=False).encode()
+
+
+def _is_large(body: Mapping[str, Any]) -> bool:
+    """Whether a request may hold images, whose writing would hold up the event loop."""
+    return any(isinstance(message.get("content"), list) for message in body["messages"])
 
 
 def _garbage(what: str) -> RequestError:

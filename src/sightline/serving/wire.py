@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -14,6 +15,10 @@ from sightline.serving.limits import Limits
 
 _STRICT = ConfigDict(strict=True, extra="ignore", frozen=True, allow_inf_nan=False)
 _Body = TypeVar("_Body", bound=BaseModel)
+_Item = TypeVar("_Item")
+_Listed = Annotated[list[_Item], Field(fail_fast=True)]
+"""A list whose first entry at fault is the only one reported: a body may hold 30,000."""
+_MOST_TOOLS = 1024
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Penalty = Annotated[float, Field(ge=-2, le=2)]
 
@@ -67,9 +72,9 @@ class Message(_Strict):
     """One turn of a conversation."""
 
     role: Role
-    content: str | list[_ChatPart] | None = None
+    content: str | _Listed[_ChatPart] | None = None
     name: str | None = None
-    tool_calls: list[dict[str, Any]] | None = None
+    tool_calls: _Listed[dict[str, Any]] | None = None
     tool_call_id: str | None = None
 
 
@@ -77,7 +82,7 @@ class InputMessage(_Strict):
     """One turn of the input of decisions."""
 
     role: Literal["system", "developer", "user"]
-    content: str | list[_InputPart]
+    content: str | _Listed[_InputPart]
 
 
 class TrustOptions(_Strict):
@@ -111,7 +116,7 @@ class StreamOptions(_Strict):
 class ChatBody(_Strict):
     """Body of ``/v1/chat/completions``."""
 
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[_Listed[Message], Field(min_length=1)]
     model: str | None = None
     n: Annotated[int, Field(ge=1)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
@@ -127,7 +132,7 @@ class ChatBody(_Strict):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     response_format: dict[str, Any] | None = None
-    tools: list[dict[str, Any]] | None = None
+    tools: Annotated[_Listed[dict[str, Any]], Field(max_length=_MOST_TOOLS)] | None = None
     tool_choice: str | dict[str, Any] | None = None
     user: str | None = None
     trust: TrustOptions | None = None
@@ -137,7 +142,7 @@ class Predicate(_Strict):
     """A statement about the input that is true or not."""
 
     type: Literal["predicate"]
-    instructions: str | list[_InputPart]
+    instructions: str | _Listed[_InputPart]
     name: str | None = None
 
 
@@ -152,7 +157,7 @@ class Choice(_Strict):
     """One of several options."""
 
     type: Literal["choice"]
-    instructions: str | list[_InputPart]
+    instructions: str | _Listed[_InputPart]
     choices: Annotated[list[ChoiceValue], Field(min_length=2, max_length=255)]
     name: str | None = None
 
@@ -168,7 +173,7 @@ class Score(_Strict):
     """A level of an ordered scale."""
 
     type: Literal["score"]
-    instructions: str | list[_InputPart]
+    instructions: str | _Listed[_InputPart]
     levels: Annotated[list[Level], Field(min_length=2, max_length=255)]
     name: str | None = None
 
@@ -179,8 +184,8 @@ DecisionQuestion = Annotated[Predicate | Choice | Score, Field(discriminator="ty
 class DecisionsBody(_Strict):
     """Body of ``/v1/decisions``."""
 
-    input: str | list[InputMessage]
-    questions: Annotated[list[DecisionQuestion], Field(min_length=1)]
+    input: str | _Listed[InputMessage]
+    questions: Annotated[_Listed[DecisionQuestion], Field(min_length=1)]
     model: str | None = None
     trust: TrustOptions | None = None
 
@@ -206,6 +211,7 @@ def read_chat(body: Mapping[str, Any], limits: Limits, *, strict: bool) -> ChatB
         RequestError: A field is not what OpenAI's API takes, or breaks a limit.
     """
     _check_length(body, "messages", limits.max_messages)
+    _check_parts(body, {"messages": ("content", "tool_calls")}, "parts", limits.max_parts)
     read = _read(ChatBody, body, strict=strict)
     if read.top_logprobs is not None and not read.logprobs:
         raise RequestError(
@@ -232,6 +238,9 @@ def read_decisions(body: Mapping[str, Any], limits: Limits, *, strict: bool) -> 
     """
     _check_length(body, "input", limits.max_messages)
     _check_length(body, "questions", limits.max_questions)
+    parts = {"input": ("content",), "questions": ("instructions",)}
+    _check_parts(body, parts, "parts", limits.max_parts)
+    _check_parts(body, {"questions": ("choices", "levels")}, "options", limits.max_options)
     return _read(DecisionsBody, body, strict=strict)
 
 
@@ -244,29 +253,50 @@ def read_feedback(body: Mapping[str, Any]) -> FeedbackBody:
     return _read(FeedbackBody, body, strict=True)
 
 
-def dropped_fields(body: Mapping[str, Any], known: type[BaseModel]) -> tuple[str, ...]:
+def dropped_fields(body: Mapping[str, Any], read: BaseModel) -> tuple[str, ...]:
     """Where a body that was read has fields that are not, shortened for showing.
 
     Args:
-        body: It passed the check.
-        known: What it was read as.
+        body: What was sent.
+        read: What it was read as.
 
     Returns:
-        Paths joined by points: ``messages.0.content.1.detail``.
+        The first twenty paths, joined by points: ``messages.0.content.1.detail``.
     """
-    try:
-        known.model_validate(dict(body), extra="forbid")
-    except ValidationError as error:
-        return tuple(_unknown(error.errors(include_input=False, include_url=False)))[:20]
-    return ()
+    return tuple(_joined(path) for path in islice(_unknown(body, read), 20))
+
+
+def _unknown(raw: Any, read: Any) -> Iterator[tuple[int | str, ...]]:
+    """Paths of the fields that nothing reads, one by one: a body may hold 90,000.
+
+    Args:
+        raw: What was sent.
+        read: What it was read as.
+    """
+    if isinstance(read, BaseModel):
+        known = type(read).model_fields
+        for name in known:
+            if name in raw:
+                yield from ((name, *path) for path in _unknown(raw[name], getattr(read, name)))
+        yield from ((name,) for name in raw if name not in known)
+    elif isinstance(read, list):
+        for at, (own, one) in enumerate(zip(raw, read, strict=True)):
+            if isinstance(one, BaseModel):
+                yield from ((at, *path) for path in _unknown(own, one))
 
 
 def _read(model: type[_Body], body: Mapping[str, Any], *, strict: bool) -> _Body:
+    options = body.get("trust")
+    if "trust" in model.model_fields and isinstance(options, dict):
+        # Before all else is read, and just the first: the check itself would name every one.
+        other = next((name for name in options if name not in TrustOptions.model_fields), None)
+        if other is not None:
+            raise _unknown_field(_joined(("trust", other)), TrustOptions)
     try:
         found = model.model_validate(dict(body))
     except ValidationError as error:
         raise _refusal(error.errors(include_input=False, include_url=False)) from None
-    unknown = dropped_fields(body, model) if strict else ()
+    unknown = dropped_fields(body, found) if strict else ()
     if unknown:
         raise _unknown_field(unknown[0], model if "." not in unknown[0] else None)
     return found
@@ -276,8 +306,6 @@ def _refusal(errors: Sequence[ErrorDetails]) -> RequestError:
     """What is wrong with the first field at fault, in one line."""
     where = _where(max(errors, key=lambda one: len(one["loc"])))
     found = [one for one in errors if _where(one) == where]
-    if found[0]["type"] == "extra_forbidden":
-        return _unknown_field(where, TrustOptions)
     # Of a field that may be several things: what its bounds say, else all that it may be.
     bounds = [one for one in found if not one["type"].endswith("_type")] or found
     said = dict.fromkeys(one["msg"][:1].lower() + one["msg"][1:] for one in bounds)
@@ -295,19 +323,17 @@ def _unknown_field(name: str, known: type[BaseModel] | None) -> RequestError:
     )
 
 
-def _unknown(errors: Sequence[ErrorDetails]) -> Iterator[str]:
-    """Where fields are that nothing reads, each once."""
-    yield from dict.fromkeys(_where(one) for one in errors if one["type"] == "extra_forbidden")
-
-
 def _where(error: ErrorDetails) -> str:
     """The place of an error in the body, without the branches of unions."""
-    loc = error["loc"]
-    last = len(loc) - 1 if error["type"] == "extra_forbidden" else len(loc)
-    parts = [printable(str(p)[:40]) for at, p in enumerate(loc) if at == last or _is_field(p)]
+    parts = [part for part in error["loc"] if _is_field(part)]
     # The branch of a picture is called as its field is.
-    kept = [p for at, p in enumerate(parts) if not at or p != parts[at - 1] or at == last]
-    return ".".join(kept)[:100] or "body"
+    kept = [part for at, part in enumerate(parts) if not at or part != parts[at - 1]]
+    return _joined(kept) or "body"
+
+
+def _joined(path: Iterable[int | str]) -> str:
+    """A path for showing; what a client calls its fields may be long, and hold anything."""
+    return ".".join(printable(str(part)[:40]) for part in path)[:100]
 
 
 def _is_field(part: int | str) -> bool:
@@ -325,4 +351,33 @@ def _check_length(body: Mapping[str, Any], name: str, most: int) -> None:
     if isinstance(value, list) and len(value) > most:
         raise RequestError(
             f"{name} has {len(value)} entries; at most {most} are allowed. Send fewer.", param=name
+        )
+
+
+def _check_parts(
+    body: Mapping[str, Any], where: Mapping[str, Sequence[str]], kind: str, most: int
+) -> None:
+    """Requires that lists within lists together are within a limit, before any entry is read.
+
+    Args:
+        body: The body.
+        where: Fields that are lists of objects, and the lists that those hold.
+        kind: What the entries are called.
+        most: Entries that all of them may have.
+    """
+    entries = [
+        entry[inner]
+        for name, inners in where.items()
+        if isinstance(body.get(name), list)
+        for entry in body[name]
+        if isinstance(entry, dict)
+        for inner in inners
+        if isinstance(entry.get(inner), list)
+    ]
+    count = sum(map(len, entries))
+    if count > most:
+        named = " and ".join(where)
+        raise RequestError(
+            f"{named} hold {count} {kind}; at most {most} are allowed. Send fewer.",
+            param=next(iter(where)),
         )

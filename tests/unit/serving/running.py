@@ -16,6 +16,7 @@ from typing import Any
 import uvicorn
 from PIL import Image
 
+from sightline.data.images import image_extension
 from sightline.models.fake import FakeModel
 from sightline.serving.app import create_app
 from sightline.serving.protocol import protocol_class
@@ -126,9 +127,11 @@ def picture(colour: str = "red", size: tuple[int, int] = (32, 24), kind: str = "
     return out.getvalue()
 
 
-def data_url(data: bytes, kind: str = "image/png") -> str:
-    """A data URL."""
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+def data_url(data: bytes, kind: str | None = None) -> str:
+    """A data URL, of the type that the bytes begin like where none is given."""
+    found = image_extension(data) or "png"
+    own = "image/jpeg" if found == "jpg" else f"image/{found}"
+    return f"data:{kind or own};base64,{base64.b64encode(data).decode()}"
 
 
 def with_image(question: str, *urls: str) -> list[dict[str, Any]]:

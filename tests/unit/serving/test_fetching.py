@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import threading
 import time
 from collections.abc import Iterator
@@ -10,9 +11,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from running import picture
 
-from sightline.serving import fetching
+from sightline.serving import fetching, images
 from sightline.serving.errors import RequestError
 from sightline.serving.fetching import Addresses, is_public
 from sightline.serving.limits import Limits
@@ -165,3 +168,22 @@ def test_29_and_32_addresses_that_two_parsers_could_read_differently(url: str) -
     with pytest.raises(RequestError):
         fetch(Addresses(Limits(), ["images.test"], lookup), url)
     assert looked == []
+
+
+@given(st.binary(max_size=100), st.sampled_from([4, 8, 1 << 20]))
+def test_base64_is_read_the_same_in_pieces_of_any_size(data: bytes, piece: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(images, "_PIECE", piece)
+        assert images._decoded(base64.b64encode(data).decode()) == data
+
+
+@pytest.mark.parametrize(
+    "content", ["QQ==QQ==", "QUFBQQ==QUFB", "QUF", "QUF=QUFB", "QUFB\nQUF", "Q_FB", "QUFé", "===="]
+)
+@pytest.mark.parametrize("piece", [4, 1 << 20])
+def test_20_base64_that_is_damaged(
+    content: str, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "_PIECE", piece)
+    with pytest.raises(RequestError, match="base64 is damaged"):
+        images.read_data_url(f"data:image/png;base64,{content}", Limits(), "messages")

@@ -272,7 +272,7 @@ def test_36_what_is_read_is_not_said_to_be_dropped() -> None:
         "trust": {"choices": ["a", "b"], "category": "c"},
         "tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}],
     }
-    assert dropped_fields(chat, type(read_chat(chat, Limits(), strict=True))) == ()
+    assert dropped_fields(chat, read_chat(chat, Limits(), strict=True)) == ()
     decisions = {
         "input": [
             {"role": "user", "content": [{"type": "input_json", "data": {"any": {"thing": 1}}}]}
@@ -282,7 +282,7 @@ def test_36_what_is_read_is_not_said_to_be_dropped() -> None:
             {"type": "score", "instructions": "x", "levels": [{"label": "a"}, {"label": "b"}]},
         ],
     }
-    assert dropped_fields(decisions, type(read_decisions(decisions, Limits(), strict=True))) == ()
+    assert dropped_fields(decisions, read_decisions(decisions, Limits(), strict=True)) == ()
 
 
 @pytest.mark.parametrize(

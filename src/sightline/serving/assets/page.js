@@ -258,6 +258,15 @@ function tableRow(name, value) {
   return row;
 }
 
+// The browser goes by a file's name, and the server by its bytes.
+function named(url) {
+  const content = url.slice(url.indexOf(",") + 1);
+  const start = atob(content.slice(0, 16));
+  const kind = start.startsWith("\x89PNG") ? "png" : start.startsWith("\xff\xd8\xff") ? "jpeg"
+    : start.startsWith("GIF8") ? "gif" : start.slice(8) === "WEBP" ? "webp" : null;
+  return kind === null ? url : "data:image/" + kind + ";base64," + content;
+}
+
 function choose(file) {
   if (!file) return;
   const held = new DataTransfer();
@@ -265,7 +274,7 @@ function choose(file) {
   $("file").files = held.files;
   const reader = new FileReader();
   reader.onload = () => {
-    picture = reader.result;
+    picture = named(reader.result);
     $("preview").src = picture;
     show("preview", true);
   };
