@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -90,8 +90,20 @@ class ConformalSets:
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> ConformalSets:
-        """Rebuilds what `to_dict` wrote."""
-        return cls(**settings)
+        """Rebuilds what `to_dict` wrote.
+
+        Raises:
+            ValueError: These are no settings of prediction sets.
+        """
+        found = cls(**settings)
+        numbers = [found.level, found.penalty, found.free, found.n]
+        numbers += [] if found.quantile is None else [found.quantile]
+        if not all(isinstance(value, int | float) and math.isfinite(value) for value in numbers):
+            raise ValueError("settings of prediction sets that are no numbers")
+        if found.n < 1 or found.score not in get_args(Score):
+            raise ValueError(f"prediction sets of score {found.score!r} fitted on {found.n} rows")
+        _check_settings(found.level, found.penalty, found.free)
+        return found
 
 
 def fit_conformal_sets(
@@ -117,11 +129,7 @@ def fit_conformal_sets(
         DataError: A row is no distribution, a right option does not exist, or there are no rows.
         UsageError: A level outside (0, 1), a negative penalty or a negative number of options.
     """
-    if not 0 < level < 1 or penalty < 0 or free < 0:
-        raise UsageError(
-            f"Level {level:g}, penalty {penalty:g}, {free} free options; a level between 0 and 1 "
-            "and no negative number are required. For example 0.9, 0.01 and 1."
-        )
+    _check_settings(level, penalty, free)
     if score != "raps":
         penalty, free = 0.0, 0
     scores = _scores(probabilities, score, penalty, free)
@@ -135,6 +143,14 @@ def fit_conformal_sets(
     rank = _rank(n, level)
     quantile = float(own[rank - 1]) if rank <= n else None
     return ConformalSets(score, level, quantile, n, penalty, free)
+
+
+def _check_settings(level: float, penalty: float, free: int) -> None:
+    if not 0 < level < 1 or penalty < 0 or free < 0:
+        raise UsageError(
+            f"Level {level:g}, penalty {penalty:g}, {free} free options; a level between 0 and 1 "
+            "and no negative number are required. For example 0.9, 0.01 and 1."
+        )
 
 
 def _rank(n: int, level: float) -> int:

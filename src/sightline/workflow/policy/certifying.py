@@ -80,12 +80,13 @@ def categories(
         return [(None, (plan, test))]
     field = target.per_group
     names = [category_of(record, field) for record in data.records]
-    if all(name is None for name in names):
-        raise UsageError(
-            f"No example has {field!r}; a field of the data set is required, question_type or an "
-            "entry of its meta data. Correct --per-group, or leave it out."
-        )
     found = sorted({names[i] for i in (*plan, *test)} - {None}, key=str)
+    if not found:
+        raise UsageError(
+            f"No answer to calibrate or certify on has {field!r}; a field of the data set is "
+            "required, question_type or an entry of its meta data. Correct --per-group, or leave "
+            "it out."
+        )
     pick = np.array(names, dtype=object)
     return [(name, (plan[pick[plan] == name], test[pick[test] == name])) for name in found]
 

@@ -170,6 +170,13 @@ class Promise:
     achieved: Achieved
     why_not: str | None
 
+    def __post_init__(self) -> None:
+        found = self.guarantee
+        if found.threshold is not None and not 0 <= found.threshold <= 1:
+            raise ValueError(f"threshold {found.threshold}; a confidence is required")
+        if not (0 < found.risk <= 1 and 0 < found.delta < 1):
+            raise ValueError(f"risk {found.risk} at delta {found.delta}; shares are required")
+
 
 @dataclass(frozen=True, config=_STRICT)
 class LastTenth:
@@ -291,6 +298,12 @@ class Evidence:
     sets: SetsFit | None = None
     tested: Achieved | None = None
     origin: Origin | None = None
+
+    def __post_init__(self) -> None:
+        names = [promise.category for promise in self.promises]
+        single = self.target.per_group is None
+        if not names or len(set(names)) < len(names) or (None in names) != single:
+            raise ValueError(f"promises for {names}; one for all or one a category is required")
 
     @property
     def met(self) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
+from pydantic import TypeAdapter
 
 from sightline.calibration.conformal import ConformalSets, Score, fit_conformal_sets
 from sightline.calibration.risk_control import one_of_each
@@ -16,6 +17,8 @@ from sightline.core.errors import DataError
 from sightline.core.features import Feature
 from sightline.core.types import Record
 from sightline.estimators.choice import ChoiceMaxProbability, Scores, choice_logprobs
+
+_SCORES: TypeAdapter[Scores] = TypeAdapter(Scores)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,4 +126,6 @@ def _probabilities(records: Sequence[Record], scores: Scores) -> Float[np.ndarra
 
 def read_option_sets(data: Mapping[str, Any]) -> OptionSets:
     """Rebuilds what `OptionSets.to_dict` wrote."""
-    return OptionSets(data["scores"], ConformalSets.from_dict(data["conformal"]))
+    return OptionSets(
+        _SCORES.validate_python(data["scores"]), ConformalSets.from_dict(data["conformal"])
+    )

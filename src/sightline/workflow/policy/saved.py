@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 
 from sightline.calibration.fitted import load_calibration
 from sightline.core.errors import CorruptStoreError, DataError, DiskError, SightlineError
-from sightline.core.protocols import Estimator, FittedEstimator, LearnedEstimator
+from sightline.core.protocols import Estimator, FittedEstimator, LearnedEstimator, Request
 from sightline.estimators import from_spec
 from sightline.estimators.saved import ARRAYS, SETTINGS, Saved, load_fitted, save_fitted
 from sightline.store.disk import make_directory, write_file
@@ -32,6 +32,7 @@ FORMAT_VERSION = 1
 POLICY = "policy.json"
 
 _EVIDENCE: TypeAdapter[Evidence] = TypeAdapter(Evidence)
+_REQUEST: TypeAdapter[Request] = TypeAdapter(Request)
 
 
 def require_no_policy(path: str | Path) -> None:
@@ -110,7 +111,7 @@ def load_policy(path: str | Path) -> TrustPolicy:
         )
     try:
         return _read(folder, document)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(folder, "its parts do not fit together") from error
     except CorruptStoreError:
         raise
@@ -119,13 +120,27 @@ def load_policy(path: str | Path) -> TrustPolicy:
 
 
 def _read(folder: Path, document: Mapping[str, Any]) -> TrustPolicy:
-    for name, digest in document["files"].items():
+    files = document["files"]
+    if set(files) != _files_of(document["stages"]):
+        raise ValueError("files that no stage has, or stages without theirs")
+    for name, digest in files.items():
         if _digest(folder, name) != digest:
             raise _damaged(folder, f"{name} does not match its checksum")
     stages = tuple(_read_stage(folder, stage) for stage in document["stages"])
     evidence = _EVIDENCE.validate_python(document["evidence"])
     sets = None if document["sets"] is None else read_option_sets(document["sets"])
-    return TrustPolicy(stages, evidence, sets)
+    policy = TrustPolicy(stages, evidence, sets)
+    if policy.request is not None:
+        _REQUEST.validate_python(asdict(policy.request))
+    return policy
+
+
+def _files_of(stages: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Files of the stages that learn, each in the folder of its place."""
+    own = {f"stage-{at}" for at, stage in enumerate(stages) if stage["fitted"] is not None}
+    if own != {stage["fitted"] for stage in stages} - {None}:
+        raise ValueError("a stage in another folder than its own")
+    return {f"{folder}/{name}" for folder in own for name in (SETTINGS, ARRAYS)}
 
 
 def _write_estimator(
@@ -150,14 +165,22 @@ def _read_stage(folder: Path, stage: Mapping[str, Any]) -> Stage:
             raise ValueError(f"{stage['name']} is not fitted")
         estimator = known
     else:
-        estimator = load_fitted(folder / stage["fitted"]).estimator
-    undecided = stage["undecided"]
+        saved = load_fitted(folder / stage["fitted"])
+        if saved.spec != stage["spec"]:
+            raise ValueError(f"{stage['fitted']} holds another estimator than {stage['name']}")
+        estimator = saved.estimator
+    undecided = None
+    if stage["undecided"] is not None:
+        low, high = stage["undecided"]
+        if not 0.0 <= low <= high:
+            raise ValueError(f"{stage['name']} leaves no band")
+        undecided = (low, high)
     return Stage(
         name=stage["name"],
         spec=stage["spec"],
         estimator=estimator,
         calibration=load_calibration(stage["calibration"]),
-        undecided=None if undecided is None else (undecided[0], undecided[1]),
+        undecided=undecided,
     )
 
 

@@ -157,6 +157,76 @@ def test_sealed_but_wrong_documents_are_refused_in_one_line(saved, change):
     one_line(error)
 
 
+def promised(**changes):
+    return lambda d: d["evidence"]["promises"][0]["guarantee"].update(changes)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda d: d.update(files={}),
+        lambda d: d["stages"][0].update(fitted="../p/stage-0"),
+        lambda d: d["stages"][0].update(spec={"name": "perplexity"}),
+        lambda d: d["stages"][0].update(undecided=[0.1]),
+        lambda d: d["evidence"].update(promises=[]),
+        lambda d: d["evidence"]["promises"].append(d["evidence"]["promises"][0]),
+        lambda d: d["evidence"]["target"].update(per_group="question_type"),
+        promised(threshold=-5.0),
+        promised(threshold=1e308),
+        promised(risk=-1.0),
+        promised(delta=9.0),
+    ],
+)
+def test_sealed_nonsense_is_refused_before_it_decides(saved, change):
+    resealed(saved, change)
+    with pytest.raises(CorruptStoreError, match="its parts do not fit together") as error:
+        load_policy(saved)
+    one_line(error)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"score": "all"},
+        {"level": 7.0},
+        {"quantile": "high"},
+        {"n": -4},
+        {"penalty": -1.0},
+        {"free": "x"},
+        {"more": 1},
+    ],
+)
+def test_sealed_nonsense_about_sets_is_refused(changes, tmp_path):
+    save_policy(tmp_path / "p", with_sets()[0])
+    resealed(tmp_path / "p", lambda d: d["sets"]["conformal"].update(changes))
+    with pytest.raises(SightlineError) as error:
+        load_policy(tmp_path / "p")
+    one_line(error)
+
+
+def test_a_request_that_no_model_could_be_asked_with_is_refused(tmp_path):
+    save_policy(tmp_path / "p", plain()[0])
+    resealed(
+        tmp_path / "p",
+        lambda d: d["evidence"]["origin"]["request"].update(max_new_tokens="lots"),
+    )
+    with pytest.raises(CorruptStoreError):
+        load_policy(tmp_path / "p")
+
+
+def test_a_stage_swapped_for_another_policys_is_refused(saved, tmp_path):
+    """Whole and sealed anew, but not the estimator that the policy was certified with."""
+    records, other = answers(900), "fusion:members=perplexity+min_token_probability"
+    data = labelled(records, right_at(records), (0.3, 0.3, 0.4))
+    save_policy(tmp_path / "other", fit_policy([other], data, Target(None, 0.8)))
+    shutil.rmtree(saved / "stage-0")
+    shutil.copytree(tmp_path / "other" / "stage-0", saved / "stage-0")
+    digests = load_document(tmp_path / "other" / "policy.json")["files"]
+    resealed(saved, lambda d: d.update(files=digests))
+    with pytest.raises(CorruptStoreError, match="do not fit together"):
+        load_policy(saved)
+
+
 def test_no_directory_that_holds_something_is_written_into(saved, tmp_path):
     policy = load_policy(saved)
     with pytest.raises(DataError, match="holds a policy"):

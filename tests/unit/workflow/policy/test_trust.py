@@ -109,7 +109,7 @@ def test_categories_may_come_from_meta_data():
     target = Target(risk=0.15, delta=0.1, per_group="level")
     policy = fit_policy(["perplexity"], labelled(records, right_at(records)), target)
     assert set(policy.thresholds) == {"0", "1"}
-    with pytest.raises(UsageError, match="No example has 'colour'"):
+    with pytest.raises(UsageError, match="No answer to calibrate or certify on has 'colour'"):
         fit_policy(
             ["perplexity"],
             labelled(records, right_at(records)),
