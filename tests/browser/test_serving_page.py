@@ -289,6 +289,28 @@ def test_errors_are_shown_in_words(browser: Browser) -> None:
     without_policy(browser, use)
 
 
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF"])
+@pytest.mark.parametrize("name", ["x.png", "x.gif", "x"])
+def test_a_picture_goes_by_its_bytes_whatever_its_file_is_called(
+    browser: Browser, kind: str, name: str
+) -> None:
+    said = {"x.png": "image/png", "x.gif": "image/gif", "x": ""}[name]
+    content = data_url(picture("green", size=(200, 150), kind=kind)).partition(",")[2]
+
+    def use(tab: Tab) -> None:
+        tab.evaluate(
+            f"choose(new File([Uint8Array.from(atob('{content}'), (c) => c.charCodeAt(0))], "
+            f"'{name}', {{ type: '{said}' }}))"
+        )
+        wait(tab, "document.getElementById('preview').naturalWidth === 200")
+        assert tab.evaluate("picture.split(';')[0]") == f"data:image/{kind.lower()}"
+        asked(tab)
+        assert text(tab, "answer")
+        assert tab.complaints == []
+
+    without_policy(browser, use)
+
+
 def test_a_key_is_asked_for(browser: Browser) -> None:
     with running(keys=("k",)) as server:
         tab = browser.tab(width=390)

@@ -101,9 +101,7 @@ class RawScores:
     @property
     def requests(self) -> tuple[Request, ...]:
         """Just what the estimators need, in the numbers that collect takes."""
-        defaults = Request(
-            max_new_tokens=self.max_new_tokens, n_samples=SAMPLES, layers=LAYERS
-        )
+        defaults = Request(max_new_tokens=self.max_new_tokens, n_samples=SAMPLES, layers=LAYERS)
         return (request_for(self.estimators, defaults),)
 
     @property
