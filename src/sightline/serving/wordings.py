@@ -61,14 +61,20 @@ def missing_wording(text: str, style: PromptStyle) -> str | None:
 
 
 def _readings(text: str, style: PromptStyle) -> Iterator[tuple[str, tuple[str, ...] | None]]:
-    asked = _without(text, style.choice_instruction)
+    """What a text may ask; as a free question first where no instruction of its own tells options.
+
+    Questions of data without a column of choices hold their options themselves.
+    """
     own = style.choice_instruction not in ("", style.short_instruction)
+    free = _without(text, style.short_instruction)
+    if free is not None and not own:
+        yield free, None
+    asked = _without(text, style.choice_instruction)
     found = None if asked is None else _choices(asked.split("\n"), style.option, longer=own)
     if found is not None:
         yield found
-    asked = _without(text, style.short_instruction)
-    if asked is not None:
-        yield asked, None
+    if free is not None and own:
+        yield free, None
 
 
 def _without(text: str, instruction: str) -> str | None:

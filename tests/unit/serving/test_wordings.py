@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sightline.core.types import Example
-from sightline.data.prompts import PromptStyle, user_text
+from sightline.data.prompts import PromptStyle, question_text, user_text
 from sightline.serving.wordings import missing_wording, taken_apart
 
 PLAIN = PromptStyle(short_instruction="", choice_instruction="")
@@ -18,6 +18,7 @@ STYLES = [
     PromptStyle(option="({letter}) {text};", choice_instruction="Which letter?"),
     PromptStyle(option="- {text}", choice_instruction="Repeat an option."),
     PromptStyle(short_instruction=""),
+    PromptStyle(choice_instruction=""),
 ]
 
 
@@ -27,9 +28,12 @@ STYLES = [
 def test_what_a_style_words_is_taken_apart(
     style: PromptStyle, choices: tuple[str, ...] | None, question: str
 ) -> None:
-    text = user_text(Example("e", question, choices=choices), style)
-    assert taken_apart(text, style) == (question, choices)
-    assert taken_apart(f"\n {text} \n", style) == (question, choices)
+    example = Example("e", question, choices=choices)
+    text, asked = user_text(example, style), (question, choices)
+    if style.short_instruction == style.choice_instruction:  # it may as well be a free question
+        asked = question_text(example, style), None
+    assert taken_apart(text, style) == asked
+    assert taken_apart(f"\n {text} \n", style) == asked
     assert missing_wording(text, style) is None
 
 
