@@ -107,21 +107,20 @@ async def _chat(exchange: Exchange) -> None:
         body = read_chat(raw, server.limits, strict=server.strict)
         backend = server.backend
         call = _call(exchange, "chatcmpl", raw, backend.fields(), body, explains=backend.explains)
+        del raw  # with what nobody reads of it
         try:
-            await exchange.while_connected(_completed(exchange, body, raw, call))
+            await exchange.while_connected(_completed(exchange, body, call))
         finally:
             server.memory.used(4 * call.kept.pixels)
 
 
-async def _completed(
-    exchange: Exchange, body: ChatBody, raw: Mapping[str, Any], call: Call
-) -> None:
+async def _completed(exchange: Exchange, body: ChatBody, call: Call) -> None:
     server = exchange.server
     async with _place(server):
         if body.stream:
-            await _send_chunks(exchange, await server.backend.stream(body, raw, call))
+            await _send_chunks(exchange, await server.backend.stream(body, call))
             return
-        whole = await server.backend.complete(body, raw, call)
+        whole = await server.backend.complete(body, call)
     trusts = [choice["trust"] for choice in whole["choices"]]
     for trust in trusts:
         server.counters.judged(trust)
@@ -161,6 +160,7 @@ async def _decisions(exchange: Exchange) -> None:
         body = read_decisions(raw, server.limits, strict=server.strict)
         known = frozenset(DecisionsBody.model_fields)
         call = _call(exchange, "dec", raw, known, body)
+        del raw
 
         async def decided() -> dict[str, Any]:
             async with _place(server):

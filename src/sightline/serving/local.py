@@ -92,7 +92,7 @@ class LocalModel:
         self.trusting = trusting
         self._fetch, self._decoders, self._limits = fetch, decoders, limits
 
-    async def complete(self, body: ChatBody, raw: Mapping[str, Any], call: Call) -> dict[str, Any]:
+    async def complete(self, body: ChatBody, call: Call) -> dict[str, Any]:
         """Answers a chat request.
 
         Raises:
@@ -145,9 +145,7 @@ class LocalModel:
             completion_tokens=None if None in counts else sum(filter(None, counts)),
         )
 
-    async def stream(
-        self, body: ChatBody, raw: Mapping[str, Any], call: Call
-    ) -> AsyncGenerator[dict[str, Any], None]:
+    async def stream(self, body: ChatBody, call: Call) -> AsyncGenerator[dict[str, Any], None]:
         """The same in chunks.
 
         One greedy answer flows as it is generated, where the model tells it. Where answers may be

@@ -86,7 +86,7 @@ class Proxy:
         self._trust = UpstreamTrust(served, judge, self._forwarding, connection)
         self._watching: asyncio.Task[None] | None = None
 
-    async def complete(self, body: ChatBody, raw: Mapping[str, Any], call: Call) -> dict[str, Any]:
+    async def complete(self, body: ChatBody, call: Call) -> dict[str, Any]:
         """Answers a chat request.
 
         Raises:
@@ -112,16 +112,14 @@ class Proxy:
         document.pop("trust", None)  # what the upstream calls so is not ours
         return document
 
-    async def stream(
-        self, body: ChatBody, raw: Mapping[str, Any], call: Call
-    ) -> AsyncGenerator[dict[str, Any], None]:
+    async def stream(self, body: ChatBody, call: Call) -> AsyncGenerator[dict[str, Any], None]:
         """The same in chunks, as the upstream sends them.
 
         Where answers may be withheld, the chunks begin when the answer is complete.
         """
         usage = body.stream_options is not None and bool(body.stream_options.include_usage)
         if call.refuse:
-            whole = await self.complete(body, raw, call)
+            whole = await self.complete(body, call)
             return _listed(list(chunks({"usage": None, **whole}, include_usage=usage)))
         example, sent = await self._sent(body, call)
         sent |= {"stream": True, "stream_options": {"include_usage": usage}}

@@ -28,13 +28,11 @@ class Backend(Protocol):
     trusting: Trusting
     """Writes the trust of its answers."""
 
-    async def complete(self, body: ChatBody, raw: Mapping[str, Any], call: Call) -> dict[str, Any]:
+    async def complete(self, body: ChatBody, call: Call) -> dict[str, Any]:
         """Answers a chat request with trust."""
         ...
 
-    async def stream(
-        self, body: ChatBody, raw: Mapping[str, Any], call: Call
-    ) -> AsyncGenerator[dict[str, Any], None]:
+    async def stream(self, body: ChatBody, call: Call) -> AsyncGenerator[dict[str, Any], None]:
         """Answers it in chunks; errors before the first chunk are raised here."""
         ...
 
