@@ -114,7 +114,7 @@ def examine(model: VisionLanguageModel | None = None) -> Diagnosis:
         seconds_per_answer=seconds,
         signals=signals,
         estimators=estimators,
-        endpoint=model.capabilities.lines() if isinstance(model, EndpointModel) else (),
+        endpoint=_found(model) if isinstance(model, EndpointModel) else (),
     )
 
 
@@ -152,3 +152,9 @@ def _devices() -> tuple[str, ...]:
     if torch.backends.mps.is_available():
         devices.append("mps")
     return tuple(devices)
+
+
+def _found(model: EndpointModel) -> tuple[str, ...]:
+    """What an endpoint was seen to do, and what it says of questions."""
+    said = () if model.wording is None else (model.wording,)
+    return (*model.capabilities.lines(), *said)

@@ -98,8 +98,13 @@ class EndpointModel:
     def unobservable(self, request: Request) -> str | None:
         """One line on what is asked for and cannot be seen here; None where all can."""
         line = unseen(request, self.capabilities)
+        return line if self.wording is None else f"{line} {self.wording}"
+
+    @property
+    def wording(self) -> str | None:
+        """One line on a server that words questions itself; None where it does not."""
         own = self.identity.get(WORDS)
-        return line if own is None else f"{line} {worded_there(own, self.style)}"
+        return None if own is None else worded_there(own, self.style)
 
     def observe(
         self,

@@ -23,6 +23,7 @@ from sightline.models.fake import FakeModel
 from sightline.models.openai import EndpointSettings, load_endpoint
 from sightline.store.images import image_writer
 from sightline.store.run import RunStore
+from sightline.workflow.doctor import examine
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "serving"))
 
@@ -101,6 +102,12 @@ def test_instructions_that_were_given_are_sent_and_the_servers_own_is_said():
             (found,) = model.observe([Example("a", "What is it?")], [()], request)
             own = FakeModel().observe([Example("a", f"What is it?{sent}")], [()], request)
             assert found.answer.text == own[0].answer.text
+
+
+def test_doctor_says_that_it_words_questions_itself():
+    with running(FakeModel()) as server:
+        lines = examine(load_endpoint("fake", settings_of(server))).endpoint
+    assert lines[-1].startswith("It words questions itself: they are sent in its own words")
 
 
 def test_follow_up_questions_which_it_would_word_as_questions_are_not_asked():
