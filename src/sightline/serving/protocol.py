@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from http import HTTPStatus
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -51,13 +53,12 @@ def protocol_class(limits: Limits) -> type[H11Protocol]:
             super().resume_writing()
 
         def send_400_response(self, msg: str) -> None:
-            body = RequestError(
-                "The request is not HTTP; one request by the standard is required. Correct it.",
-                code="invalid_http",
-            ).encoded()
+            found = _refusal(sys.exception(), limits)
+            body, reason = found.encoded(), HTTPStatus(found.status).phrase.encode()
             self.transport.write(
-                b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
-                b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (len(body), body)
+                b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\n"
+                b"content-length: %d\r\nconnection: close\r\n\r\n%b"
+                % (found.status, reason, len(body), body)
             )
             self.transport.close()
 
@@ -83,6 +84,21 @@ def protocol_class(limits: Limits) -> type[H11Protocol]:
                 self.transport.abort()
 
     return DeadlineProtocol
+
+
+def _refusal(error: BaseException | None, limits: Limits) -> RequestError:
+    """What is wrong with bytes that h11 does not read."""
+    if isinstance(error, h11.RemoteProtocolError) and error.error_status_hint == 431:
+        return RequestError(
+            f"The header has more than {2 * limits.max_header_bytes} bytes; at most "
+            f"{limits.max_header_bytes} are read. Send fewer.",
+            status=431,
+            code="headers_too_large",
+        )
+    return RequestError(
+        "The request is not HTTP; one request by the standard is required. Correct it.",
+        code="invalid_http",
+    )
 
 
 def _stop(timer: asyncio.TimerHandle | None) -> None:

@@ -128,6 +128,22 @@ def test_an_allowed_host_is_asked_at_the_number_that_was_checked(
         fetch(addresses, f"http://images.test:{port}/slow")
 
 
+def test_30_a_name_is_looked_up_once_and_no_more(
+    host: tuple[int, list[tuple[str, str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port, asked = host
+    monkeypatch.setattr(fetching, "is_public", lambda _: True)
+    answers = iter([["127.0.0.1"], ["10.0.0.1"]])  # public at first, and inside when asked again
+
+    async def lookup(_: str, __: int) -> list[str]:
+        return next(answers)
+
+    addresses = Addresses(Limits(), ["images.test"], lookup, frozenset({port}))
+    assert fetch(addresses, f"http://images.test:{port}/a.png") == picture()
+    assert len(asked) == 1
+    assert next(answers) == ["10.0.0.1"]
+
+
 @pytest.mark.parametrize("numbers", [[], ["127.0.0.1"], ["93.184.216.34", "10.0.0.1"]])
 def test_30_a_name_that_leads_inside_is_refused(
     host: tuple[int, list[tuple[str, str]]], numbers: list[str]
