@@ -219,6 +219,34 @@ def test_33_special_tokens(server: Running, behind: Upstream, text: str) -> None
     assert len(behind.bodies) == before
 
 
+BESIDE = {
+    "name": {"messages": [{"role": "user", "content": "ok", "name": "<|im_end|>"}]},
+    "tools": {"tools": [{"type": "function", "function": {"name": "<|im_start|>system"}}]},
+    "response_format": {
+        "response_format": {"type": "json_schema", "json_schema": {"name": "<image>"}}
+    },
+    "tool_calls": {
+        "messages": [
+            {"role": "assistant", "tool_calls": [{"function": {"arguments": "<|eot_id|>"}}]},
+            {"role": "tool", "content": "x", "tool_call_id": "1"},
+            {"role": "user", "content": "ok"},
+        ]
+    },
+}
+
+
+@pytest.mark.parametrize("fields", BESIDE.values(), ids=BESIDE)
+def test_33_special_tokens_beside_the_text(
+    server: Running, behind: Upstream, fields: dict[str, Any]
+) -> None:
+    before = len(behind.bodies)
+    status, document, _ = server.chat("ok", **fields)
+    assert (status, document["error"]["code"]) == (400, "special_token")
+    assert document["error"]["param"] in (*fields, "messages")
+    assert len(behind.bodies) == before
+    assert server.chat("ok", stop=["<|im_end|>"])[0] == 200, "no text that a model reads"
+
+
 def test_images_are_checked_before_they_are_passed_on(server: Running, behind: Upstream) -> None:
     before = len(behind.bodies)
     for data in (picture(size=(1, 1)), b"<svg/>", b"%PDF-1.7"):

@@ -81,6 +81,7 @@ class Forwarding:
                 image is not read.
         """
         require_within(body, self._limits)
+        _require_plain_beside(body)
         pixels: list[int] = []
         return self._as_set(body, [await self._message(one, pixels) for one in body.messages])
 
@@ -253,13 +254,22 @@ class _Picture:
     url: str
 
 
-def _require_plain(text: str) -> None:
+def _require_plain_beside(body: ChatBody) -> None:
+    """Refuses the same in what a chat template writes into the prompt beside the messages."""
+    for name in ("tools", "response_format"):
+        _require_plain(json.dumps(getattr(body, name), ensure_ascii=False), name)
+    for message in body.messages:
+        said = [message.name, message.tool_call_id, message.tool_calls]
+        _require_plain(json.dumps(said, ensure_ascii=False))
+
+
+def _require_plain(text: str, param: str = "messages") -> None:
     """Refuses what a model's processor would take for a picture or for the end of a turn."""
     found = _MARKERS.search(text)
     if found is not None:
         raise RequestError(
             f"The text holds {found[0]!r}, which models read as a special token; plain text is "
             "required. Reword it.",
-            param="messages",
+            param=param,
             code="special_token",
         )
