@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from sightline.serving.beside import beside
 from sightline.serving.errors import RequestError
-from sightline.serving.images import LARGE, read_data_url
+from sightline.serving.image_files import LARGE, read_data_url
 from sightline.serving.limits import Limits
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from sightline.serving.errors import RequestError
 from sightline.serving.fetching import Fetch
 from sightline.serving.fields import LENGTHS, NOT_SAMPLED, SENT
 from sightline.serving.identity import Identity
-from sightline.serving.images import as_data_url, require_image, require_pixels
+from sightline.serving.image_files import as_data_url, require_image, require_pixels
 from sightline.serving.limits import Limits
 from sightline.serving.questions import Asked, example_of, require_within
 from sightline.serving.wire import ChatBody, ImagePart, Message, TextPart

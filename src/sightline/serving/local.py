@@ -29,7 +29,8 @@ from sightline.serving.errors import RequestError, not_served
 from sightline.serving.explained import explained
 from sightline.serving.fetching import Fetch
 from sightline.serving.fields import LOCAL
-from sightline.serving.images import Decoders, digest_of, require_pixels
+from sightline.serving.image_files import digest_of, require_pixels
+from sightline.serving.images import Decoders
 from sightline.serving.limits import Limits
 from sightline.serving.questions import Asked, asked_in_chat, example_of
 from sightline.serving.streaming import streamed

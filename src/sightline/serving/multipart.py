@@ -10,7 +10,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import Field, File, parse_options_header
 
 from sightline.serving.errors import RequestError
-from sightline.serving.images import as_data_url, require_named
+from sightline.serving.image_files import as_data_url, require_named
 from sightline.serving.limits import Limits
 from sightline.serving.strict_json import loads
 

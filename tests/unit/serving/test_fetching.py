@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from running import picture
 
-from sightline.serving import fetching, images
+from sightline.serving import fetching, image_files
 from sightline.serving.errors import RequestError
 from sightline.serving.fetching import Addresses, is_public
 from sightline.serving.limits import Limits
@@ -189,8 +189,8 @@ def test_29_and_32_addresses_that_two_parsers_could_read_differently(url: str) -
 @given(st.binary(max_size=100), st.sampled_from([4, 8, 1 << 20]))
 def test_base64_is_read_the_same_in_pieces_of_any_size(data: bytes, piece: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(images, "_PIECE", piece)
-        assert images._decoded(base64.b64encode(data).decode()) == data
+        patch.setattr(image_files, "_PIECE", piece)
+        assert image_files._decoded(base64.b64encode(data).decode()) == data
 
 
 @pytest.mark.parametrize(
@@ -200,6 +200,6 @@ def test_base64_is_read_the_same_in_pieces_of_any_size(data: bytes, piece: int) 
 def test_20_base64_that_is_damaged(
     content: str, piece: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(images, "_PIECE", piece)
+    monkeypatch.setattr(image_files, "_PIECE", piece)
     with pytest.raises(RequestError, match="base64 is damaged"):
-        images.read_data_url(f"data:image/png;base64,{content}", Limits(), "messages")
+        image_files.read_data_url(f"data:image/png;base64,{content}", Limits(), "messages")
