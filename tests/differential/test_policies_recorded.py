@@ -80,7 +80,7 @@ def test_no_promise_is_visibly_broken_on_the_other_half(recorded):
         if tried is None or not tried[0].evidence.met:
             continue
         certified += 1
-        risk = tried[1].risk
+        risk = tried[1].group_risk
         exceeded += risk.value > 0.2
         assert risk.low <= 0.2, model
     assert certified >= 5
