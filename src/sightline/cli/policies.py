@@ -265,6 +265,8 @@ def _evidence(policy: TrustPolicy) -> dict[str, Any]:
     document = asdict(policy.evidence)
     if document["origin"] is not None:
         document["origin"] = {**document["origin"], "content": len(document["origin"]["content"])}
+    if policy.sets is not None:
+        document["sets"] = {**policy.sets.to_dict(), **(document["sets"] or {})}
     stages = [{"name": s.name, "spec": dict(s.spec)} for s in policy.stages]
     return {"met": policy.evidence.met, "stages": stages, **document}
 

@@ -33,7 +33,7 @@ from sightline.workflow.policy.labelled import Labelled, SetsTarget
 from sightline.workflow.policy.measuring import measured
 from sightline.workflow.policy.option_sets import option_needs
 from sightline.workflow.policy.saved import require_no_policy, save_policy
-from sightline.workflow.policy.trust import TrustPolicy, array_needs, narrowed
+from sightline.workflow.policy.trust import TrustPolicy, array_needs, narrowed, read_request
 
 LEARNS = (0.4, 0.2, 0.4)
 LEARNS_NOT = (0.0, 0.3, 0.7)
@@ -236,11 +236,11 @@ def _few_to_fit(data: Labelled) -> Iterator[str]:
                 ""
                 if share.low is None or share.high is None
                 else (
-                    f"; their share of right answers is known as {percent(share.low, 0)} to "
+                    f": the share of right answers there is known as {percent(share.low, 0)} to "
                     f"{percent(share.high, 0)}"
                 )
             )
-            yield f"There are {few} to {what}: what is fitted on them is loose{within}."
+            yield f"With {few} to {what}, what is fitted is loose{within}."
 
 
 def _groups(data: Labelled, rows: Int[np.ndarray, " k"]) -> int:
@@ -285,12 +285,7 @@ def request_of_run(store: RunStore) -> Request | None:
     if not isinstance(stored, Mapping):
         return None
     known = {field.name for field in fields(Request)}
-    read: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in stored.items()
-        if name in known
-    }
-    return Request(**read)
+    return read_request({name: value for name, value in stored.items() if name in known})
 
 
 def request_json(request: Request) -> dict[str, Any]:

@@ -102,8 +102,9 @@ class Part:
             return None
         kind = min(known, key=lambda name: known[name])
         n = known[kind]
-        groups = "group" if n == 1 else "groups"
-        return f"only {n} {groups} with {kind} answers" if n < FEW_GROUPS else None
+        if n >= FEW_GROUPS:
+            return None
+        return f"{f'only {n}' if n else 'no'} group{'' if n == 1 else 's'} with {kind} answers"
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -206,7 +206,7 @@ class TrustPolicy:
     def request(self) -> Request | None:
         """How the model must be asked; None where the answers were recorded by another tool."""
         origin = self.evidence.origin
-        return None if origin is None or origin.request is None else _as_request(origin.request)
+        return None if origin is None or origin.request is None else read_request(origin.request)
 
     def check_model(self, fingerprint: Mapping[str, Any], where: str = "this model") -> None:
         """Requires the model that the policy was fitted on.
@@ -307,6 +307,12 @@ def narrowed(request: Request, needs: frozenset[Feature]) -> Request:
     return replace(kept, seed=0)
 
 
+def read_request(values: Mapping[str, Any]) -> Request:
+    """Rebuilds a request from JSON."""
+    read: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
+    return Request(**read)
+
+
 def _look(
     stage: Stage, index: int, records: Sequence[Record], rows: list[int], routed: Routed
 ) -> list[int]:
@@ -371,8 +377,3 @@ def _note_signals(
     for name, values in columns.items():
         for row, value in zip(rows, values.tolist(), strict=True):
             routed.signals[row][name] = value
-
-
-def _as_request(values: Mapping[str, Any]) -> Request:
-    read: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
-    return Request(**read)

@@ -376,6 +376,9 @@ def test_few_groups_to_fit_on_are_said_and_kept(tmp_path):
         "wrong answers" if part.wrong_groups <= part.right_groups else "right answers"
     )
     assert any(part.few in line and "loose" in line for line in said)
+    right = write_run(tmp_path / "right", marked(answers(240, per_group=8), np.ones(240)))
+    sure = calibrate(right, LIKELIHOOD, tmp_path / "sure", Target(None, 0.9))
+    assert sure.evidence.calibrated_on.few == "no groups with wrong answers"
     many = []
     other = write_run(tmp_path / "many", graded(900, per_group=1))
     enough = calibrate(other, LIKELIHOOD, tmp_path / "q", Target(None, 0.9), announce=many.append)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from policy_records import answer, answers, choices, labelled, right_at, told_by_layer
 
-from sightline.cli import policy_lines
+from sightline.cli import policies, policy_lines
 from sightline.core.errors import DataError, UsageError
 from sightline.core.features import Feature
 from sightline.core.protocols import Request
@@ -246,6 +246,8 @@ def test_how_far_thin_sets_can_be_relied_on_is_kept():
     assert fit.coverage.low == pytest.approx(0.025 ** (1 / 12))
     assert fit.coverage.high == pytest.approx(0.975 ** (1 / 12))
     assert 1.0 <= fit.size <= fit.options == 4.0
+    document = policies._evidence(policy)["sets"]
+    assert (document["conformal"]["n"], document["size"]) == (12, fit.size)
     (line, size) = policy_lines._sets_lines(policy.sets.conformal, fit)
     assert "fitted on 12, one a group, this fit does in 73.5% to 99.8%" in line
     assert "of 4.00 options in a set" in size
