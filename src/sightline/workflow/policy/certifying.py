@@ -15,6 +15,7 @@ from sightline.calibration.risk_control import (
     error_bound,
     learn_threshold,
     plan_thresholds,
+    smallest_accepted,
 )
 from sightline.core.errors import UndefinedMetricError, UsageError
 from sightline.core.estimates import Estimate
@@ -146,6 +147,10 @@ def _planned(
         return np.array([max(level, float(confidence[confidence > NOT_SCORED].min()))])
     if target.risk is None:
         raise UsageError("A target needs a risk or a coverage. Give one.")
+    if target.unit == "groups":
+        # Plans are by the exact test of single answers, and betting takes more groups than it.
+        exact = smallest_accepted(target.risk, target.delta)
+        units = units * exact // smallest_accepted(target.risk, target.delta, target.unit)
     levels = plan_thresholds(
         confidence, correct, risk=target.risk, delta=target.delta, n_test=units
     )

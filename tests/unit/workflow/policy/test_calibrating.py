@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from policy_records import answer, answers, right_at
 
+from sightline.calibration.risk_control import smallest_accepted
 from sightline.cli import policy_lines
 from sightline.core.errors import (
     AntiInformativeError,
@@ -22,6 +23,7 @@ from sightline.workflow.evaluate import Settings
 from sightline.workflow.policy import load_policy
 from sightline.workflow.policy.applying import apply_policy, check_run, write_decisions
 from sightline.workflow.policy.calibrating import Plan, calibrate, request_of_run
+from sightline.workflow.policy.certifying import _planned
 from sightline.workflow.policy.evidence import Target
 
 SETTINGS = {"request": {"max_new_tokens": 8, "n_samples": 0}, "decode_policy": "1"}
@@ -429,3 +431,18 @@ def test_every_category_is_held_against_its_own_promise(tmp_path):
     assert result.kept == {"a": True, "b": False}
     text = "\n".join(policy_lines.application_lines(policy, result))
     assert "breaks the promise of at most 20.0% wrong for question_type b" in text
+
+
+def test_groups_as_units_begin_where_so_many_groups_can_pass():
+    """Right above a confidence of .65, so that the surest thresholds begin at few answers."""
+    starts = {}
+    for unit in ("one_per_group", "groups"):
+        found = []
+        for seed in range(20):
+            rng = np.random.default_rng(seed)
+            confidence = rng.random(240)
+            correct = (rng.random(240) < np.clip(0.6 + 0.6 * confidence, 0.0, 1.0)).astype(float)
+            found.append(_planned(confidence, correct, Target(0.05, unit=unit), 187)[0])
+        starts[unit] = 187 * (1.0 - np.mean(found))
+    smallest = smallest_accepted(0.05, 0.05, "groups")
+    assert starts["one_per_group"] < smallest < starts["groups"]
