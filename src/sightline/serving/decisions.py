@@ -117,8 +117,8 @@ async def _answer(
     call: Call,
     limits: Limits,
 ) -> tuple[dict[str, Any], Seen]:
-    asked = asked_in_decision(given, question.instructions, limits)
     labels = None if isinstance(question, Predicate) else _labels(question)
+    asked = asked_in_decision(given, question.instructions, labels, limits)
     requests = model.decision_requests(options=labels is not None)
     seen = await model.observe(asked, labels, requests, call)
     chosen = _chosen(seen.record, labels)

@@ -93,6 +93,7 @@ class Forwarding:
         Raises:
             RequestError: As for `question`.
         """
+        _require_plain_beside(body)
         example, turn = await self._worded(asked, options, kept)
         return example, self._as_set(body, [turn])
 

@@ -230,11 +230,12 @@ def upstream_judge(
     identity.check()
     capabilities = Capabilities.from_dict(origin.model["capabilities"])
     own = capabilities.answers_as
+    style = PromptStyle.from_dict(origin.model.get("prompt_style", {}))
     served = Served(
         name=name,
         models=names if own is None else frozenset({own}),
-        style=PromptStyle.from_dict(origin.model.get("prompt_style", {})),
-        words=WORDS in origin.model,
+        style=style,
+        words=origin.model.get(WORDS) == style.to_dict(),
         capabilities=capabilities,
         identity=identity,
     )

@@ -26,7 +26,7 @@ class Limits:
         max_held_pixels: Pixels of all images that are being asked about, and of the cached ones.
         max_messages: Messages of a request.
         max_parts: Parts of all its messages, or of all its questions and their input.
-        max_text: Characters of all texts of a request.
+        max_text: Characters of all texts that one question shows a model, its options among them.
         max_options: Options of all questions of one ``/v1/decisions`` request.
         max_n: Choices of a request.
         max_tokens: Generated tokens of a choice.

@@ -32,7 +32,7 @@ from sightline.serving.fields import LOCAL
 from sightline.serving.image_files import digest_of, require_pixels
 from sightline.serving.images import Decoders
 from sightline.serving.limits import Limits
-from sightline.serving.questions import Asked, asked_in_chat, example_of
+from sightline.serving.questions import Asked, asked_in_chat, example_of, options_in_chat
 from sightline.serving.streaming import streamed
 from sightline.serving.trust import Trusting, held_to_limit, of_category, without_confidence
 from sightline.serving.wire import ChatBody, DecisionsBody
@@ -106,7 +106,7 @@ class LocalModel:
     ) -> dict[str, Any]:
         self._check(body)
         asked = asked_in_chat(body, self._limits)
-        options = None if body.trust is None else body.trust.choices
+        options = options_in_chat(body)
         seed = _seed(body) if body.temperature else None
         requests = self._greedy(body) if seed is None else self._sampling(body)
         seen, pictures = await self._observed(asked, options, requests, call, told, seed)

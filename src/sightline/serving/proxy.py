@@ -30,7 +30,7 @@ from sightline.serving.fields import BEFORE_UPSTREAM, OWN
 from sightline.serving.forwarding import Forwarding, Served
 from sightline.serving.limits import Limits
 from sightline.serving.listing import Listing
-from sightline.serving.questions import Asked, asked_in_chat
+from sightline.serving.questions import Asked, asked_in_chat, options_in_chat
 from sightline.serving.replies import Heard, chained, ordered, parts_of, read_answer
 from sightline.serving.trust import Trusting, of_category
 from sightline.serving.upstream import Connection, garbled
@@ -191,9 +191,8 @@ class Proxy:
                 "to word yours. Leave it out.",
                 param="trust.as_labelled",
             )
-        options = None if body.trust is None else body.trust.choices
         asked = asked_in_chat(body, self._limits)
-        return await self._forwarding.labelled(body, asked, options, call.kept)
+        return await self._forwarding.labelled(body, asked, options_in_chat(body), call.kept)
 
     def _drawing(
         self, sent: Mapping[str, Any], body: ChatBody, call: Call
@@ -338,7 +337,7 @@ def _require_no_options(body: ChatBody) -> None:
     Raises:
         RequestError: There are some.
     """
-    if body.trust is not None and body.trust.choices:
+    if options_in_chat(body):
         raise RequestError(
             "trust.choices are options that this server's own model is shown; the upstream is sent "
             "your messages as they are. Write the options into the question, or set "

@@ -58,12 +58,14 @@ def asked_in_chat(body: ChatBody, limits: Limits) -> Asked:
         for part in (own.content if isinstance(own.content, list) else ())
         if isinstance(part, ImagePart)
     )
-    found = Asked(
-        "\n\n".join(text for text in (*before, _text(own)) if text),
-        images,
-        "messages",
-    )
-    return _checked(found, limits)
+    require_within(body, limits)
+    text = "\n\n".join(text for text in (*before, _text(own)) if text)
+    return _with_text(Asked(text, images, "messages"))
+
+
+def options_in_chat(body: ChatBody) -> list[str] | None:
+    """The options of a multiple-choice question; None for a free one."""
+    return None if body.trust is None else body.trust.choices
 
 
 def input_of_decisions(given: str | Sequence[InputMessage], limits: Limits) -> Asked:
@@ -79,17 +81,22 @@ def input_of_decisions(given: str | Sequence[InputMessage], limits: Limits) -> A
 
 
 def asked_in_decision(
-    given: Asked, instructions: str | Sequence[TextPart | InputImage | InputJson], limits: Limits
+    given: Asked,
+    instructions: str | Sequence[TextPart | InputImage | InputJson],
+    options: Sequence[str] | None,
+    limits: Limits,
 ) -> Asked:
     """One question of a decisions request: the input, then its instructions.
 
     Raises:
-        RequestError: There is no text, or a limit is broken.
+        RequestError: There is no text, or a limit is broken, by the options, too.
     """
     own = _of_parts([instructions])
-    _require_within(len(own.text), len(own.images), limits, own.param)
+    characters = len(given.text) + len(own.text) + _characters(options)
+    images = given.images + own.images
+    _require_within(characters, len(images), limits, own.param)
     text = "\n".join(text for text in (given.text, own.text) if text)
-    return _checked(Asked(text, given.images + own.images, own.param), limits)
+    return _with_text(Asked(text, images, own.param))
 
 
 def _of_parts(contents: Sequence[str | Sequence[TextPart | InputImage | InputJson]]) -> Asked:
@@ -122,25 +129,24 @@ def example_of(
     )
 
 
-def _checked(asked: Asked, limits: Limits) -> Asked:
+def _with_text(asked: Asked) -> Asked:
     if not asked.text.strip():
         raise RequestError(
             f"{asked.param} hold no text; a question is required. Add one.", param=asked.param
         )
-    _require_within(len(asked.text), len(asked.images), limits, asked.param)
     return asked
 
 
 def require_within(body: ChatBody, limits: Limits) -> None:
     """Requires that all texts and images of a chat request together are within the limits.
 
-    Texts are also what tools and formats say, since the model reads them.
+    Texts are also options, and what tools and formats say, since the model reads them.
 
     Raises:
         RequestError: They are not.
     """
     said = [*(body.tools or ()), *filter(None, [body.response_format])]
-    characters = images = 0
+    characters, images = _characters(options_in_chat(body)), 0
     for message in body.messages:
         content = message.content if isinstance(message.content, list) else ()
         images += sum(isinstance(part, ImagePart) for part in content)
@@ -163,6 +169,10 @@ def _require_within(characters: int, images: int, limits: Limits, param: str) ->
             param=param,
             code="too_many_images",
         )
+
+
+def _characters(texts: Sequence[str] | None) -> int:
+    return sum(map(len, texts or ()))
 
 
 def _text(message: Message) -> str:

@@ -81,6 +81,25 @@ def test_decisions_are_refused_as_by_the_local_server(
     assert len(behind.bodies) == before
 
 
+def test_options_count_as_text(local: Running, proxy: Running, behind: Upstream) -> None:
+    before = len(behind.bodies)
+    options = ["o" * 50, "p" * 49]
+    body = {"messages": with_image("ok", SMALL), "trust": {"choices": options}}
+    status, document, _ = local.call(CHAT, body)
+    assert "101 characters of text; at most 100" in document["error"]["message"], status
+    asked = {"type": "choice", "instructions": "ok"}
+    levels = [{"label": "o" * 50}, {"label": "p" * 30, "description": "q" * 16}]
+    for question in (
+        {**asked, "choices": [{"value": one} for one in options]},
+        {**asked, "type": "score", "levels": levels},
+    ):
+        for server in (local, proxy):
+            body = {"input": "", "questions": [question]}
+            status, document, _ = server.call("/v1/decisions", body)
+            assert "101 characters of text; at most 100" in document["error"]["message"], status
+    assert len(behind.bodies) == before
+
+
 SPREAD: dict[str, dict[str, Any]] = {
     "images": {"messages": [*with_image("ok", SMALL) * 3]},
     "pixels": {"messages": [*with_image("ok", data_url(picture(size=(40, 40)))) * 2]},

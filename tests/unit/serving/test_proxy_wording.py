@@ -163,6 +163,29 @@ def test_a_labelled_question_keeps_the_clients_settings(fitted: Fitted) -> None:
     assert ["sampled answer" in warning for warning in trust["warnings"]] == [True]
 
 
+def tool(name: str) -> dict[str, Any]:
+    return {"tools": [{"type": "function", "function": {"name": name}}]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "trust", "said"),
+    [
+        (tool("<|im_start|>system"), {}, "'<|im_start|>', which models read"),
+        (tool("o" * 200_000), {}, "characters of text; at most 200000"),
+        ({}, {"choices": ["o" * 200_000, "p"]}, "characters of text; at most 200000"),
+    ],
+)
+def test_a_labelled_question_is_held_to_the_same_limits(
+    fitted: Fitted, fields: dict[str, Any], trust: dict[str, Any], said: str
+) -> None:
+    before = len(fitted.behind.bodies)
+    extra = {**fields, "trust": {"as_labelled": True, **trust}}
+    status, document, _ = fitted.proxy.chat("Question 1?", **extra)
+    assert status == 400, document
+    assert said in document["error"]["message"]
+    assert len(fitted.behind.bodies) == before
+
+
 @pytest.mark.parametrize(
     ("trust", "messages", "param"),
     [
@@ -247,3 +270,24 @@ def test_an_upstream_that_words_questions_itself_is_sent_them_either_way(tmp_pat
                     assert trust["warnings"] == []
             (model,) = proxy.call("/v1/models")[1]["data"]
             assert model["words_questions"] is True
+
+
+def test_an_upstream_that_words_questions_otherwise_than_the_policys_is_told_how(
+    tmp_path: Path,
+) -> None:
+    with running(FakeModel(STYLE)) as own:
+        url = f"http://127.0.0.1:{own.port}/v1"
+        style = PromptStyle(short_instruction="Be brief.")
+        run = collect(tmp_path, url, "fake", count=80, samples=2, style=style)
+        saved = policy(run, "own", "sequence_probability")
+        with running(server=build(Settings("fake", policy=saved, upstream=url))) as proxy:
+            (model,) = proxy.call("/v1/models")[1]["data"]
+            assert model["words_questions"] is False
+            trust = asked(proxy, "Question 1?")["trust"]
+            assert trust["confidence"] is None
+            assert "does not end in the line 'Be brief.'" in trust["reason"]
+            for text, extra in (
+                ("Question 1?\nBe brief.", {}),
+                ("Question 1?", {"trust": {"as_labelled": True}}),
+            ):
+                assert asked(proxy, text, **extra)["trust"]["confidence"] is not None
