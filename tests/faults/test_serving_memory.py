@@ -7,6 +7,7 @@ import ctypes
 import gc
 import json
 import sys
+import threading
 import time
 import tracemalloc
 import weakref
@@ -21,14 +22,18 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit" / "serving"))
 
 from running import Running, data_url, picture, running, with_image
+from upstreams import upstream
 
 from sightline.models.fake import FakeModel
-from sightline.serving import fetching, images
+from sightline.serving import beside, fetching, images
 from sightline.serving.counters import Counters
 from sightline.serving.errors import RequestError
+from sightline.serving.forwarding import Served
 from sightline.serving.guard import Guard
 from sightline.serving.images import Decoders
 from sightline.serving.limits import Limits
+from sightline.serving.server import Settings, proxy_of
+from sightline.serving.shared import Server
 from sightline.serving.wire import dropped_fields, read_chat
 
 CHAT, DECISIONS = "/v1/chat/completions", "/v1/decisions"
@@ -183,6 +188,64 @@ def test_images_of_all_requests_are_held_within_a_limit() -> None:
         await pool.close()
 
     asyncio.run(use())
+
+
+def test_images_that_are_copied_at_once_are_held_within_the_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    copied, go = list[Any](), threading.Event()
+    real = images._shared_image
+
+    def copying(*size: Any) -> Any:
+        copied.append(size)
+        assert go.wait(30)
+        return real(*size)
+
+    monkeypatch.setattr(images, "_shared_image", copying)
+
+    async def use() -> None:
+        pool = Decoders(Limits(max_held_pixels=1000), count=2)
+        both = [asyncio.create_task(pool.image(picture(c), "messages", c)) for c in ("red", "blue")]
+        while len(copied) < 2 and not any(one.done() for one in both):
+            await asyncio.sleep(0.01)
+        go.set()
+        found = await asyncio.gather(*both, return_exceptions=True)
+        (refused,) = (one for one in found if isinstance(one, RequestError))
+        assert (refused.status, refused.code) == (503, "memory_full")
+        del found, both
+        gc.collect()
+        # What was refused, and what is only cached, takes no room.
+        assert (await pool.image(picture("green"), "messages", "green")).size == (32, 24)
+        await pool.close()
+
+    asyncio.run(use())
+
+
+@pytest.fixture
+def busy_reader() -> Iterator[None]:
+    """The thread that reads large bodies is held up."""
+    done = threading.Event()
+    beside._READER.submit(done.wait)
+    try:
+        yield
+    finally:
+        done.set()
+
+
+def test_what_is_small_does_not_wait_for_large_bodies(server: Running, busy_reader: None) -> None:
+    image = {"type": "input_image", "image_url": data_url(picture("olive"))}
+    body = {"input": [{"role": "user", "content": [image]}], "questions": [RED]}
+    assert server.call(DECISIONS, body, timeout=20)[0] == 200
+    form = b'--b\r\ncontent-disposition: form-data; name="request"\r\n\r\n%b\r\n--b--\r\n'
+    form %= json.dumps({"input": "x", "questions": [RED]}).encode()
+    kind = {"content-type": "multipart/form-data; boundary=b"}
+    assert server.call(DECISIONS, form, headers=kind, timeout=20)[0] == 200
+    with upstream() as behind:
+        asked = Settings("m", upstream=behind.url)
+        backend = proxy_of(asked, Served("m", frozenset({"m"})), None, None)
+        with running(server=Server(backend=backend)) as proxy:
+            body = {"messages": with_image("ok", data_url(picture()))}
+            assert proxy.call(CHAT, body, timeout=20)[0] == 200
 
 
 class Marked:

@@ -16,7 +16,7 @@ from sightline.serving.beside import beside
 from sightline.serving.calls import Call
 from sightline.serving.engine import overloaded
 from sightline.serving.errors import RequestError
-from sightline.serving.exchange import Exchange
+from sightline.serving.exchange import Exchange, is_large
 from sightline.serving.feedback import FeedbackStore
 from sightline.serving.guard import App, Guard, Receive, Scope, Send
 from sightline.serving.multipart import read_multipart
@@ -102,11 +102,14 @@ async def _place(server: Server) -> AsyncIterator[None]:
 async def _chat(exchange: Exchange) -> None:
     server = exchange.server
     async with exchange.body() as data:
-        raw = await exchange.document(data)
+        raw, large = await exchange.document(data), is_large(data)
         del data  # its bytes; what they say is held by now
         body = read_chat(raw, server.limits, strict=server.strict)
         backend = server.backend
-        call = _call(exchange, "chatcmpl", raw, backend.fields(), body, explains=backend.explains)
+        explains = backend.explains
+        call = _call(
+            exchange, "chatcmpl", raw, backend.fields(), body, large=large, explains=explains
+        )
         del raw  # with what nobody reads of it
         try:
             await exchange.while_connected(_completed(exchange, body, call))
@@ -151,15 +154,17 @@ async def _send_chunks(exchange: Exchange, chunks: AsyncGenerator[dict[str, Any]
 async def _decisions(exchange: Exchange) -> None:
     server = exchange.server
     async with exchange.body() as data:
-        kind = exchange.header(b"content-type")
-        if kind.partition(";")[0].strip().lower() == "multipart/form-data":
+        kind, large = exchange.header(b"content-type"), is_large(data)
+        if kind.partition(";")[0].strip().lower() != "multipart/form-data":
+            raw = await exchange.document(data)
+        elif large:
             raw = await beside(read_multipart, data, kind, server.limits)
         else:
-            raw = await exchange.document(data)
+            raw = read_multipart(data, kind, server.limits)
         del data
         body = read_decisions(raw, server.limits, strict=server.strict)
         known = frozenset(DecisionsBody.model_fields)
-        call = _call(exchange, "dec", raw, known, body)
+        call = _call(exchange, "dec", raw, known, body, large=large)
         del raw
 
         async def decided() -> dict[str, Any]:
@@ -240,6 +245,7 @@ def _call(
     known: frozenset[str],
     body: ChatBody | DecisionsBody,
     *,
+    large: bool,
     explains: bool = False,
 ) -> Call:
     server, trust = exchange.server, body.trust
@@ -268,6 +274,7 @@ def _call(
         refuse=wanted or server.mode == "refuse",
         warnings=(*warnings, *((f"not used, dropped: {', '.join(dropped)}",) if dropped else ())),
         category=category,
+        large=large,
         salt=exchange.salt,
     )
 

@@ -47,6 +47,7 @@ class Call:
         refuse: Whether answers that are abstained from are withheld.
         warnings: What was dropped from the request, in words.
         category: Kind of question, for a policy whose thresholds go by it, or None.
+        large: Whether what its body holds is read beside the event loop.
         salt: The same for requests with the same key; what is kept of them is kept apart by it.
         kept: What its questions have in common.
     """
@@ -57,5 +58,6 @@ class Call:
     refuse: bool
     warnings: tuple[str, ...] = ()
     category: str | None = None
+    large: bool = False
     salt: str = ""
     kept: Kept = field(default_factory=Kept, compare=False, repr=False)

@@ -60,7 +60,8 @@ async def decide(model: Decider, body: DecisionsBody, call: Call, limits: Limits
     """
     free = asyncio.Semaphore(AT_ONCE)
     # Once, and before any question: 400 copies of 30 MB are refused too late.
-    given = await beside(input_of_decisions, body.input, limits)
+    read = input_of_decisions
+    given = await beside(read, body.input, limits) if call.large else read(body.input, limits)
 
     async def answer(
         index: int, question: Predicate | Choice | Score

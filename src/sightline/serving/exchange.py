@@ -17,8 +17,14 @@ from sightline.serving.shared import Server
 from sightline.serving.strict_json import loads
 
 _T = TypeVar("_T")
-LARGE_BODY = 1 << 16
-"""Bytes from which a body is read beside the event loop, which it would hold up."""
+_LARGE_BODY = 1 << 16
+"""Bytes from which a body is read beside the event loop, which it would hold up. Smaller ones do
+not wait in line with those."""
+
+
+def is_large(body: bytes) -> bool:
+    """Whether a body is read beside the event loop."""
+    return len(body) > _LARGE_BODY
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +87,7 @@ class Exchange:
                 status=415,
                 code="unsupported_content_type",
             )
-        return await beside(loads, data) if len(data) > LARGE_BODY else loads(data)
+        return await beside(loads, data) if is_large(data) else loads(data)
 
     def body(self) -> AbstractAsyncContextManager[bytes]:
         """Reads the body, held while the block lasts."""

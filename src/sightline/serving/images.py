@@ -60,6 +60,7 @@ class Decoders:
         self._known: OrderedDict[str, Image] = OrderedDict()
         self._pixels = 0
         self._alive: list[weakref.ref[Image]] = []
+        self._arriving = 0
         self._coming: dict[str, asyncio.Future[Image]] = {}
 
     async def start(self) -> None:
@@ -117,7 +118,6 @@ class Decoders:
                     image = await self._asked(await self._started(), data, param)
             except _DIED:
                 raise _undecodable(param) from None
-        self._alive.append(weakref.ref(image))
         self._keep(key, image)
         return image
 
@@ -140,10 +140,10 @@ class Decoders:
             )
 
     def _held(self) -> int:
-        """Pixels of all images that are alive."""
+        """Pixels of all images that are alive, or on their way here."""
         found = [(one, image) for one in self._alive if (image := one()) is not None]
         self._alive = [one for one, _ in found]
-        return sum(image.width * image.height for _, image in found)
+        return self._arriving + sum(image.width * image.height for _, image in found)
 
     async def _asked(self, decoder: _Decoder, data: bytes, param: str) -> Image:
         """Has a process decode a picture; it goes on waiting unless it hangs or died.
@@ -153,10 +153,18 @@ class Decoders:
             OSError: The process died.
             ValueError: The process died in the middle of its answer.
         """
-        whole = False
+        whole, room = False, 0
+
+        def require_room(pixels: int) -> None:
+            nonlocal room
+            self._require_room(pixels)
+            room = pixels  # taken at once: others ask for theirs while this one is copied
+            self._arriving += pixels
+
         try:
             async with asyncio.timeout(self._limits.decode_s):
-                image = await _ask(decoder, data, param, self._require_room)
+                image = await _ask(decoder, data, param, require_room)
+            self._alive.append(weakref.ref(image))
             whole = True
         except RequestError:
             whole = True
@@ -164,6 +172,7 @@ class Decoders:
         except TimeoutError:
             raise _undecodable(param) from None
         finally:
+            self._arriving -= room
             if whole:
                 self._idle.append(decoder)
             else:  # it hangs, died, or stands in the middle of an answer

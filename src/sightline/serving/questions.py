@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from sightline.serving.wire import (
     Message,
     TextPart,
 )
+from sightline.workflow.asking import question_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +51,18 @@ def asked_in_chat(body: ChatBody, limits: Limits) -> Asked:
             param="messages",
             code="unsupported_conversation",
         )
-    before = [_text(m) for m in body.messages if m.role in ("system", "developer")]
+    system = [one for one in body.messages if one.role in ("system", "developer")]
+    if any(_images(one) for one in system):
+        raise RequestError(
+            "A picture stands in system text; pictures are read from the user's message alone. "
+            "Put it there.",
+            param="messages",
+            code="unsupported_conversation",
+        )
     own = users[0]
-    images = tuple(
-        part.image_url.url
-        for part in (own.content if isinstance(own.content, list) else ())
-        if isinstance(part, ImagePart)
-    )
+    images = tuple(part.image_url.url for part in _images(own))
     require_within(body, limits)
-    text = "\n\n".join(text for text in (*before, _text(own)) if text)
+    text = "\n\n".join(text for text in map(_text, (*system, own)) if text)
     return _with_text(Asked(text, images, "messages"))
 
 
@@ -120,9 +123,8 @@ def example_of(
         hashes: SHA-256 of each of its images' bytes.
         choices: Options that are shown to the model, or None for a free answer.
     """
-    said = json.dumps([asked.text, hashes, choices and list(choices)]).encode()
     return Example(
-        id=hashlib.sha256(said).hexdigest()[:32],
+        id=question_id(asked.text, hashes, choices),
         question=asked.text,
         images=tuple(ImageRef(f"request:{i}", digest) for i, digest in enumerate(hashes)),
         choices=tuple(choices) if choices else None,
@@ -148,8 +150,7 @@ def require_within(body: ChatBody, limits: Limits) -> None:
     said = [*(body.tools or ()), *filter(None, [body.response_format])]
     characters, images = _characters(options_in_chat(body)), 0
     for message in body.messages:
-        content = message.content if isinstance(message.content, list) else ()
-        images += sum(isinstance(part, ImagePart) for part in content)
+        images += len(_images(message))
         characters += len(_text(message)) + len(message.name or "")
         said += message.tool_calls or ()
     characters += len(json.dumps(said, ensure_ascii=False)) - 2 * len(said) if said else 0
@@ -173,6 +174,11 @@ def _require_within(characters: int, images: int, limits: Limits, param: str) ->
 
 def _characters(texts: Sequence[str] | None) -> int:
     return sum(map(len, texts or ()))
+
+
+def _images(message: Message) -> list[ImagePart]:
+    content = message.content if isinstance(message.content, list) else ()
+    return [part for part in content if isinstance(part, ImagePart)]
 
 
 def _text(message: Message) -> str:

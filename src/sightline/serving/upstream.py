@@ -21,6 +21,7 @@ from sightline.serving.connections import (
     read_whole,
 )
 from sightline.serving.errors import RequestError
+from sightline.serving.image_files import LARGE
 from sightline.serving.limits import Limits
 
 _RETRY_AFTER = 5
@@ -210,8 +211,11 @@ def _encoded(body: Mapping[str, Any]) -> bytes:
 
 
 def _is_large(body: Mapping[str, Any]) -> bool:
-    """Whether a request may hold images, whose writing would hold up the event loop."""
-    return any(isinstance(message.get("content"), list) for message in body["messages"])
+    """Whether a request holds large images, whose writing would hold up the event loop."""
+    contents = (message.get("content") for message in body["messages"])
+    parts = (part for content in contents if isinstance(content, list) for part in content)
+    urls = (part["image_url"]["url"] for part in parts if part["type"] == "image_url")
+    return sum(map(len, urls)) > LARGE
 
 
 def _garbage(what: str) -> RequestError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,6 +122,18 @@ def ask(
     return Answer(record.answer.text, decision, scores, record, explanation)
 
 
+def question_id(question: str, hashes: Sequence[str], choices: Sequence[str] | None) -> str:
+    """The id of a question that belongs to no data set, and so where its samples are drawn from.
+
+    Args:
+        question: Its text.
+        hashes: SHA-256 of each of its images' bytes.
+        choices: Options that are shown to the model, or None for a free answer.
+    """
+    said = json.dumps([question, list(hashes), choices and list(choices)]).encode()
+    return hashlib.sha256(said).hexdigest()[:32]
+
+
 def _example(
     images: Sequence[str | Path],
     question: str,
@@ -131,10 +144,8 @@ def _example(
     for image in images:
         path = Path(image).resolve()
         refs.append(ImageRef(str(path), hash_image_file(path)))
-    parts = [*(ref.sha256 for ref in refs), question, *(choices or ())]
-    name = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
     return Example(
-        name,
+        question_id(question, [ref.sha256 for ref in refs], choices),
         question,
         images=tuple(refs),
         choices=None if choices is None else tuple(choices),

@@ -113,6 +113,17 @@ def usage_of(server: Running, messages: Any, **fields: Any) -> dict[str, int]:
     return dict(usage)
 
 
+def test_a_picture_in_system_text_is_refused_and_not_left_out() -> None:
+    with running() as server:
+        (shown,) = with_image("It is red.", data_url(picture()))
+        user = {"role": "user", "content": "What is it?"}
+        for role in ("system", "developer"):
+            body = {"messages": [{**shown, "role": role}, user]}
+            status, document, _ = server.call(CHAT, body)
+            assert (status, document["error"]["code"]) == (400, "unsupported_conversation")
+            assert "read from the user's message alone" in document["error"]["message"]
+
+
 def test_usage_counts_the_prompt_with_its_pictures() -> None:
     from sightline.data.prompts import user_text
     from sightline.models.loading import load_model
