@@ -15,7 +15,7 @@ from sightline.core.printing import printable
 from sightline.serving.beside import beside
 from sightline.serving.calls import Call
 from sightline.serving.engine import overloaded
-from sightline.serving.errors import RequestError
+from sightline.serving.errors import RequestError, let_go
 from sightline.serving.exchange import Exchange, is_large
 from sightline.serving.feedback import FeedbackStore
 from sightline.serving.guard import App, Guard, Receive, Scope, Send
@@ -147,6 +147,7 @@ async def _send_chunks(exchange: Exchange, chunks: AsyncGenerator[dict[str, Any]
                     {"type": "http.response.body", "body": event, "more_body": True}
                 )
     except RequestError as error:  # the headers are gone: the stream itself says what happened
+        let_go(error)
         end = b"data: " + error.encoded() + b"\n\n"
     await exchange.send({"type": "http.response.body", "body": end})
 

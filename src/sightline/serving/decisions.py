@@ -72,8 +72,10 @@ async def decide(model: Decider, body: DecisionsBody, call: Call, limits: Limits
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(answer(i, q)) for i, q in enumerate(body.questions)]
-    except* RequestError as errors:
-        raise _first(errors) from None
+    except ExceptionGroup as errors:
+        # What is no refusal is a fault of ours, and goes before one.
+        found = errors.exceptions
+        raise next((e for e in found if not isinstance(e, RequestError)), found[0]) from None
     done = [task.result() for task in tasks]
     return {
         "object": "decision",
@@ -103,11 +105,6 @@ def _usage(seen: Sequence[Seen]) -> dict[str, Any] | None:
 def _said(seen: Seen) -> int | None:
     known = seen.completion_tokens
     return seen.record.answer.n_tokens if known is None else known
-
-
-def _first(errors: ExceptionGroup[RequestError]) -> RequestError:
-    found = errors.exceptions[0]
-    return _first(found) if isinstance(found, ExceptionGroup) else found
 
 
 async def _answer(

@@ -77,3 +77,20 @@ def not_served(name: str, own: str) -> RequestError:
         param="model",
         code="model_not_found",
     )
+
+
+def let_go(error: BaseException) -> None:
+    """Forgets through which frames an error came, and those that it came from.
+
+    They hold the request, and the error itself in turn: such a ring is freed when the garbage
+    collector comes round, which with bodies of 30 MB is too late. The frames are not emptied:
+    one error may be raised to several requests that wait for the same picture.
+    """
+    left, seen = [error], set[int]()
+    while left:
+        one = left.pop()
+        if id(one) not in seen:  # an error and the group it was in name each other
+            seen.add(id(one))
+            one.__traceback__ = None
+            left += filter(None, (one.__cause__, one.__context__))
+            left += one.exceptions if isinstance(one, BaseExceptionGroup) else ()

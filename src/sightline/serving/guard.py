@@ -16,7 +16,7 @@ from sightline.core.errors import SightlineError
 from sightline.core.printing import printable
 from sightline.serving.bodies import ClientGoneError
 from sightline.serving.counters import Counters
-from sightline.serving.errors import RequestError
+from sightline.serving.errors import RequestError, let_go
 from sightline.serving.limits import Limits
 
 Scope = MutableMapping[str, Any]
@@ -85,22 +85,22 @@ class Guard:
             self._check(scope)
             await self._app(scope, receive, watched)
         except RequestError as error:
-            _let_go(error)
+            let_go(error)
             if not status:
                 await send_error(watched, error)
         except ClientGoneError as error:
-            _let_go(error)
+            let_go(error)
             status = CLIENT_GONE
         except SightlineError as error:
             _LOG.error("%s", printable(str(error)))
-            _let_go(error)
+            let_go(error)
             if not status:
                 await send_error(watched, RequestError(_INTERNAL, status=500))
         except Exception as error:
             # What a request said may stand in it: one indented line each, nothing a terminal obeys.
             lines = map(printable, traceback.format_exc().splitlines())
             _LOG.error("internal error\n  %s", "\n  ".join(lines))
-            _let_go(error)
+            let_go(error)
             if not status:
                 await send_error(watched, RequestError(_INTERNAL, status=500))
             else:
@@ -151,23 +151,6 @@ class Guard:
         # Every key is compared, so that the time tells nothing of which one is near.
         known = [hmac.compare_digest(digest, one) for one in self._keys]
         return known.index(True) if scheme.lower() == b"bearer" and any(known) else None
-
-
-def _let_go(error: BaseException) -> None:
-    """Forgets through which frames an error came, and those that it came from.
-
-    They hold the request, and the error itself in turn: such a ring is freed when the garbage
-    collector comes round, which with bodies of 30 MB is too late. The frames are not emptied:
-    one error may be raised to several requests that wait for the same picture.
-    """
-    left, seen = [error], set[int]()
-    while left:
-        one = left.pop()
-        if id(one) not in seen:  # an error and the group it was in name each other
-            seen.add(id(one))
-            one.__traceback__ = None
-            left += filter(None, (one.__cause__, one.__context__))
-            left += one.exceptions if isinstance(one, BaseExceptionGroup) else ()
 
 
 def _require_own_page(headers: Sequence[tuple[bytes, bytes]]) -> None:

@@ -20,7 +20,7 @@ from sightline.core.features import Feature
 from sightline.core.types import Example, Generation, Record
 from sightline.models.openai.reading import generation, top_logprobs
 from sightline.models.openai.wire import Choice, Reply
-from sightline.serving.errors import RequestError
+from sightline.serving.errors import RequestError, let_go
 from sightline.serving.forwarding import Forwarding, Served
 from sightline.serving.replies import read_answer
 from sightline.serving.trust import Judge, Judgement, held_to_limit, without_confidence
@@ -68,7 +68,7 @@ class Drawing:
         self._keeps_logprobs, self._deadline = keeps_logprobs, deadline
         self._task: asyncio.Task[tuple[Generation, ...]] | None = None
         self.doubts, self.alike = tuple(doubts), alike
-        self.failed: RequestError | None = None
+        self.failed: str | None = None
         self.usage: list[Usage] = []
 
     def begin(self) -> asyncio.Task[tuple[Generation, ...]]:
@@ -82,7 +82,8 @@ class Drawing:
         try:
             return await self.begin()
         except RequestError as error:
-            self.failed = error
+            let_go(error)
+            self.failed = str(error)
             return ()
 
     async def end(self) -> None:
@@ -90,6 +91,7 @@ class Drawing:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None  # one that failed holds its frames, and they hold this
 
     async def _all(self) -> tuple[Generation, ...]:
         parts = [asyncio.create_task(self._some(request)) for request in self._requests]
