@@ -41,25 +41,20 @@ class Bodies:
         counted = 0
         parts: list[bytes] = []
         try:
-            async with asyncio.timeout(self._limits.body_s):
-                async for part in _parts(receive):
-                    counted += len(part)
-                    self.held += len(part)
-                    if counted > self._limits.max_body:
-                        raise self._too_large()
-                    if self.held > self._limits.max_held:
-                        raise _all_too_large(self.held)
-                    parts.append(part)
-        except TimeoutError:
-            self.held -= counted
-            raise self._too_slow() from None
-        except BaseException:
-            self.held -= counted
-            self._memory.used(counted)
-            raise
-        whole = [b"".join(parts)]
-        parts.clear()  # else it is held twice
-        try:
+            try:
+                async with asyncio.timeout(self._limits.body_s):
+                    async for part in _parts(receive):
+                        counted += len(part)
+                        self.held += len(part)
+                        if counted > self._limits.max_body:
+                            raise self._too_large()
+                        if self.held > self._limits.max_held:
+                            raise _all_too_large(self.held)
+                        parts.append(part)
+            except TimeoutError:
+                raise self._too_slow() from None
+            whole = [b"".join(parts)]
+            parts.clear()  # else it is held twice
             yield whole.pop()
         finally:
             self.held -= counted
