@@ -190,6 +190,8 @@ def _words_of(entry: Mapping[str, Any]) -> PromptStyle | None:
     if not all(isinstance(text, str) and len(text) <= _LONGEST_LINE for text in texts.values()):
         return None
     style = PromptStyle.from_dict(texts)
+    if "{text}" not in style.option:
+        return None  # nobody would see what there is to choose from
     return replace(style, asks=()) if style.short_instruction else style
 
 

@@ -145,6 +145,7 @@ STYLE = PromptStyle().to_dict()
         {"words_questions": True},
         {"words_questions": True, "prompt_style": [STYLE]},
         {"words_questions": True, "prompt_style": {**STYLE, "option": 3}},
+        {"words_questions": True, "prompt_style": {**STYLE, "option": "{letter}."}},
         {"words_questions": True, "prompt_style": {**STYLE, "short_instruction": "x" * 5000}},
     ],
 )
