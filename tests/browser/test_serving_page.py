@@ -101,6 +101,23 @@ def test_asking_by_keyboard(browser: Browser, tmp_path: Path, width: int) -> Non
         assert all(request.startswith((own, "data:")) for request in tab.requests)
 
 
+def test_the_place_of_an_answer_is_told_in_plain_numbers(browser: Browser) -> None:
+    with running(judge=HalfJudge(), has_policy=True) as server:
+        tab = opened(browser, server, 1280)
+        wait(tab, "policy !== null")
+
+        def place(n: int, share: float | None) -> str:
+            told = {"low": 0.4, "high": 0.6, "n": n, "accuracy": share, "accuracy_low": None}
+            tab.evaluate(f"policy.reliability = [{json.dumps(told)}]")
+            return str(tab.evaluate("placeOf(0.5)"))
+
+        like = "labelled answer with a confidence like this one was"
+        assert place(1, 1.0) == f"The one {like} right."
+        assert place(1, 0.0) == f"The one {like} wrong."
+        assert place(2, 0.5).startswith("Of 2 labelled answers with a confidence like this one, 50")
+        assert place(0, None) == "No labelled answer had a confidence near this one."
+
+
 @pytest.mark.parametrize("width", [360, 1280])
 def test_the_explanation_is_shown_where_it_is_ticked(browser: Browser, width: int) -> None:
     with running(judge=HalfJudge(), has_policy=True) as server:

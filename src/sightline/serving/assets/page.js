@@ -85,6 +85,10 @@ function placeOf(confidence) {
   const bin = policy.reliability.find((one) => one.n && confidence > one.low
     && confidence <= one.high);
   if (!bin || bin.accuracy === null) return "No labelled answer had a confidence near this one.";
+  if (bin.n === 1) {
+    return "The one labelled answer with a confidence like this one was " +
+      (bin.accuracy > 0.5 ? "right." : "wrong.");
+  }
   return "Of " + bin.n + " labelled answers with a confidence like this one, " +
     percent(bin.accuracy) + " were right" + (bin.accuracy_low === null ? "." :
     " (" + percent(bin.accuracy_low) + " to " + percent(bin.accuracy_high) + ").");
