@@ -24,13 +24,14 @@ from sightline.data.image_sets import ImageSet
 from sightline.data.labelled_pictures import few
 from sightline.store.layout import CLASSES, PARTS, SUPPORT, is_run, remove_run
 from sightline.store.run import RunStore
+from sightline.workflow.classifying.comparing import refuse_leakage
 from sightline.workflow.classifying.embedding import (
     Classifier,
     ClassObserver,
     PictureEncoder,
     PictureObserver,
 )
-from sightline.workflow.classifying.reading import TASK, read_texts, refuse_leakage
+from sightline.workflow.classifying.reading import TASK, read_texts
 from sightline.workflow.collect import CollectProgress, CollectResult, collect
 from sightline.zeroshot import draw_support, draw_support_compat
 

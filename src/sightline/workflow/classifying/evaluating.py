@@ -15,11 +15,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from sightline.core.column import Column, ColumnKind
-from sightline.core.condition_names import CLEAN
 from sightline.core.errors import (
     AntiInformativeError,
-    DataError,
     MissingFeatureError,
     UndefinedMetricError,
     UsageError,
@@ -30,15 +27,15 @@ from sightline.core.results import (
     ClassifierSummary,
     DrawFigures,
     OutOfDistribution,
-    Skipped,
 )
 from sightline.core.types import Generation
-from sightline.data.splits import assert_no_leakage
 from sightline.metrics.discrimination import auroc, fpr95, fpr_at_tpr_nearest
 from sightline.metrics.intervals import Sample, cluster_bootstrap
 from sightline.metrics.selective import aurc
 from sightline.store.layout import CLASSES, SUPPORT, is_run
 from sightline.store.run import RunStore
+from sightline.workflow.classifying.comparing import refuse_leakage, same_classifier
+from sightline.workflow.classifying.judging import check_classes_judge, judged_pictures
 from sightline.workflow.classifying.reading import (
     Embedded,
     SupportDraws,
@@ -46,18 +43,14 @@ from sightline.workflow.classifying.reading import (
     read_embedded,
     read_support,
     read_texts,
-    refuse_leakage,
-    same_classifier,
 )
 from sightline.workflow.classifying.scoring import Drawn, score_embedded
 from sightline.workflow.evaluate import (
-    Judged,
     Outcome,
     Progress,
     Settings,
     check,
     conclude,
-    judged_rows,
     named_calibrator,
     uncertainty_column,
 )
@@ -121,7 +114,7 @@ def evaluate_classifier(
         MissingFeatureError: None of the named scores can be computed.
     """
     check(settings)
-    _check_condition(settings)
+    check_classes_judge(settings)
     store = open_classification(path)
     calibrator = named_calibrator(settings.calibrator)
     progress("reading", 0, 1)
@@ -149,7 +142,9 @@ def evaluate_classifier(
             f"None of {len(lacking)} scores can be computed on {path}; {lacking[0].name!r}: "
             f"{lacking[0].reasons[0].reason}"
         )
-    judged = _judged(store, seen, settings, given_split, 1 if draws is None else len(draws.rows))
+    judged = judged_pictures(
+        seen, settings, given_split, draws=1 if draws is None else len(draws.rows)
+    )
     rows = judged.rows
     keep = np.flatnonzero(seen.labels >= 0)
     scored, heldout, own_rows, raw = [], [], {}, {}
@@ -184,15 +179,6 @@ class _View:
     correct: Float[np.ndarray, " n"] | None  # None: the classifier's own labels
 
 
-def _check_condition(settings: Settings) -> None:
-    if settings.condition != CLEAN or settings.grader not in ("auto", "class") or settings.fitted:
-        raise UsageError(
-            "A classifier's run was to be evaluated with another condition, grader or a fitted "
-            "estimator; its pictures are judged by their class. Leave --condition, --grader and "
-            "--fitted out."
-        )
-
-
 def _other(path: Path, seen: Embedded, draws: SupportDraws | None) -> Embedded:
     """The out-of-distribution pictures, embedded alike.
 
@@ -202,7 +188,7 @@ def _other(path: Path, seen: Embedded, draws: SupportDraws | None) -> Embedded:
     """
     store = open_classification(path)
     other = read_embedded(store, seen.texts)
-    same_classifier(path, store.manifest.model, seen, what="other pictures (--ood)")
+    same_classifier(path, store.manifest.model, seen.store, what="other pictures (--ood)")
     known = int((other.labels >= 0).sum())
     if known:
         at = int(np.argmax(other.labels >= 0))
@@ -225,41 +211,6 @@ def _other(path: Path, seen: Embedded, draws: SupportDraws | None) -> Embedded:
             among=among,
         )
     return other
-
-
-def _judged(
-    store: RunStore,
-    seen: Embedded,
-    settings: Settings,
-    given_split: Mapping[str, str] | None,
-    draws: int,
-) -> Judged:
-    """The pictures whose class is known, right where the classifier says it."""
-    named = [i for i, label in enumerate(seen.labels) if label >= 0]
-    if not named:
-        raise DataError(
-            f"None of {len(seen.records)} pictures of {store.path} has a label among the "
-            f"{len(seen.texts.classes)} classes; at least one is required. Correct --classes."
-        )
-    column = Column(
-        name="class",
-        kind=ColumnKind.CORRECT,
-        keys=tuple(seen.records[i].key for i in named),
-        values=np.array(
-            [seen.records[i].answer.text == seen.texts.classes[seen.labels[i]] for i in named],
-            dtype=np.float64,
-        ),
-        spec={"name": "class"},
-    )
-    store.write_column(column, replace=True)
-    without = len(seen.records) - len(named)
-    reason = "its label is none of the classes"
-    splits = max(settings.seeds, draws)
-    rows = judged_rows(seen.records, column, replace(settings, seeds=splits), given_split)
-    if given_split is not None:
-        assert_no_leakage([record.example for record in rows.records], rows.splits[0])
-        rows = replace(rows, splits=rows.splits * draws)
-    return Judged(seen.records, column, (Skipped(reason, without),) if without else (), rows)
 
 
 def _views(one: Drawn, seen: Embedded, keep: np.ndarray) -> list[_View]:

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from sightline.core.errors import DataError, LeakageError, StoreError, UsageError
+from sightline.core.errors import DataError, StoreError, UsageError
 from sightline.core.features import Feature
-from sightline.core.types import Example, Record
+from sightline.core.types import Record
 from sightline.store.layout import CLASSES, SUPPORT, is_run
 from sightline.store.run import RunStore
+from sightline.workflow.classifying.comparing import refuse_leakage, same_classifier
 from sightline.zeroshot import ClassifierOutputs, ClassTexts, Support
 from sightline.zeroshot.blocks import BLOCK_ROWS
 from sightline.zeroshot.outputs import normalised
@@ -318,7 +319,7 @@ def read_support(run: Path, tested: Embedded, shots: int | None) -> SupportDraws
             "it with 'sightline classify … --support DATA'."
         )
     store = RunStore.open(run / SUPPORT)
-    same_classifier(run, store.manifest.model, tested)
+    same_classifier(run, store.manifest.model, tested.store)
     if len(store.committed()) < (store.manifest.n_shards or 0):
         raise StoreError(
             f"{store.path} holds {len(store.committed())} of {store.manifest.n_shards} shards; all "
@@ -357,72 +358,3 @@ def read_support(run: Path, tested: Embedded, shots: int | None) -> SupportDraws
         run.resolve().name,
         len(store.quarantined()) + len(store.rejected()),
     )
-
-
-def same_classifier(
-    run: Path, model: Mapping[str, Any], tested: Embedded, *, what: str = "support pictures"
-) -> None:
-    """Requires one classifier, one set of classes and the same encoders for both.
-
-    Args:
-        run: The other run.
-        model: Its classifier.
-        tested: The pictures to judge.
-        what: What is taken from the other run.
-
-    Raises:
-        UsageError: They differ.
-    """
-    theirs, own = _comparable(model), _comparable(tested.store.manifest.model)
-    differing = {
-        key.removesuffix("_sha256") for key in {*theirs, *own} if theirs.get(key) != own.get(key)
-    }
-    if differing:
-        raise UsageError(
-            f"The {what} of {run} and the pictures of {tested.store.path} differ in "
-            f"{', '.join(sorted(differing))}; one classifier, the same classes, templates, "
-            "encoders and views are required. Classify both with the same flags, one with the "
-            "other run as --classes."
-        )
-
-
-def _comparable(model: Mapping[str, Any]) -> dict[str, Any]:
-    """What must be the same; of vectors computed elsewhere their width, not their file."""
-    encoders = [
-        {k: v for k, v in entry.items() if k != "model" or "sha256" not in entry["model"]}
-        for entry in model["encoders"]
-    ]
-    return {**model, "encoders": encoders}
-
-
-def refuse_leakage(
-    support: Sequence[Example],
-    tested: Sequence[Example],
-    pool: str,
-    name: str,
-    *,
-    what: str = "support pictures",
-    among: str = "test pictures",
-) -> None:
-    """Requires that no picture is both learned from and tested on, by the hash of its bytes.
-
-    Args:
-        support: Pictures of one kind.
-        tested: Pictures of another.
-        pool: Where the first are from.
-        name: Where the others are from.
-        what: What the first are.
-        among: What the others are.
-
-    Raises:
-        LeakageError: One is.
-    """
-    there = {image.sha256: e.id for e in tested for image in e.images}
-    both = [e for e in support if any(image.sha256 in there for image in e.images)]
-    if both:
-        first = both[0]
-        raise LeakageError(
-            f"{len(both)} {what} of {pool} are among the {among} of {name}, such as {first.id!r} "
-            f"({there[first.images[0].sha256]!r} there); pictures that are no {among} are "
-            "required. Take them from another split, or remove them from one."
-        )
