@@ -43,13 +43,16 @@ def calibrate(
     settings: Settings | None = None,
     given_split: Mapping[str, str] | None = None,
     judge: str | None = None,
+    support: str | Path | None = None,
+    shots: int | None = None,
     announce: Callable[[str], None] = lambda _: None,
 ) -> TrustPolicy:
     """Fits a policy on a run's graded answers and writes it to a directory; see docs/policies.md.
 
     Args:
-        run: The run directory.
-        estimator: Name or spec; several make a cascade, the cheapest first.
+        run: The run directory, of a model's answers or of a classifier.
+        estimator: Name or spec; several make a cascade, the cheapest first. Of a classifier's run
+            one score, such as ``msp`` (docs/classifiers.md).
         output: Receives the policy; holds nothing yet.
         risk: Largest error rate among accepted answers; 0.05 where no coverage is given.
         coverage: In place of risk: share of answers to accept; their error rate is bounded.
@@ -58,7 +61,7 @@ def calibrate(
         unit: What is independent.
         per_group: Field whose every value gets a threshold of its own.
         calibrator: Name in `sightline.calibration.CALIBRATORS`.
-        sets: Kind of prediction sets over options; None for none.
+        sets: Kind of prediction sets over options or classes; None for none.
         sets_level: Share of sets that hold the right option.
         sets_scores: Which probabilities of the options the sets read.
         fractions: Shares of groups to fit, to calibrate and to certify on.
@@ -68,6 +71,8 @@ def calibrate(
         settings: Grader, threshold of correctness, condition and seed; the defaults if None.
         given_split: Split name (train, calibration or test) by group; replaces the shuffle.
         judge: Model that answers for the grader ``judge``.
+        support: Of a classifier's run: another run whose support pictures the score learns from.
+        shots: Likewise: fewer support pictures of every class than were drawn.
         announce: Called with lines on what the promise takes, before anything is fitted.
 
     Raises:
@@ -105,6 +110,8 @@ def calibrate(
             fractions=fractions,
             hold_out=hold_out,
             budget=budget,
+            support=None if support is None else Path(support),
+            shots=shots,
         ),
         settings,
         given_split=given_split,

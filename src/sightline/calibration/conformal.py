@@ -26,6 +26,10 @@ from sightline.core.estimates import Estimate
 
 Score = Literal["lac", "aps", "raps"]
 
+PENALTY = 0.01
+FREE = 1
+"""Of RAPS, where nothing else is asked for."""
+
 
 @dataclass(frozen=True, slots=True)
 class ConformalSets:
@@ -112,8 +116,8 @@ def fit_conformal_sets(
     *,
     level: float = 0.9,
     score: Score = "aps",
-    penalty: float = 0.01,
-    free: int = 1,
+    penalty: float = PENALTY,
+    free: int = FREE,
 ) -> ConformalSets:
     """Fits prediction sets on independent rows.
 
@@ -130,19 +134,55 @@ def fit_conformal_sets(
         UsageError: A level outside (0, 1), a negative penalty or a negative number of options.
     """
     _check_settings(level, penalty, free)
-    if score != "raps":
-        penalty, free = 0.0, 0
-    scores = _scores(probabilities, score, penalty, free)
+    own = right_scores(probabilities, right, score=score, penalty=penalty, free=free)
+    return sets_from_scores(own, level=level, score=score, penalty=penalty, free=free)
+
+
+def right_scores(
+    probabilities: Float[np.ndarray, "n c"],
+    right: Int[np.ndarray, " n_right"],
+    *,
+    score: Score,
+    penalty: float = PENALTY,
+    free: int = FREE,
+) -> Float[np.ndarray, " n"]:
+    """Score of each row's right option: all that `sets_from_scores` needs to know of a row.
+
+    Raises:
+        DataError: A row is no distribution, a right option does not exist, or there are no rows.
+    """
+    scores = _scores(probabilities, score, *_penalties(score, penalty, free))
     n, options = scores.shape
     if not n or len(right) != n or np.any((right < 0) | (right >= options)):
         raise DataError(
             f"{n} rows of {options} options with {len(right)} right options; an existing option "
             "for each of at least 1 row is required. Leave out rows without one."
         )
-    own = np.sort(scores[np.arange(n), right])
-    rank = _rank(n, level)
-    quantile = float(own[rank - 1]) if rank <= n else None
-    return ConformalSets(score, level, quantile, n, penalty, free)
+    return scores[np.arange(n), right]
+
+
+def sets_from_scores(
+    own: Float[np.ndarray, " n"],
+    *,
+    level: float,
+    score: Score,
+    penalty: float = PENALTY,
+    free: int = FREE,
+) -> ConformalSets:
+    """Prediction sets from the scores of independent rows' right options; see `right_scores`."""
+    _check_settings(level, penalty, free)
+    rank, n = _rank(len(own), level), len(own)
+    quantile = float(np.sort(own)[rank - 1]) if rank <= n else None
+    return ConformalSets(score, level, quantile, n, *_penalties(score, penalty, free))
+
+
+def fewest_rows(level: float) -> int:
+    """Rows from which sets at this level need not hold all options."""
+    return math.ceil(level / (1 - level) - 1e-9) if 0 < level < 1 else 1
+
+
+def _penalties(score: Score, penalty: float, free: int) -> tuple[float, int]:
+    return (penalty, free) if score == "raps" else (0.0, 0)
 
 
 def _check_settings(level: float, penalty: float, free: int) -> None:

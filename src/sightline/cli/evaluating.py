@@ -20,6 +20,7 @@ from sightline.cli.options import (
     option,
     shared_options,
     show_config,
+    support_options,
 )
 from sightline.core.errors import GateFailedError
 
@@ -75,16 +76,7 @@ if TYPE_CHECKING:
     type=share(),
     help="Exit 3 unless the best estimator's held-out AUROC is at least this.",
 )
-@click.option(
-    "--support",
-    type=click.Path(file_okay=False),
-    help="Classifier runs: take the support pictures of this run (say, the clean one).",
-)
-@click.option(
-    "--shots",
-    type=click.IntRange(1),
-    help="Classifier runs: fewer support pictures of every class than were drawn.",
-)
+@support_options
 @click.option(
     "--ood",
     type=click.Path(file_okay=False),

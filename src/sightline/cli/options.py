@@ -194,6 +194,21 @@ def judging_options(command: F) -> F:
     return command
 
 
+def support_options(command: F) -> F:
+    """Adds the flags that choose the support pictures of a classifier's run."""
+    shots = click.option(
+        "--shots",
+        type=click.IntRange(1),
+        help="Classifier runs: fewer support pictures of every class than were drawn.",
+    )
+    run = click.option(
+        "--support",
+        type=click.Path(file_okay=False),
+        help="Classifier runs: take the support pictures of this run (say, the clean one).",
+    )
+    return run(shots(command))
+
+
 def judging_settings(flags: dict[str, Any]) -> dict[str, Any]:
     """Settings of an evaluation that the flags of `judging_options` give."""
     return {

@@ -16,6 +16,7 @@ from sightline.cli.options import (
     option,
     shared_options,
     show_config,
+    support_options,
 )
 from sightline.cli.policy_lines import application_lines, policy_lines
 from sightline.core.errors import GateFailedError, UsageError
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 @click.option(
     "--estimator",
     "-e",
-    help="NAME or NAME:KEY=VALUE; fusion:members=A+B joins several.",
+    help="NAME or NAME:KEY=VALUE; fusion:members=A+B joins several. Classifier runs: a score such "
+    "as msp, where there are several encoders NAME[ENCODER].",
 )
 @click.option(
     "--cascade",
@@ -89,13 +91,13 @@ if TYPE_CHECKING:
 @option(
     "--sets",
     type=click.Choice(["lac", "aps", "raps"]),
-    help="Also fit prediction sets over the options of multiple choice.",
+    help="Also fit prediction sets over the options of multiple choice, or over classes.",
 )
 @option(
     "--sets-level",
     default=0.9,
     type=share(low_open=True, high_open=True),
-    help="Share of sets that hold the right option.",
+    help="Share of sets that hold the right option, or class.",
 )
 @option(
     "--sets-scores",
@@ -109,6 +111,7 @@ if TYPE_CHECKING:
     type=share(high_open=True),
     help="Share of groups kept apart to measure the finished policy on.",
 )
+@support_options
 @judging_options
 @shared_options
 @click.pass_context
@@ -122,6 +125,7 @@ def calibrate_command(ctx: click.Context, /, **flags: Any) -> int:
     \b
     sightline calibrate runs/a -e sequence_probability --risk 0.05 -o policies/a
     sightline apply runs/b --policy policies/a
+    sightline calibrate runs/clip -e msp --sets aps -o policies/clip
     """  # noqa: D301 (a backspace, which click reads)
     if flags["show_config"]:
         show_config(ctx)
@@ -152,6 +156,8 @@ def calibrate_command(ctx: click.Context, /, **flags: Any) -> int:
         settings=Settings(**judging),
         given_split=given_split(flags["split_file"]),
         judge=flags["judge"],
+        support=flags["support"],
+        shots=flags["shots"],
         announce=_say,
     )
     if flags["as_json"]:

@@ -24,6 +24,15 @@ def policy_lines(path: str, policy: TrustPolicy) -> Iterator[str]:
         f"{evidence.calibrated_on.groups:,} groups"
         + ("" if evidence.calibration == "fitted" else " (no signal: the base rate for all)")
     )
+    origin = evidence.origin
+    if origin is not None and origin.classifier is not None and origin.classifier.support:
+        learned = origin.classifier
+        few, most = learned.shots
+        shots = f"{most:,}" if few == most else f"{few:,} to {most:,}"
+        yield (
+            f"  support    {learned.pictures:,} pictures of {printable(str(learned.support))}, "
+            f"{shots} of every class: its first draw"
+        )
     for part, what in (
         (evidence.fitted_on, "the estimator"),
         (evidence.calibrated_on, "probabilities"),
@@ -41,24 +50,30 @@ def policy_lines(path: str, policy: TrustPolicy) -> Iterator[str]:
     if evidence.routing is not None:
         yield from _routing_lines(evidence.routing, policy)
     if policy.sets is not None:
-        yield from _sets_lines(policy.sets.conformal, evidence.sets)
+        yield from _sets_lines(policy, policy.sets.conformal, evidence.sets)
     if evidence.tested is not None:
-        yield from achieved_lines("held out", evidence.tested)
+        yield from achieved_lines("held out", evidence.tested, member=_member(policy))
     for skipped in evidence.skipped:
         yield f"  no score   {skipped.n:,} answers: {printable(skipped.reason)}"
 
 
-def _sets_lines(sets: ConformalSets, fit: SetsFit | None) -> Iterator[str]:
-    found = sets.coverage
+def _member(policy: TrustPolicy) -> tuple[str, str]:
+    """What prediction sets hold: one of it, and several."""
+    return ("class", "classes") if policy.of_pictures else ("option", "options")
+
+
+def _sets_lines(policy: TrustPolicy, sets: ConformalSets, fit: SetsFit | None) -> Iterator[str]:
+    found, (one, several) = sets.coverage, _member(policy)
+    among = "pictures" if policy.of_pictures else "answers with options"
     if found.low is not None and found.high is not None:
         yield (
-            f"  sets       {sets.score}, hold the right option in {percent(sets.level, 0)} of "
-            f"answers with options on average over fits; fitted on {sets.n:,}, one a group, this "
+            f"  sets       {sets.score}, hold the right {one} in {percent(sets.level, 0)} of "
+            f"{among} on average over fits; fitted on {sets.n:,}, one a group, this "
             f"fit does in {percent(found.low)} to {percent(found.high)} with 95% certainty"
         )
     if fit is not None:
         none = ": they leave nothing out" if fit.size == fit.options else ""
-        yield f"  {'':10} {fit.size:.2f} of {fit.options:.2f} options in a set{none}"
+        yield f"  {'':10} {fit.size:.2f} of {fit.options:.2f} {several} in a set{none}"
 
 
 def _routing_lines(routing: Routing, policy: TrustPolicy) -> Iterator[str]:
@@ -102,7 +117,9 @@ def _promise_lines(promise: Promise, target: Target) -> Iterator[str]:
     yield from achieved_lines("seen", promise.achieved)
 
 
-def achieved_lines(label: str, achieved: Achieved) -> Iterator[str]:
+def achieved_lines(
+    label: str, achieved: Achieved, *, member: tuple[str, str] = ("option", "options")
+) -> Iterator[str]:
     """Coverage, risk and sets on some answers."""
     wrong = "none"
     if achieved.risk.value is not None:
@@ -117,8 +134,8 @@ def achieved_lines(label: str, achieved: Achieved) -> Iterator[str]:
     )
     if achieved.set_coverage is not None and achieved.set_size is not None:
         yield (
-            f"  {'':10} {_percent(achieved.set_coverage)} of sets hold the right option, "
-            f"{achieved.set_size:.2f} options in a set"
+            f"  {'':10} {_percent(achieved.set_coverage)} of sets hold the right {member[0]}, "
+            f"{achieved.set_size:.2f} {member[1]} in a set"
         )
 
 
@@ -130,9 +147,11 @@ def application_lines(policy: TrustPolicy, result: Application) -> Iterator[str]
         accepted = sum(decision.accepted for decision in result.decisions)
         yield f"decided    {accepted:,} of {len(result.decisions):,} answers accepted"
         return
-    yield from (line.strip() for line in achieved_lines("measured", result.achieved))
+    member = _member(policy)
+    whole = achieved_lines("measured", result.achieved, member=member)
+    yield from (line.strip() for line in whole)
     for name, one in result.by_category.items():
-        yield from achieved_lines(printable(name), one)
+        yield from achieved_lines(printable(name), one, member=member)
     for promise in policy.evidence.promises:
         if promise.category in result.kept:
             yield _verdict(promise, result.kept[promise.category], policy.evidence.target.per_group)

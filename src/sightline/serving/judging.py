@@ -117,9 +117,11 @@ def read_policy(path: Path) -> tuple[TrustPolicy, str]:
     Raises:
         DataError: There is none, or it is of another format.
         CorruptStoreError: It is damaged.
-        UsageError: It reads signals that a server cannot observe.
+        UsageError: It is for a classifier's pictures, or reads signals that a server cannot
+            observe.
     """
     policy = load_policy(path)
+    policy.require_questions("'sightline serve'")
     missing = sorted(feature.value for feature in policy.needs & NOT_SERVED)
     if missing:
         raise UsageError(

@@ -107,6 +107,8 @@ def ask(
             f"{len(images)} pictures and the question {question[:40]!r}; at least one picture and "
             "a question are required. Write: sightline ask photo.jpg 'What is it?'."
         )
+    if policy is not None:
+        policy.require_questions("'sightline ask'")
     example = _categorised(_example(images, question, choices, question_type), policy, category)
     pictures = tuple(load_image(ref, Path("/")) for ref in example.images)
     if policy is None:

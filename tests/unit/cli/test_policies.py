@@ -83,7 +83,8 @@ def test_estimator_or_cascade(monkeypatch):
     for flags in (both, ["r", "-o", "p"]):
         result = CliRunner().invoke(policies.calibrate_command, flags)
         assert "exactly one of them is required" in str(result.exception)
-    monkeypatch.setattr(calibrating, "open_answers", lambda path: None)
+    monkeypatch.setattr(calibrating.RunStore, "open", lambda path: None)
+    monkeypatch.setattr(calibrating, "is_classification", lambda store: False)
     result = CliRunner().invoke(
         policies.calibrate_command, ["r", "--cascade", "perplexity -> nothing", "-o", "p"]
     )

@@ -53,7 +53,7 @@ def _comparable(model: Mapping[str, Any]) -> dict[str, Any]:
     """What must be the same; of vectors computed elsewhere their width, not their file."""
     encoders = [
         {k: v for k, v in entry.items() if k != "model" or "sha256" not in entry["model"]}
-        for entry in model["encoders"]
+        for entry in model.get("encoders", ())
     ]
     return {**model, "encoders": encoders}
 

@@ -16,14 +16,22 @@ from sightline.core.records import link
 from sightline.core.types import Record
 from sightline.grading import JudgeModel
 from sightline.store.disk import write_file
+from sightline.store.layout import CLASSES
 from sightline.store.run import RunStore
-from sightline.workflow.classifying.reading import open_answers
+from sightline.workflow.classifying.judging import check_classes_judge, class_column
+from sightline.workflow.classifying.reading import (
+    is_classification,
+    open_classification,
+    read_embedded,
+    read_texts,
+)
 from sightline.workflow.evaluate import Settings, correctness
 from sightline.workflow.fitted import groups_with
 from sightline.workflow.policy.calibrating import request_of_run
 from sightline.workflow.policy.decision import Decision
 from sightline.workflow.policy.evidence import Achieved
 from sightline.workflow.policy.measuring import kept, measured
+from sightline.workflow.policy.pictures import decide_pictures, require_classifier
 from sightline.workflow.policy.trust import TrustPolicy, array_needs
 
 
@@ -78,20 +86,34 @@ def apply_policy(
         LeakageError: The policy was fitted on some of the run's groups.
         DataError: There is no answer, or none that could be graded.
     """
-    store = open_answers(path)
+    store = RunStore.open(path)
+    _require_kind(policy, store)
     check_run(policy, store)
-    linked = link(
-        list(store.records(features=array_needs(policy.needs))), condition=settings.condition
-    )
-    answers, left_out = _unseen(policy, [r for r in linked if r.greedy is not None], unseen, path)
+    seen = None
+    if policy.of_pictures:
+        check_classes_judge(settings)
+        seen = read_embedded(open_classification(path), read_texts(RunStore.open(path / CLASSES)))
+        found = list(seen.records)
+    else:
+        stored = store.records(features=array_needs(policy.needs))
+        linked = link(list(stored), condition=settings.condition)
+        found = [record for record in linked if record.greedy is not None]
+    rows_unseen = _unseen(policy, found, unseen, path)
+    answers = [found[row] for row in rows_unseen]
     known: dict[Any, float] = {}
-    if graded:
+    if graded and seen is not None:
+        column = class_column(seen)
+        known = dict(zip(column.keys, column.values.tolist(), strict=True))
+    elif graded:
         column, _ = correctness(store, answers, settings, judge)
         known = dict(zip(column.keys, column.values.tolist(), strict=True))
         _announce_grader(policy, dict(column.spec) or {"name": column.name}, settings, announce)
     marks = [known.get(record.key) for record in answers]
     correct = [None if mark is None else float(mark >= settings.threshold) for mark in marks]
-    decisions = policy.decide(answers)
+    if seen is None:
+        decisions = policy.decide(answers)
+    else:
+        decisions = decide_pictures(policy, seen, rows_unseen)
     rows = [row for row, mark in enumerate(correct) if mark is not None]
     achieved = _measured(rows, answers, decisions, correct) if rows else None
     by_category = _by_category(rows, answers, decisions, correct)
@@ -102,8 +124,21 @@ def apply_policy(
         achieved=achieved,
         by_category=by_category,
         kept=_kept(policy, achieved, by_category),
-        left_out=left_out,
+        left_out=len(found) - len(answers),
     )
+
+
+def _require_kind(policy: TrustPolicy, store: RunStore) -> None:
+    """Requires answers for a policy of a model, pictures for one of a classifier."""
+    if policy.of_pictures != is_classification(store):
+        model, classifier = "a model's answers to questions", "a classifier's pictures"
+        known, found = (classifier, model) if policy.of_pictures else (model, classifier)
+        how = "classify" if policy.of_pictures else "collect"
+        raise UsageError(
+            f"{store.path} is a run of {found} and the policy is for {known}; a run made by "
+            f"'sightline {how}' is required. Apply it to one, or calibrate a policy on a run like "
+            "this."
+        )
 
 
 def check_run(policy: TrustPolicy, store: RunStore) -> None:
@@ -112,8 +147,11 @@ def check_run(policy: TrustPolicy, store: RunStore) -> None:
     Raises:
         UsageError: Something differs.
     """
-    policy.check_model(store.manifest.to_dict()["model"], str(store.path))
-    policy.check_request(request_of_run(store), str(store.path))
+    if policy.of_pictures:
+        require_classifier(policy, store)
+    else:
+        policy.check_model(store.manifest.to_dict()["model"], str(store.path))
+        policy.check_request(request_of_run(store), str(store.path))
     origin = policy.evidence.origin
     read = store.manifest.to_dict()["settings"].get("decode_policy")
     if origin is not None and read != origin.decode_policy:
@@ -150,9 +188,8 @@ def write_decisions(path: Path, application: Application) -> None:
     write_file(path, lambda file: file.append(memoryview(content)))
 
 
-def _unseen(
-    policy: TrustPolicy, answers: list[Record], unseen: bool, path: Path
-) -> tuple[list[Record], int]:
+def _unseen(policy: TrustPolicy, answers: Sequence[Record], unseen: bool, path: Path) -> list[int]:
+    """Rows of the answers in groups that the policy was not fitted on."""
     origin = policy.evidence.origin
     seen = set[str]() if origin is None else groups_with(origin.content, answers)
     if seen and not unseen:
@@ -161,7 +198,7 @@ def _unseen(
             "groups that it has not seen are required. Apply it to another run, or leave these "
             "groups out with --unseen."
         )
-    kept = [record for record in answers if record.example.group not in seen]
+    kept = [row for row, record in enumerate(answers) if record.example.group not in seen]
     if not answers:
         raise DataError(
             f"{path} has no answer under this condition; at least one is required. "
@@ -173,7 +210,7 @@ def _unseen(
             "fitted on; at least one other is required. Apply it to another run, or calibrate "
             "with --hold-out."
         )
-    return kept, len(answers) - len(kept)
+    return kept
 
 
 def _announce_grader(

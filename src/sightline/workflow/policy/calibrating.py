@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from sightline.estimators import parse_estimator
 from sightline.grading import JudgeModel
 from sightline.metrics.intervals import proportion
 from sightline.store.run import RunStore
-from sightline.workflow.classifying.reading import open_answers
+from sightline.workflow.classifying.judging import check_classes_judge, judged_pictures
+from sightline.workflow.classifying.reading import is_classification
 from sightline.workflow.evaluate import Judged, Settings, check, read_judged
 from sightline.workflow.fitted import content
 from sightline.workflow.policy.certifying import categories, part_of
@@ -32,6 +34,12 @@ from sightline.workflow.policy.fitting import check_stages, fit_policy, named
 from sightline.workflow.policy.labelled import Labelled, SetsTarget
 from sightline.workflow.policy.measuring import measured
 from sightline.workflow.policy.option_sets import option_needs
+from sightline.workflow.policy.pictures import (
+    Pictures,
+    decide_pictures,
+    read_pictures,
+    refuse_true_labels,
+)
 from sightline.workflow.policy.saved import require_no_policy, save_policy
 from sightline.workflow.policy.trust import TrustPolicy, array_needs, narrowed, read_request
 
@@ -53,6 +61,8 @@ class Plan:
             `LEARNS_NOT`.
         hold_out: Share of groups kept from all of these, to measure the finished policy on.
         budget: Most that a cascade may cost per answer, on average; None for no limit.
+        support: Of a classifier's run: another run whose support pictures the score learns from.
+        shots: Likewise: fewer support pictures of every class than were drawn.
     """
 
     calibrator: str = "platt"
@@ -60,6 +70,13 @@ class Plan:
     fractions: tuple[float, float, float] | None = None
     hold_out: float = 0.0
     budget: float | None = None
+    support: Path | None = None
+    shots: int | None = None
+
+    @property
+    def of_classifier(self) -> bool:
+        """Whether it asks for what only a classifier's run has."""
+        return self.support is not None or self.shots is not None
 
 
 def calibrate(
@@ -80,8 +97,9 @@ def calibrate(
     abstains from every answer.
 
     Args:
-        path: The run directory; receives graded correctness.
-        specs: Spec of the estimator; several make a cascade, the cheapest first.
+        path: The run directory, of a model's answers or of a classifier; receives correctness.
+        specs: Spec of the estimator; several make a cascade, the cheapest first. Of a classifier's
+            run one score, as `sightline.zeroshot` has them.
         output: Receives the policy; holds nothing yet.
         target: What to promise.
         plan: Calibrator, sets and shares.
@@ -91,18 +109,21 @@ def calibrate(
         announce: Called with lines on what the promise takes, before anything is fitted.
 
     Raises:
-        UsageError: An unknown name, shares that cannot be used, or a run of a classifier.
+        UsageError: An unknown name, shares that cannot be used, or what this kind of run has not.
+        LeakageError: A picture is both learned from and judged, or in two parts.
         DataError: No answer could be graded, the rows are too few, or ``output`` is taken.
         MissingFeatureError: No answer shows the estimator's signals.
         AntiInformativeError: The score ranks wrong answers above right ones beyond chance.
         DiskError: The operating system refused to write.
     """
-    store = open_answers(path)
+    store = RunStore.open(path)
+    pictured = plan.of_classifier or is_classification(store)
     check_stages(specs, plan.budget)
-    estimators = [parse_estimator(spec) for spec in specs]
+    estimators = [] if pictured else [parse_estimator(spec) for spec in specs]
     named(plan.calibrator)
     fractions = plan.fractions
     if fractions is None:
+        # A classifier's score learns from support pictures, which are in none of the parts.
         learns = any(isinstance(e, LearnedEstimator) for e in estimators)
         fractions = LEARNS if learns else LEARNS_NOT
     settings = replace(settings, fractions=fractions, seeds=1)
@@ -112,23 +133,21 @@ def calibrate(
             f"Hold-out {plan.hold_out:g}; a share from 0 to below 1 is required. For example 0.3."
         )
     require_no_policy(output)
+    pictures = _pictures(path, specs, target, plan, settings) if pictured else None
     _announce_smallest(target, announce)
-    needs = frozenset[Feature]().union(*(e.needs for e in estimators))
-    if plan.sets is not None:
-        needs |= option_needs(plan.sets.scores)
-    judged = read_judged(store, settings, array_needs(needs), given_split=given_split, judge=judge)
+    if pictures is None:
+        needs = frozenset[Feature]().union(*(e.needs for e in estimators))
+        if plan.sets is not None:
+            needs |= option_needs(plan.sets.scores)
+        arrays = array_needs(needs)
+        judged = read_judged(store, settings, arrays, given_split=given_split, judge=judge)
+    else:
+        judged = judged_pictures(pictures.seen, settings, given_split, draws=1)
     parts, held = _parts(judged, settings, plan.hold_out, given=given_split is not None)
     data = Labelled(judged.rows.records, judged.rows.correct, judged.rows.groups, parts)
     _announce_parts(data, target, announce)
-    policy = fit_policy(
-        specs,
-        data,
-        target,
-        calibrator=plan.calibrator,
-        sets=plan.sets,
-        budget=plan.budget,
-        seed=settings.seed,
-    )
+    fit = partial(fit_policy, specs, budget=plan.budget) if pictures is None else pictures.fit
+    policy = fit(data, target, calibrator=plan.calibrator, sets=plan.sets, seed=settings.seed)
     used = np.concatenate([parts.train, parts.calibration, parts.test])
     split: dict[str, Any] = {"given": True}
     if given_split is None:
@@ -138,10 +157,27 @@ def calibrate(
             "hold_out": plan.hold_out,
         }
     origin = _origin(store, judged, settings, policy.needs, used, split)
-    evidence = replace(policy.evidence, origin=origin, tested=_tested(policy, data, held))
+    if pictures is not None:
+        learned = sorted({*origin.content, *pictures.learned_from})
+        origin = replace(origin, content=tuple(learned), classifier=pictures.origin)
+    evidence = replace(policy.evidence, origin=origin, tested=_tested(policy, data, held, pictures))
     policy = TrustPolicy(policy.stages, evidence, policy.sets)
     save_policy(output, policy)
     return policy
+
+
+def _pictures(
+    path: Path, specs: Sequence[str], target: Target, plan: Plan, settings: Settings
+) -> Pictures:
+    """A classifier's run with its score, where what is asked for means something there."""
+    check_classes_judge(settings)
+    refuse_true_labels(target.per_group)
+    if plan.sets is not None and plan.sets.scores != SetsTarget().scores:
+        raise UsageError(
+            f"--sets-scores {plan.sets.scores} with {path}, a run of a classifier, whose sets are "
+            "over its classes; no scores of options are required. Leave it out."
+        )
+    return read_pictures(path, specs, support=plan.support, shots=plan.shots, seed=settings.seed)
 
 
 def _parts(
@@ -163,11 +199,19 @@ def _parts(
     return Split(*kept), outer.test
 
 
-def _tested(policy: TrustPolicy, data: Labelled, held: Int[np.ndarray, " h"]) -> Achieved | None:
+def _tested(
+    policy: TrustPolicy, data: Labelled, held: Int[np.ndarray, " h"], pictures: Pictures | None
+) -> Achieved | None:
     if not len(held):
         return None
+    held = np.sort(held)
     records = [data.records[i] for i in held]
-    return measured(policy.decide(records), records, data.correct[held], data.groups[held])
+    if pictures is None:
+        decisions = policy.decide(records)
+    else:
+        rows = np.flatnonzero(pictures.seen.labels >= 0)[held]
+        decisions = decide_pictures(policy, pictures.seen, rows)
+    return measured(decisions, records, data.correct[held], data.groups[held])
 
 
 def _announce_smallest(target: Target, announce: Callable[[str], None]) -> None:
@@ -257,7 +301,7 @@ def _origin(
 ) -> Origin:
     manifest = store.manifest.to_dict()
     chosen: list[Record] = [judged.rows.records[i] for i in used]
-    request = request_of_run(store)
+    request = None if is_classification(store) else request_of_run(store)
     return Origin(
         run=store.path.resolve().name,
         run_hash=store.manifest.run_hash(),

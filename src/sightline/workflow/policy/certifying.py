@@ -24,17 +24,10 @@ from sightline.core.results import Skipped
 from sightline.metrics import METRICS
 from sightline.metrics.curves import reliability_bins
 from sightline.metrics.intervals import auroc_estimate
-from sightline.workflow.policy.evidence import (
-    Evidence,
-    Part,
-    Promise,
-    Routing,
-    SetsFit,
-    Target,
-)
-from sightline.workflow.policy.labelled import Labelled, SetsTarget
+from sightline.workflow.policy.evidence import Evidence, Part, Promise, Routing, Target
+from sightline.workflow.policy.labelled import Labelled
 from sightline.workflow.policy.measuring import accepted_rows, achieved
-from sightline.workflow.policy.option_sets import OptionSets, fit_option_sets
+from sightline.workflow.policy.option_sets import SetsFitter
 from sightline.workflow.policy.trust import NOT_SCORED, Stage, TrustPolicy, category_of, route
 
 BOUND_STEP = 0.001
@@ -48,7 +41,7 @@ def certified(
     skipped: Mapping[str, int],
     target: Target,
     *,
-    sets: SetsTarget | None,
+    sets: SetsFitter | None,
     routing: Routing | None,
     seed: int,
 ) -> TrustPolicy:
@@ -61,11 +54,11 @@ def certified(
         _promise(category, rows, confidence, data, target, seed)
         for category, rows in categories(data, target)
     )
-    option_sets, sets_fit = None, None
+    fitted_sets, sets_fit = None, None
     if sets is not None:
-        option_sets, sets_fit = _fit_sets(sets, data, np.random.default_rng(seed))
+        fitted_sets, sets_fit = sets(data, np.random.default_rng(seed))
     evidence = _evidence(target, data, fitted_on, skipped, stages, promises, confidence)
-    return TrustPolicy(stages, replace(evidence, routing=routing, sets=sets_fit), option_sets)
+    return TrustPolicy(stages, replace(evidence, routing=routing, sets=sets_fit), fitted_sets)
 
 
 def categories(
@@ -245,29 +238,6 @@ def _shown(test: ThresholdTest, target: Target) -> str:
         certainty = percent(1 - target.delta, 0)
         text += f", alone a risk of at most {percent(bound)} with {certainty} certainty"
     return text
-
-
-def _fit_sets(
-    sets: SetsTarget, data: Labelled, rng: np.random.Generator
-) -> tuple[OptionSets, SetsFit]:
-    """Sets fitted on the third part, and how far they can be relied on."""
-    test = data.parts.test
-    records = [data.records[i] for i in test]
-    fitted = fit_option_sets(
-        records,
-        data.groups[test],
-        scores=sets.scores,
-        level=sets.level,
-        score=sets.kind,
-        rng=rng,
-    )
-    found = [
-        (len(letters), len(record.example.letters))
-        for record, letters in zip(records, fitted.of(records), strict=True)
-        if letters is not None
-    ]
-    size, options = np.mean(found, axis=0).tolist()
-    return fitted, SetsFit(fitted.conformal.coverage, size, options)
 
 
 def _evidence(

@@ -25,8 +25,8 @@ class Decision:
         signals: Uncertainty by estimator, every one that was computed; of a fusion also its
             members.
         estimator: Name of the estimator that settled the answer; None where none could.
-        prediction_set: Letters of the options that hold the right one at the policy's stated rate;
-            None for a free answer, or where the policy has no sets.
+        prediction_set: Letters of the options, or names of the classes, that hold the right one
+            at the policy's stated rate; None for a free answer, or where the policy has no sets.
         category: Whose threshold was used; None where the policy has one threshold for all.
         pending: Signals which a later stage of a cascade needs and the record does not show;
             observe these and decide again. Until then the answer is not accepted.

@@ -228,6 +228,27 @@ class Routing:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class ClassifierOrigin:
+    """What a classifier's policy was fitted with, beside the labelled pictures.
+
+    Attributes:
+        classes: Number of classes; their names lie with the fitted score.
+        templates: Prompt templates of their texts.
+        encoders: Names of the auxiliary encoders of the run.
+        support: Run whose support pictures the score learned from; None where it learns from none.
+        shots: Fewest and most support pictures of a class.
+        pictures: Support pictures: those of the first draw.
+    """
+
+    classes: Rows
+    templates: tuple[str, ...]
+    encoders: tuple[str, ...]
+    support: str | None = None
+    shots: tuple[int, int] = (0, 0)
+    pictures: Rows = 0
+
+
+@dataclass(frozen=True, config=_STRICT)
 class Origin:
     """What a policy was fitted on.
 
@@ -247,6 +268,7 @@ class Origin:
         sightline_version: Version that fitted it.
         derived: What computed the signals that were derived from the stored answers, by kind of
             derivation; only those that the policy reads.
+        classifier: Of a policy for a classifier's pictures; None for a model's answers.
     """
 
     run: str
@@ -262,6 +284,7 @@ class Origin:
     content: tuple[str, ...]
     sightline_version: str
     derived: dict[str, dict[str, Any]] = field(default_factory=dict)
+    classifier: ClassifierOrigin | None = None
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -9,8 +9,10 @@ others can spoil it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -31,8 +33,24 @@ from sightline.workflow.policy.cascade import (
 from sightline.workflow.policy.certifying import certified
 from sightline.workflow.policy.evidence import Routing, Target
 from sightline.workflow.policy.labelled import Labelled, SetsTarget
+from sightline.workflow.policy.option_sets import SetsFitter, fit_sets_over_options
 from sightline.workflow.policy.trust import Stage, TrustPolicy, route
 from sightline.workflow.scoring import fit_rows, observable, score_rows
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ready:
+    """An estimator that can score, before it is calibrated.
+
+    Attributes:
+        name: The spec it was asked for by.
+        spec: Name and settings.
+        estimator: Fitted where it learns.
+    """
+
+    name: str
+    spec: Mapping[str, Any]
+    estimator: Estimator
 
 
 def fit_policy(
@@ -70,12 +88,49 @@ def fit_policy(
     """
     check_stages(specs, budget)
     fitted_on = np.empty(0, dtype=np.int64)
-    stages, skipped = [], Counter[str]()
+    fit_sets = None if sets is None else partial(fit_sets_over_options, sets)
+    chosen, skipped = [], Counter[str]()
     for spec in specs:
         estimator, rows = ready(spec, data, skipped, seed)
         fitted_on = np.union1d(fitted_on, rows)
-        calibration = _calibrated(spec, estimator, data, skipped, named(calibrator), calibrator)
-        stages.append(Stage(spec, spec_of(parse_estimator(spec)), estimator, calibration))
+        chosen.append(Ready(spec, spec_of(parse_estimator(spec)), estimator))
+    return fit_ready(
+        chosen, data, target, fitted_on, skipped, calibrator=calibrator, sets=fit_sets,
+        budget=budget, seed=seed,
+    )  # fmt: skip
+
+
+def fit_ready(
+    chosen: Sequence[Ready],
+    data: Labelled,
+    target: Target,
+    fitted_on: Int[np.ndarray, " k"],
+    skipped: Counter[str],
+    *,
+    calibrator: str,
+    sets: SetsFitter | None,
+    budget: float | None = None,
+    seed: int,
+) -> TrustPolicy:
+    """Fits a policy of estimators that can score already; otherwise as `fit_policy`.
+
+    Args:
+        chosen: The estimators, the cheapest first.
+        data: Labelled answers with their parts.
+        target: What to promise.
+        fitted_on: Rows that the estimators were fitted on.
+        skipped: Counts what was left out so far, by reason; goes on counting.
+        calibrator: Name in `sightline.calibration.CALIBRATORS`.
+        sets: Fits prediction sets; None for none.
+        budget: Most that a cascade may cost per answer, on average.
+        seed: Of everything that is drawn.
+    """
+    stages = []
+    for one in chosen:
+        calibration = _calibrated(
+            one.name, one.estimator, data, skipped, named(calibrator), calibrator
+        )
+        stages.append(Stage(one.name, one.spec, one.estimator, calibration))
     routing = None
     if len(stages) > 1:
         stages, routing = _with_bands(stages, data, target, budget, seed)

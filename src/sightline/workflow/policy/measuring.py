@@ -13,7 +13,7 @@ from sightline.core.types import Record
 from sightline.metrics.intervals import proportion
 from sightline.workflow.policy.decision import Decision
 from sightline.workflow.policy.evidence import Achieved, Promise
-from sightline.workflow.policy.option_sets import right_option
+from sightline.workflow.policy.option_sets import right_member
 
 
 def accepted_rows(
@@ -49,14 +49,14 @@ def measured(
     correct: Float[np.ndarray, " n"],
     groups: Int[np.ndarray, " n"],
 ) -> Achieved:
-    """The same of decisions, with how often their prediction sets hold the right option."""
+    """The same of decisions, with how often their prediction sets hold what is right."""
     accepted = np.array([decision.accepted for decision in decisions], dtype=bool)
     found = achieved(accepted, correct, groups)
     held, sizes, rows = [], [], []
     for row, (decision, record) in enumerate(zip(decisions, records, strict=True)):
-        right = right_option(record)
-        if decision.prediction_set is not None and right >= 0:
-            held.append(float(record.example.letters[right] in decision.prediction_set))
+        right = right_member(record)
+        if decision.prediction_set is not None and right is not None:
+            held.append(float(right in decision.prediction_set))
             sizes.append(len(decision.prediction_set))
             rows.append(row)
     if not rows:

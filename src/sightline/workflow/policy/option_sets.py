@@ -1,24 +1,59 @@
-"""Prediction sets for multiple choice: the options that hold the right one at a stated rate."""
+"""Prediction sets for multiple choice: the options that hold the right one at a stated rate.
+
+Those of a classifier, over its classes, are in `sightline.workflow.policy.class_sets`.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Float, Int
 from pydantic import TypeAdapter
 
-from sightline.calibration.conformal import ConformalSets, Score, fit_conformal_sets
+from sightline.calibration.conformal import (
+    ConformalSets,
+    Score,
+    fewest_rows,
+    fit_conformal_sets,
+)
 from sightline.calibration.risk_control import one_of_each
 from sightline.core.errors import DataError
 from sightline.core.features import Feature
 from sightline.core.types import Record
 from sightline.estimators.choice import ChoiceMaxProbability, Scores, choice_logprobs
+from sightline.workflow.policy.evidence import SetsFit
+from sightline.workflow.policy.labelled import Labelled, SetsTarget
 
 _SCORES: TypeAdapter[Scores] = TypeAdapter(Scores)
+
+
+class PredictionSets(Protocol):
+    """Fitted sets of possible answers; nothing inherits from it."""
+
+    @property
+    def conformal(self) -> ConformalSets:
+        """The fitted quantile and how it was fitted."""
+        ...
+
+    @property
+    def needs(self) -> frozenset[Feature]:
+        """Signals they read."""
+        ...
+
+    def of(self, records: Sequence[Record]) -> list[tuple[str, ...] | None]:
+        """The answers in each record's set; None where it lacks the signals."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-serialisable form."""
+        ...
+
+
+SetsFitter = Callable[[Labelled, np.random.Generator], tuple[PredictionSets, SetsFit]]
+"""Fits sets on the third part, and measures how far they can be relied on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +126,7 @@ def fit_option_sets(
         [i for i, r in enumerate(records) if right[i] >= 0 and not r.missing(needs)], dtype=np.int64
     )
     rows = usable[one_of_each(groups[usable], rng)]
-    least = math.ceil(level / (1 - level) - 1e-9) if 0 < level < 1 else 1
+    least = fewest_rows(level)
     if len(rows) < least:
         why = f" (multiple choice here lacks {', '.join(lacking)})" if lacking else ""
         raise DataError(
@@ -105,6 +140,41 @@ def fit_option_sets(
     return OptionSets(
         scores, fit_conformal_sets(probabilities, right[rows], level=level, score=score)
     )
+
+
+def fit_sets_over_options(
+    target: SetsTarget, data: Labelled, rng: np.random.Generator
+) -> tuple[OptionSets, SetsFit]:
+    """Sets fitted on the third part, and how far they can be relied on."""
+    test = data.parts.test
+    records = [data.records[i] for i in test]
+    fitted = fit_option_sets(
+        records,
+        data.groups[test],
+        scores=target.scores,
+        level=target.level,
+        score=target.kind,
+        rng=rng,
+    )
+    found = [
+        (len(letters), len(record.example.letters))
+        for record, letters in zip(records, fitted.of(records), strict=True)
+        if letters is not None
+    ]
+    size, options = np.mean(found, axis=0).tolist()
+    return fitted, SetsFit(fitted.conformal.coverage, size, options)
+
+
+def right_member(record: Record) -> str | None:
+    """What a prediction set must hold to be right: a letter, or a picture's class.
+
+    None where there is none, or not exactly one.
+    """
+    if record.example.choices is None:
+        names = set(record.example.references)
+        return names.pop() if len(names) == 1 else None
+    index = right_option(record)
+    return record.example.letters[index] if index >= 0 else None
 
 
 def right_option(record: Record) -> int:

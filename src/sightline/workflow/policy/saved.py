@@ -3,6 +3,7 @@
     DIRECTORY/policy.json            stages, thresholds, evidence; checksums of the other files
     DIRECTORY/stage-0/fitted.json    an estimator that learns, one folder per such stage
     DIRECTORY/stage-0/arrays.safetensors
+    DIRECTORY/stage-0/score.safetensors   in their place a classifier's score, with its class texts
 
 `policy.json` is written last, so that a directory holds a whole policy or none.
 """
@@ -24,8 +25,11 @@ from sightline.estimators import from_spec
 from sightline.estimators.saved import ARRAYS, SETTINGS, Saved, load_fitted, save_fitted
 from sightline.store.disk import make_directory, write_file
 from sightline.store.sealed import dump_document, load_document
+from sightline.workflow.classifying.scoring import AppliedScore
+from sightline.workflow.policy.class_sets import CLASSES, read_class_sets
 from sightline.workflow.policy.evidence import Evidence
-from sightline.workflow.policy.option_sets import read_option_sets
+from sightline.workflow.policy.option_sets import PredictionSets, read_option_sets
+from sightline.workflow.policy.saved_scores import SCORE, read_score, write_score
 from sightline.workflow.policy.trust import Stage, TrustPolicy
 
 FORMAT_VERSION = 1
@@ -65,19 +69,25 @@ def save_policy(path: str | Path, policy: TrustPolicy) -> None:
     make_directory(folder)
     stages, files = [], dict[str, str]()
     for index, stage in enumerate(policy.stages):
-        own = f"stage-{index}" if isinstance(stage.estimator, FittedEstimator) else None
-        if own is not None and isinstance(stage.estimator, FittedEstimator):
-            files |= _write_estimator(folder, own, stage, stage.estimator)
-        stages.append(
-            {
-                "name": stage.name,
-                "spec": dict(stage.spec),
-                "fitted": own,
-                "calibration": stage.calibration.to_dict(),
-                "undecided": None if stage.undecided is None else list(stage.undecided),
+        estimator = stage.estimator
+        own = f"stage-{index}" if isinstance(estimator, FittedEstimator | AppliedScore) else None
+        if own is not None:
+            files |= _write_estimator(folder, own, stage)
+        document: dict[str, Any] = {
+            "name": stage.name,
+            "spec": dict(stage.spec),
+            "fitted": own,
+            "calibration": stage.calibration.to_dict(),
+            "undecided": None if stage.undecided is None else list(stage.undecided),
+        }
+        if isinstance(estimator, AppliedScore):
+            aux = estimator.aux
+            document["score"] = {
+                "kind": type(estimator.fitted).__name__,
+                "aux": None if aux is None else [aux.start, aux.stop],
             }
-        )
-    document = dump_document(
+        stages.append(document)
+    blob = dump_document(
         {
             "format_version": FORMAT_VERSION,
             "stages": stages,
@@ -86,7 +96,7 @@ def save_policy(path: str | Path, policy: TrustPolicy) -> None:
             "files": files,
         }
     )
-    write_file(folder / POLICY, lambda file: file.append(memoryview(document)))
+    write_file(folder / POLICY, lambda file: file.append(memoryview(blob)))
 
 
 def load_policy(path: str | Path) -> TrustPolicy:
@@ -128,38 +138,57 @@ def _read(folder: Path, document: Mapping[str, Any]) -> TrustPolicy:
             raise _damaged(folder, f"{name} does not match its checksum")
     stages = tuple(_read_stage(folder, stage) for stage in document["stages"])
     evidence = _EVIDENCE.validate_python(document["evidence"])
-    sets = None if document["sets"] is None else read_option_sets(document["sets"])
-    policy = TrustPolicy(stages, evidence, sets)
+    policy = TrustPolicy(stages, evidence, _read_sets(document["sets"], stages))
     if policy.request is not None:
         _REQUEST.validate_python(asdict(policy.request))
     return policy
 
 
+def _read_sets(data: Mapping[str, Any] | None, stages: Sequence[Stage]) -> PredictionSets | None:
+    if data is None:
+        return None
+    if data["scores"] != CLASSES:
+        return read_option_sets(data)
+    (stage,) = stages
+    if not isinstance(stage.estimator, AppliedScore):
+        raise ValueError("sets over classes without a classifier's score")
+    return read_class_sets(data, stage.estimator.texts)
+
+
 def _files_of(stages: Sequence[Mapping[str, Any]]) -> set[str]:
-    """Files of the stages that learn, each in the folder of its place."""
-    own = {f"stage-{at}" for at, stage in enumerate(stages) if stage["fitted"] is not None}
-    if own != {stage["fitted"] for stage in stages} - {None}:
+    """Files of the stages that were fitted, each in the folder of its place."""
+    own = {f"stage-{at}": s for at, s in enumerate(stages) if s["fitted"] is not None}
+    if own.keys() != {stage["fitted"] for stage in stages} - {None}:
         raise ValueError("a stage in another folder than its own")
-    return {f"{folder}/{name}" for folder in own for name in (SETTINGS, ARRAYS)}
+    return {
+        f"{folder}/{name}"
+        for folder, stage in own.items()
+        for name in ((SCORE,) if "score" in stage else (SETTINGS, ARRAYS))
+    }
 
 
-def _write_estimator(
-    folder: Path, own: str, stage: Stage, estimator: FittedEstimator
-) -> dict[str, str]:
-    """Writes a fitted estimator; returns the checksums of its files."""
+def _write_estimator(folder: Path, own: str, stage: Stage) -> dict[str, str]:
+    """Writes a stage's fitted estimator or score; returns the checksums of its files."""
+    names: tuple[str, ...] = (SETTINGS, ARRAYS)
     try:
-        save_fitted(folder / own, Saved(estimator, stage.spec, {"policy": True}))
+        if isinstance(stage.estimator, AppliedScore):
+            names = (SCORE,)
+            write_score(folder / own, stage.estimator)
+        elif isinstance(stage.estimator, FittedEstimator):
+            save_fitted(folder / own, Saved(stage.estimator, stage.spec, {"policy": True}))
     except OSError as error:
         raise DiskError(
             f"Writing {folder / own} failed: {error.strerror}; a directory that can be written is "
             "required. Choose another."
         ) from error
-    return {f"{own}/{name}": _digest(folder, f"{own}/{name}") for name in (SETTINGS, ARRAYS)}
+    return {f"{own}/{name}": _digest(folder, f"{own}/{name}") for name in names}
 
 
 def _read_stage(folder: Path, stage: Mapping[str, Any]) -> Stage:
     estimator: Estimator
-    if stage["fitted"] is None:
+    if "score" in stage:
+        estimator = read_score(folder / stage["fitted"], stage["spec"], stage["score"])
+    elif stage["fitted"] is None:
         known = from_spec(stage["spec"])
         if isinstance(known, LearnedEstimator):
             raise ValueError(f"{stage['name']} is not fitted")

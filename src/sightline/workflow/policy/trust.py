@@ -23,7 +23,7 @@ from sightline.estimators.fusion import FittedFusion
 from sightline.estimators.states import layers_read
 from sightline.workflow.policy.decision import Decision
 from sightline.workflow.policy.evidence import Evidence
-from sightline.workflow.policy.option_sets import OptionSets
+from sightline.workflow.policy.option_sets import PredictionSets
 from sightline.workflow.requests import request_of
 from sightline.workflow.scoring import settled
 
@@ -100,12 +100,12 @@ class TrustPolicy:
     Attributes:
         stages: At least one; the cheapest first.
         evidence: What it was fitted on, what it promises, how that was shown.
-        sets: Prediction sets over options; None where it has none.
+        sets: Prediction sets over options or classes; None where it has none.
     """
 
     stages: tuple[Stage, ...]
     evidence: Evidence
-    sets: OptionSets | None = None
+    sets: PredictionSets | None = None
 
     def __post_init__(self) -> None:
         passing = [stage.undecided is not None for stage in self.stages]
@@ -113,6 +113,20 @@ class TrustPolicy:
             raise DataError(
                 f"A policy of {len(passing)} stages of which {sum(passing)} leave answers to the "
                 "next; every stage but the last does, and there is at least one. Calibrate again."
+            )
+
+    @property
+    def of_pictures(self) -> bool:
+        """Whether it decides a classifier's pictures, not a model's answers to questions."""
+        return Feature.IMAGE_VECTOR in self.needs
+
+    def require_questions(self, who: str) -> None:
+        """Refuses a policy for a classifier's pictures, with who was to use it (`UsageError`)."""
+        if self.of_pictures:
+            raise UsageError(
+                f"The policy is for a classifier's pictures and {who} answers questions; one "
+                "calibrated on a model's answers is required. Use this one with 'sightline "
+                "classify' and 'sightline apply'."
             )
 
     @property

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sightline.api import audit, calibrate, derive, evaluate, fit, write_report
+from sightline.api import audit, derive, evaluate, fit, write_report
 from sightline.core.column import ColumnKind
 from sightline.core.errors import (
     DataError,
@@ -32,7 +32,6 @@ from sightline.workflow.classifying.evaluating import ClassifierSettings, evalua
 from sightline.workflow.classifying.reading import read_embedded, read_support, read_texts
 from sightline.workflow.classifying.scoring import score_embedded
 from sightline.workflow.evaluate import Settings, read_judged
-from sightline.workflow.policy.applying import apply_policy
 from sightline.zeroshot import ZERO_SHOT_SCORES, parse_score, score
 
 from .conftest import COLOURS, ColourClassifier, colour_run, patches, write_pictures
@@ -520,7 +519,6 @@ def test_flags_that_mean_nothing_to_a_classifiers_run_are_refused(run, tmp_path,
 def test_commands_for_answers_refuse_a_classifiers_run_by_name(run, tmp_path, part):
     out = tmp_path / "out"
     asked = {
-        "calibrate": lambda path: calibrate(path, "msp", out),
         "fit": lambda path: fit(path, "probe", out),
         "derive": lambda path: derive(path, embeddings="words"),
         "audit": audit,
@@ -535,11 +533,6 @@ def test_commands_for_answers_refuse_a_classifiers_run_by_name(run, tmp_path, pa
 def test_a_classifier_is_none_of_several_models(run):
     with pytest.raises(UsageError, match="is a run of a classifier"):
         read_judged(RunStore.open(run), Settings(), (), other_runs=[run])
-
-
-def test_a_policy_is_not_applied_to_a_classifiers_run(run, tmp_path):
-    with pytest.raises(UsageError, match="is a run of a classifier"):
-        apply_policy(run, None)
 
 
 def test_another_kind_of_run_is_no_classifier(tmp_path):

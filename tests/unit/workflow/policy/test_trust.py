@@ -248,7 +248,7 @@ def test_how_far_thin_sets_can_be_relied_on_is_kept():
     assert 1.0 <= fit.size <= fit.options == 4.0
     document = policies._evidence(policy)["sets"]
     assert (document["conformal"]["n"], document["size"]) == (12, fit.size)
-    (line, size) = policy_lines._sets_lines(policy.sets.conformal, fit)
+    (line, size) = policy_lines._sets_lines(policy, policy.sets.conformal, fit)
     assert "fitted on 12, one a group, this fit does in 73.5% to 99.8%" in line
     assert "of 4.00 options in a set" in size
 
