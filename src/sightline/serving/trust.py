@@ -13,7 +13,7 @@ from sightline.core.features import Feature
 from sightline.core.protocols import Estimator, Request
 from sightline.core.types import Example, Generation, Record
 from sightline.estimators import parse_estimator
-from sightline.workflow.policy.trust import in_category
+from sightline.workflow.policy.categories import in_category
 from sightline.workflow.requests import request_for
 
 RAW_SCORES = ("sequence_probability", "mean_token_entropy", "min_token_probability")

@@ -20,8 +20,8 @@ from sightline.estimators.choice import ChoiceMaxProbability
 from sightline.estimators.likelihood import Perplexity, SequenceProbability, TokenEntropy
 from sightline.workflow.explaining import Explanation, explain
 from sightline.workflow.policy import Decision, TrustPolicy
+from sightline.workflow.policy.categories import in_category
 from sightline.workflow.policy.deriving import load_deriver
-from sightline.workflow.policy.trust import in_category
 from sightline.workflow.requests import answerable, request_of
 from sightline.workflow.scoring import settled
 

@@ -28,14 +28,17 @@ from sightline.core.results import (
     DrawFigures,
     OutOfDistribution,
 )
-from sightline.core.types import Generation
 from sightline.metrics.discrimination import auroc, fpr95, fpr_at_tpr_nearest
 from sightline.metrics.intervals import Sample, cluster_bootstrap
 from sightline.metrics.selective import aurc
 from sightline.store.layout import CLASSES, SUPPORT, is_run
 from sightline.store.run import RunStore
 from sightline.workflow.classifying.comparing import refuse_leakage, same_classifier
-from sightline.workflow.classifying.judging import check_classes_judge, judged_pictures
+from sightline.workflow.classifying.judging import (
+    check_classes_judge,
+    judged_pictures,
+    relabelled,
+)
 from sightline.workflow.classifying.reading import (
     Embedded,
     SupportDraws,
@@ -159,7 +162,7 @@ def evaluate_classifier(
         heldout.append(_heldout(item, views, rows, calibrator, settings.calibrator))
         raw[at] = _raw(item, views, rows, bootstrap)
         if one.estimator.traits.may_relabel:
-            own_rows[at] = _relabelled(rows, one, seen, keep)
+            own_rows[at] = relabelled(rows, one, seen)
     outcome = conclude(
         store, judged, settings, scored, heldout, lacking, own_rows=own_rows, raw=raw,
         progress=progress,
@@ -283,17 +286,6 @@ def _raw(
         measured = bootstrap_views([sure], RAW_PROBABILITY, rows, settings, probability=True)
         values |= {metric: measured.estimate(0, metric) for metric in RAW_PROBABILITY}
     return values
-
-
-def _relabelled(rows: JudgedRows, one: Drawn, seen: Embedded, keep: np.ndarray) -> JudgedRows:
-    """The judged rows with the labels of the first draw as answers."""
-    first = one.results[0]
-    correct = (first.label[keep] == seen.labels[keep]).astype(np.float64)
-    records = tuple(
-        replace(record, greedy=Generation(text=seen.texts.classes[label]))
-        for record, label in zip(rows.records, first.label[keep].tolist(), strict=True)
-    )
-    return replace(rows, records=records, correct=correct, correctness=correct)
 
 
 def _out_of_distribution(

@@ -11,9 +11,12 @@ from sightline.core.column import Column, ColumnKind
 from sightline.core.condition_names import CLEAN
 from sightline.core.errors import DataError, UsageError
 from sightline.core.results import Skipped
+from sightline.core.types import Generation
 from sightline.data.splits import assert_no_leakage
 from sightline.workflow.classifying.reading import Embedded
+from sightline.workflow.classifying.scoring import Drawn
 from sightline.workflow.evaluate import Judged, Settings, judged_rows
+from sightline.workflow.judged import JudgedRows
 
 
 def check_classes_judge(settings: Settings) -> None:
@@ -86,3 +89,15 @@ def judged_pictures(
         assert_no_leakage([record.example for record in rows.records], rows.splits[0])
         rows = replace(rows, splits=rows.splits * draws)
     return Judged(seen.records, column, (Skipped(reason, without),) if without else (), rows)
+
+
+def relabelled(rows: JudgedRows, one: Drawn, seen: Embedded) -> JudgedRows:
+    """The judged rows with the labels of a score's first draw as answers."""
+    keep = np.flatnonzero(seen.labels >= 0)
+    labels = one.results[0].label[keep]
+    correct = (labels == seen.labels[keep]).astype(np.float64)
+    records = tuple(
+        replace(record, greedy=Generation(text=seen.texts.classes[label]))
+        for record, label in zip(rows.records, labels.tolist(), strict=True)
+    )
+    return replace(rows, records=records, correct=correct, correctness=correct)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from sightline.core.features import Feature
 from sightline.core.protocols import Cost
 from sightline.core.results import NotApplicable, Skipped
 from sightline.core.specs import spec_of
-from sightline.core.types import Record
+from sightline.core.types import Generation, Record
 from sightline.workflow.classifying.reading import Embedded, SupportDraws
 from sightline.zeroshot import (
     ZERO_SHOT_SCORES,
@@ -82,13 +82,26 @@ class AppliedScore:
 
     def uncertainty(self, records: Sequence[Record]) -> Float[np.ndarray, " n"]:
         """Uncertainty of the score's own label."""
+        return self._scored(records).uncertainty
+
+    def answered(self, records: Sequence[Record]) -> list[Record]:
+        """The records with the score's own labels as answers; those that lack a signal as given."""
+        found = list(records)
+        rows = [row for row, record in enumerate(found) if not record.missing(self.needs)]
+        if self.traits.may_relabel and rows:
+            labels = self._scored([found[row] for row in rows]).label.tolist()
+            for row, label in zip(rows, labels, strict=True):
+                found[row] = replace(found[row], greedy=Generation(self.texts.classes[label]))
+        return found
+
+    def _scored(self, records: Sequence[Record]) -> Scored:
         image = np.stack([r.array(Feature.IMAGE_VECTOR) for r in records])
         aux = views = None
         if self.aux is not None:
             aux = np.stack([r.array(Feature.AUX_VECTORS)[self.aux] for r in records])
         if self.traits.uses_views:
             views = np.stack([r.array(Feature.VIEW_VECTORS) for r in records], axis=1)
-        return score(self.fitted, ClassifierOutputs(self.texts, image, aux, views)).uncertainty
+        return score(self.fitted, ClassifierOutputs(self.texts, image, aux, views))
 
     def cost(self, records: Sequence[Record]) -> Cost:
         """One pass of the auxiliary encoder, or one for every view, beyond the classifier's own."""

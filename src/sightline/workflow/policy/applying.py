@@ -31,7 +31,11 @@ from sightline.workflow.policy.calibrating import request_of_run
 from sightline.workflow.policy.decision import Decision
 from sightline.workflow.policy.evidence import Achieved
 from sightline.workflow.policy.measuring import kept, measured
-from sightline.workflow.policy.pictures import decide_pictures, require_classifier
+from sightline.workflow.policy.pictures import (
+    decide_pictures,
+    require_classifier,
+    right_classes,
+)
 from sightline.workflow.policy.trust import TrustPolicy, array_needs
 
 
@@ -100,20 +104,20 @@ def apply_policy(
         found = [record for record in linked if record.greedy is not None]
     rows_unseen = _unseen(policy, found, unseen, path)
     answers = [found[row] for row in rows_unseen]
-    known: dict[Any, float] = {}
-    if graded and seen is not None:
-        column = class_column(seen)
-        known = dict(zip(column.keys, column.values.tolist(), strict=True))
-    elif graded:
-        column, _ = correctness(store, answers, settings, judge)
-        known = dict(zip(column.keys, column.values.tolist(), strict=True))
-        _announce_grader(policy, dict(column.spec) or {"name": column.name}, settings, announce)
-    marks = [known.get(record.key) for record in answers]
-    correct = [None if mark is None else float(mark >= settings.threshold) for mark in marks]
-    if seen is None:
-        decisions = policy.decide(answers)
-    else:
+    correct: list[float | None] = [None] * len(answers)
+    if seen is not None:
+        if graded:
+            class_column(seen)
         decisions = decide_pictures(policy, seen, rows_unseen)
+        if graded:
+            correct = right_classes(decisions, seen, rows_unseen)
+    else:
+        if graded:
+            column, _ = correctness(store, answers, settings, judge)
+            _announce_grader(policy, dict(column.spec) or {"name": column.name}, settings, announce)
+            known = dict(zip(column.keys, column.values >= settings.threshold, strict=True))
+            correct = [float(known[r.key]) if r.key in known else None for r in answers]
+        decisions = policy.decide(answers)
     rows = [row for row, mark in enumerate(correct) if mark is not None]
     achieved = _measured(rows, answers, decisions, correct) if rows else None
     by_category = _by_category(rows, answers, decisions, correct)

@@ -23,7 +23,7 @@ from sightline.estimators import parse_estimator
 from sightline.grading import JudgeModel
 from sightline.metrics.intervals import proportion
 from sightline.store.run import RunStore
-from sightline.workflow.classifying.judging import check_classes_judge, judged_pictures
+from sightline.workflow.classifying.judging import check_classes_judge
 from sightline.workflow.classifying.reading import is_classification
 from sightline.workflow.evaluate import Judged, Settings, check, read_judged
 from sightline.workflow.fitted import content
@@ -142,7 +142,7 @@ def calibrate(
         arrays = array_needs(needs)
         judged = read_judged(store, settings, arrays, given_split=given_split, judge=judge)
     else:
-        judged = judged_pictures(pictures.seen, settings, given_split, draws=1)
+        judged = pictures.judged(settings, given_split, announce)
     parts, held = _parts(judged, settings, plan.hold_out, given=given_split is not None)
     data = Labelled(judged.rows.records, judged.rows.correct, judged.rows.groups, parts)
     _announce_parts(data, target, announce)

@@ -24,11 +24,12 @@ from sightline.core.results import Skipped
 from sightline.metrics import METRICS
 from sightline.metrics.curves import reliability_bins
 from sightline.metrics.intervals import auroc_estimate
+from sightline.workflow.policy.categories import category_of
 from sightline.workflow.policy.evidence import Evidence, Part, Promise, Routing, Target
 from sightline.workflow.policy.labelled import Labelled
 from sightline.workflow.policy.measuring import accepted_rows, achieved
 from sightline.workflow.policy.option_sets import SetsFitter
-from sightline.workflow.policy.trust import NOT_SCORED, Stage, TrustPolicy, category_of, route
+from sightline.workflow.policy.trust import NOT_SCORED, Stage, TrustPolicy, route
 
 BOUND_STEP = 0.001
 """Risks that a bound for groups is looked for in."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from sightline.core.types import Key, Record
 from sightline.store.layout import CLASSES, SUPPORT, is_run
 from sightline.store.run import RunStore
 from sightline.workflow.classifying.comparing import differing_in
+from sightline.workflow.classifying.judging import judged_pictures, relabelled
 from sightline.workflow.classifying.reading import (
     Embedded,
     SupportDraws,
@@ -35,7 +36,9 @@ from sightline.workflow.classifying.reading import (
     read_texts,
 )
 from sightline.workflow.classifying.scoring import AppliedScore, Drawn, score_embedded
+from sightline.workflow.evaluate import Judged, Settings
 from sightline.workflow.fitted import content
+from sightline.workflow.policy.categories import PREDICTED_CLASS
 from sightline.workflow.policy.class_sets import fit_sets_over_classes
 from sightline.workflow.policy.decision import Decision
 from sightline.workflow.policy.evidence import ClassifierOrigin, SetsFit, Target
@@ -137,6 +140,27 @@ class Pictures:
         drawn = test[one_of_each(data.groups[test], rng)]
         return fit_sets_over_classes(self.seen, judged[test], judged[drawn], target)
 
+    def judged(
+        self,
+        settings: Settings,
+        given_split: Mapping[str, str] | None,
+        announce: Callable[[str], None],
+    ) -> Judged:
+        """The pictures of known class, right where the score's own label is."""
+        judged = judged_pictures(self.seen, settings, given_split, draws=1)
+        if not self.drawn.estimator.traits.may_relabel:
+            return judged
+        rows = relabelled(judged.rows, self.drawn, self.seen)
+        others = sum(
+            own.answer.text != record.answer.text
+            for own, record in zip(rows.records, judged.rows.records, strict=True)
+        )
+        announce(
+            f"{self.drawn.name} is judged by its own labels: {others:,} of {len(rows.records):,} "
+            "pictures get another than the classifier's."
+        )
+        return replace(judged, rows=rows)
+
     @property
     def learned_from(self) -> tuple[str, ...]:
         """Hashes of the support pictures that the score was fitted on."""
@@ -178,8 +202,8 @@ def read_pictures(
         seed: Of the fit.
 
     Raises:
-        UsageError: Several scores, an unknown one, one that may change the label or that learns
-            from no support although some is named, or runs of two classifiers.
+        UsageError: Several scores, an unknown one, one that learns from no support although some
+            is named, or runs of two classifiers.
         LeakageError: A support picture is among the pictures.
         MissingFeatureError: The run does not hold what the score needs.
     """
@@ -191,12 +215,6 @@ def read_pictures(
         )
     name, encoder = _encoder_named(specs[0])
     traits = parse_score(name).traits
-    if traits.may_relabel:
-        raise UsageError(
-            f"Score {name!r} may change the classifier's label, and a policy decides about the "
-            "label that is recorded; a score that keeps it is required. Use for example trustvlm "
-            "or temperature."
-        )
     if not traits.uses_support and (support is not None or shots is not None):
         raise UsageError(
             f"--support or --shots with {name!r}, which learns from no support pictures; a score "
@@ -250,6 +268,17 @@ def decide_pictures(
     return tuple(decisions)
 
 
+def right_classes(
+    decisions: Sequence[Decision], seen: Embedded, rows: Sequence[int]
+) -> list[float | None]:
+    """0 or 1 by whether each decision's answer is the picture's class; None where that has none."""
+    labels, names = seen.labels[list(rows)].tolist(), seen.texts.classes
+    return [
+        None if label < 0 else float(decision.answer == names[label])
+        for decision, label in zip(decisions, labels, strict=True)
+    ]
+
+
 def require_classifier(policy: TrustPolicy, store: RunStore) -> None:
     """Requires a run of the policy's classifier, with the encoders and views that it reads.
 
@@ -285,7 +314,8 @@ def refuse_true_labels(field: str | None) -> None:
     if field == LABEL:
         raise UsageError(
             f"--per-group {LABEL} is the right class itself, which a new picture does not have; a "
-            "field that is known before the class is required. Choose another, or leave it out."
+            f"field that is known before the class is required. Use {PREDICTED_CLASS}, the class "
+            "that is named, or leave it out."
         )
 
 

@@ -18,9 +18,11 @@ from sightline.core.differences import differences
 from sightline.core.errors import DataError, UnscorableError, UsageError
 from sightline.core.features import ARRAY_AXES, FOLLOW_UPS, Feature
 from sightline.core.protocols import Calibration, Cost, Estimator, Request
-from sightline.core.types import Example, Record
+from sightline.core.types import Record
 from sightline.estimators.fusion import FittedFusion
 from sightline.estimators.states import layers_read
+from sightline.workflow.classifying.scoring import AppliedScore
+from sightline.workflow.policy.categories import category_of
 from sightline.workflow.policy.decision import Decision
 from sightline.workflow.policy.evidence import Evidence
 from sightline.workflow.policy.option_sets import PredictionSets
@@ -164,6 +166,9 @@ class TrustPolicy:
         they come from the policy's model and were asked as it was (see `check_model` and
         `check_request`).
         """
+        for stage in self.stages:
+            if isinstance(stage.estimator, AppliedScore):
+                records = stage.estimator.answered(records)
         routed = route(self.stages, records)
         sets = [None] * len(records) if self.sets is None else self.sets.of(records)
         thresholds = self.thresholds
@@ -289,21 +294,6 @@ def route(stages: Sequence[Stage], records: Sequence[Record]) -> Routed:
             break
         rows = _look(stage, index, records, rows, routed)
     return routed
-
-
-def category_of(record: Record, field: str) -> str | None:
-    """The value that decides which threshold an answer gets, as text; None where it has none."""
-    if field == "question_type" and record.example.question_type is not None:
-        return record.example.question_type
-    value = record.example.meta.get(field)
-    return None if value is None else str(value)
-
-
-def in_category(example: Example, field: str, category: str) -> Example:
-    """The example with the value that decides which threshold its answer gets."""
-    if field == "question_type":
-        return replace(example, question_type=category)
-    return replace(example, meta={**example.meta, field: category})
 
 
 def array_needs(needs: frozenset[Feature]) -> frozenset[Feature]:

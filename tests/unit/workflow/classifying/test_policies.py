@@ -279,28 +279,51 @@ def test_of_several_encoders_one_is_named(tested, tmp_path):
     assert load_policy(tmp_path / "p").stages[0].estimator.aux == slice(2, 5)
 
 
-def test_thresholds_go_by_a_field_of_the_table_but_not_by_the_label(tested, tmp_path):
-    shutil.copytree(tested, tmp_path / "t")
-    rows = [
-        f"{colour}/{path.name},{colour},{'night' if i % 3 else 'day'}"
-        for colour in COLOURS
-        for i, path in enumerate(sorted((tested / colour).iterdir()))
-    ]
-    (tmp_path / "t" / "t.csv").write_text("\n".join(["path,label,light", *rows]))
-    colour_run(tmp_path / "r", tmp_path / "t" / "t.csv")
-    policy = calibrate(tmp_path / "r", "msp", tmp_path / "p", risk=0.4, per_group="light")
-    assert [p.category for p in policy.evidence.promises] == ["day", "night"]
-    with pytest.raises(UsageError, match="the right class itself") as error:
-        calibrate(tmp_path / "r", "msp", tmp_path / "q", risk=0.4, per_group="label")
+def test_thresholds_go_by_the_named_class_but_not_by_the_right_one(run, other, tmp_path):
+    policy = calibrate(run, "msp", tmp_path / "p", risk=0.5, per_group="predicted_class")
+    assert [p.category for p in policy.evidence.promises] == sorted(COLOURS)
+    found = apply_policy(other, policy)
+    assert {d.category for d in found.decisions} == set(COLOURS)
+    assert all(d.category == d.answer for d in found.decisions)
+    assert sum(one.rows for one in found.by_category.values()) == 120
+    with pytest.raises(UsageError, match=r"the right class itself.*predicted_class") as error:
+        calibrate(run, "msp", tmp_path / "q", risk=0.4, per_group="label")
     one_line(error)
+
+
+@pytest.mark.parametrize("name", ["trustvlm_aux_rescored", "vector_scaling", "dirichlet"])
+def test_a_score_that_changes_labels_is_judged_by_its_own(name, run, other, tmp_path):
+    said = []
+    policy = calibrate(run, name, tmp_path / "p", coverage=0.6, hold_out=0.3, announce=said.append)
+    (line,) = [line for line in said if "own labels" in line]
+    seen = embedded(run)
+    (drawn,), _, _ = score_embedded(seen, [], read_support(run, seen, None), [name])
+    names = np.array(seen.texts.classes)[drawn.results[0].label]
+    changed = sum(a != r.answer.text for a, r in zip(names, seen.records, strict=True))
+    assert changed > 0
+    assert line == (
+        f"{name} is judged by its own labels: {changed} of 180 pictures get another than the "
+        "classifier's."
+    )
+    decisions = decide_pictures(policy, seen, range(180))
+    assert [d.answer for d in decisions] == names.tolist()
+    assert apply_policy(run, tmp_path / "p", unseen=True).achieved == policy.evidence.tested
+    new = embedded(other)
+    found = apply_policy(other, load_policy(tmp_path / "p"))
+    answers = [d.answer for d in found.decisions]
+    assert answers != [r.answer.text for r in new.records]
+    right = [a == r.example.references[0] for a, r in zip(answers, new.records, strict=True)]
+    assert found.correct == tuple(map(float, right))
+    assert found.achieved.accuracy.value == pytest.approx(np.mean(right))
+    bare = policy.decide(list(new.records[:1]))
+    assert (bare[0].answer, bare[0].accepted) == (new.records[0].answer.text, False)
+    assert "no image_vector" in bare[0].reason
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         ({"estimator": ["msp", "trustvlm"]}, "A cascade of msp -> trustvlm"),
-        ({"estimator": "trustvlm_rescored"}, "may change the classifier's label"),
-        ({"estimator": "dirichlet"}, "may change the classifier's label"),
         ({"estimator": "perplexity"}, "Score 'perplexity' does not exist"),
         ({"shots": 2}, "learns from no support pictures"),
         ({"estimator": "trustvlm", "shots": 9}, "1 to 4"),
