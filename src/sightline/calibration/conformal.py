@@ -6,8 +6,8 @@ group are not exchangeable with the others: fit on one row per group.
 
 Source:
     LAC: Sadinle et al. 2019. APS: Romano et al. 2020. RAPS: Angelopoulos et al. 2021. Ours draw
-    nothing at random (equal rows get equal sets, which cover a little more than they must), and
-    the likeliest option is in every set.
+    nothing at random (equal rows get equal sets), and the likeliest option is in every set: both
+    cover more than they must, by much where that option is often nearly certain (APS, RAPS).
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ class ConformalSets:
         """How often these sets hold the right option, with its 95 % interval over fits like this.
 
         The level is a mean over draws of the rows fitted on. The coverage that one fit has follows
-        a beta distribution whose spread only more rows narrow; where scores tie it is higher.
+        a beta distribution whose spread only more rows narrow; it is higher where scores tie, and
+        where the likeliest option is in the set although its own score is beyond the quantile.
 
         Source:
             Vovk 2012, Conditional validity of inductive conformal predictors.

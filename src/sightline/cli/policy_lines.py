@@ -69,7 +69,8 @@ def _sets_lines(policy: TrustPolicy, sets: ConformalSets, fit: SetsFit | None) -
         yield (
             f"  sets       {sets.score}, hold the right {one} in {percent(sets.level, 0)} of "
             f"{among} on average over fits; fitted on {sets.n:,}, one a group, this "
-            f"fit does in {percent(found.low)} to {percent(found.high)} with 95% certainty"
+            f"fit does in {percent(found.low)} to {percent(found.high)} with 95% certainty, or "
+            f"more, as the likeliest {one} is in every set"
         )
     if fit is not None:
         none = ": they leave nothing out" if fit.size == fit.options else ""

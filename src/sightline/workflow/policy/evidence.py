@@ -140,7 +140,8 @@ class SetsFit:
 
     Attributes:
         coverage: How often they hold the right option: the mean over fits on n groups, one row of
-            each, and the interval that 95 % of such fits lie in; more where scores tie.
+            each, and the interval that 95 % of such fits lie in; more where scores
+            tie, or the likeliest answer alone is beyond the quantile and in the set all the same.
         size: Mean options in a set, over all rows with scored options of the part fitted on.
         options: Mean options of these rows.
     """

@@ -250,6 +250,7 @@ def test_how_far_thin_sets_can_be_relied_on_is_kept():
     assert (document["conformal"]["n"], document["size"]) == (12, fit.size)
     (line, size) = policy_lines._sets_lines(policy, policy.sets.conformal, fit)
     assert "fitted on 12, one a group, this fit does in 73.5% to 99.8%" in line
+    assert line.endswith("or more, as the likeliest option is in every set")
     assert "of 4.00 options in a set" in size
 
 
