@@ -8,16 +8,14 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from sightline.cli.perturbing import perturbations_command
+from sightline.cli import cli
 from sightline.core.errors import ImageError, UsageError
 from sightline.data.contact_sheet import contact_sheet
 from sightline.data.perturbations import BANKS, CONTROLS, PERTURBATIONS, parse_conditions, prepared
 
 
 def run(*args):
-    result = CliRunner().invoke(
-        perturbations_command, [str(a) for a in args], standalone_mode=False
-    )
+    result = CliRunner().invoke(cli, ["perturbations", *map(str, args)], standalone_mode=False)
     if result.exception is not None:
         raise result.exception
     return result.stdout

@@ -5,7 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from sightline.cli import asking, policies, policy_lines
+from sightline.cli import cli, policy_lines
 from sightline.core.errors import UsageError
 from sightline.core.estimates import Estimate
 from sightline.core.types import Example, Generation, Record
@@ -39,7 +39,7 @@ def asked(monkeypatch, tmp_path):
     def run(*flags, **settings):
         runner = CliRunner()
         flags = ["p.png", "What?", "-m", "fake", *flags]
-        result = runner.invoke(asking.ask_command, flags, **settings)
+        result = runner.invoke(cli, ["ask", *flags], **settings)
         assert result.exit_code == 0, result.output
         return result.output
 
@@ -74,19 +74,19 @@ def test_weak_tokens_are_marked_with_colour_only_where_it_is_wanted(asked):
 
 
 def test_a_question_without_a_picture_is_refused():
-    result = CliRunner().invoke(asking.ask_command, ["What?", "-m", "fake"])
+    result = CliRunner().invoke(cli, ["ask", "What?", "-m", "fake"])
     assert "pictures and then a question" in str(result.exception)
 
 
 def test_estimator_or_cascade(monkeypatch):
     both = ["r", "-e", "perplexity", "--cascade", "a -> b", "-o", "p"]
     for flags in (both, ["r", "-o", "p"]):
-        result = CliRunner().invoke(policies.calibrate_command, flags)
+        result = CliRunner().invoke(cli, ["calibrate", *flags])
         assert "exactly one of them is required" in str(result.exception)
     monkeypatch.setattr(calibrating.RunStore, "open", lambda path: None)
     monkeypatch.setattr(calibrating, "is_classification", lambda store: False)
     result = CliRunner().invoke(
-        policies.calibrate_command, ["r", "--cascade", "perplexity -> nothing", "-o", "p"]
+        cli, ["calibrate", "r", "--cascade", "perplexity -> nothing", "-o", "p"]
     )
     assert "'nothing' does not exist" in str(result.exception)
 
@@ -108,7 +108,7 @@ SHARES = ("--risk", "--delta", "--coverage", "--hold-out", "--sets-level", "--th
 @pytest.mark.parametrize("value", ["nan", "inf", "-0.1", "-inf", "much"])
 def test_senseless_numbers_are_refused_before_anything_is_read(flag, value):
     flags = ["no-such-run", "-e", "perplexity", "-o", "x", flag, value]
-    result = CliRunner().invoke(policies.calibrate_command, flags)
+    result = CliRunner().invoke(cli, ["calibrate", *flags])
     assert result.exit_code == 2
     assert f"'{flag}'" in result.output
 
@@ -116,7 +116,7 @@ def test_senseless_numbers_are_refused_before_anything_is_read(flag, value):
 @pytest.mark.parametrize("value", ["-1", "0.5", "nan"])
 def test_a_seed_is_a_whole_number(value):
     flags = ["no-such-run", "-e", "perplexity", "-o", "x", "--seed", value]
-    result = CliRunner().invoke(policies.calibrate_command, flags)
+    result = CliRunner().invoke(cli, ["calibrate", *flags])
     assert result.exit_code == 2
     assert "'--seed'" in result.output
 

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from sightline import api
-from sightline.cli.classifying import classify_command
+from sightline.cli import cli
 from sightline.core.errors import (
     DataError,
     LeakageError,
@@ -525,7 +525,7 @@ def test_other_draws_are_refused_by_the_name_of_the_setting(tmp_path, tested, po
 def test_flags_of_support_need_support(tmp_path, tested, flag):
     asked = ["-m", "embedded:clip", "-d", str(tested), "-o", str(tmp_path / "r"), flag]
     with pytest.raises(UsageError, match=rf"{flag.partition('=')[0]} without --support"):
-        CliRunner().invoke(classify_command, asked, standalone_mode=False, catch_exceptions=False)
+        CliRunner().invoke(cli, ["classify", *asked], standalone_mode=False, catch_exceptions=False)
     assert not (tmp_path / "r").exists()
 
 

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from sightline.api import evaluate
-from sightline.cli.classifying import rerank_command
+from sightline.cli import cli
 from sightline.core.column import ColumnKind
 from sightline.core.errors import DataError, ModelError, UsageError
 from sightline.core.features import Feature
@@ -151,7 +151,7 @@ def test_what_is_left_out_is_said_with_its_reason(tmp_path, monkeypatch, run):
 
     monkeypatch.setattr("sightline.models.load_model", lambda *a, **k: Refusing())
     asked = [str(run), "-m", "any", "-o", str(tmp_path / "r"), "--display", "none"]
-    done = CliRunner().invoke(rerank_command, asked, standalone_mode=False)
+    done = CliRunner().invoke(cli, ["rerank", *asked], standalone_mode=False)
     assert done.return_value == 4
     assert "3 × " in done.stderr
     assert "The model gave nothing." in done.stderr
