@@ -432,7 +432,7 @@ def test_22_all_images_of_a_request_are_counted() -> None:
 
 def test_too_many_images(server: Running) -> None:
     error = refused(server, {"messages": with_image("What?", *[GOOD] * 9)})
-    assert "9 images in messages; at most 8" in error["message"]
+    assert "9 images; at most 8" in error["message"]
 
 
 def test_24_and_26_what_is_accepted(server: Running) -> None:

@@ -160,13 +160,13 @@ def require_within(body: ChatBody, limits: Limits) -> None:
 def _require_within(characters: int, images: int, limits: Limits, param: str) -> None:
     if characters > limits.max_text:
         raise RequestError(
-            f"{characters} characters of text in {param}; at most {limits.max_text} are read. "
+            f"{characters} characters of text; at most {limits.max_text} are read in {param}. "
             "Shorten it.",
             param=param,
         )
     if images > limits.max_images:
         raise RequestError(
-            f"{images} images in {param}; at most {limits.max_images} are read. Send fewer.",
+            f"{images} images; at most {limits.max_images} are read in {param}. Send fewer.",
             param=param,
             code="too_many_images",
         )
