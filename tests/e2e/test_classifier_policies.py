@@ -3,40 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
+from commands import command, done, refused
 from scipy.stats import betabinom
 
 pytest.importorskip("torch", reason="the models extra is not installed")
 pytest.importorskip("transformers", reason="the models extra is not installed")
-
-
-def command(*args: object):
-    return subprocess.run(
-        [sys.executable, "-m", "sightline", *map(str, args)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-    )
-
-
-def done(*args: object, code: int = 0) -> str:
-    result = command(*args)
-    assert result.returncode == code, result.stderr
-    assert "Traceback" not in result.stderr
-    return result.stdout
-
-
-def refused(code: int, *args: object) -> str:
-    result = command(*args)
-    assert result.returncode == code, result.stderr
-    (line,) = [x for x in result.stderr.splitlines() if x.startswith("sightline: ")]
-    assert "Traceback" not in result.stderr
-    return line
 
 
 @pytest.fixture(scope="module")

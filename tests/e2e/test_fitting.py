@@ -3,39 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
+from commands import done, refused
 
 import sightline
 from sightline.core.results import load_evaluation
 
 FAST = ["--resamples", 100, "--seeds", 1, "--display", "none"]
-
-
-def command(*args: object):
-    return subprocess.run(
-        [sys.executable, "-m", "sightline", *map(str, args)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
-def done(*args: object) -> str:
-    result = command(*args)
-    assert result.returncode == 0, result.stderr
-    return result.stdout
-
-
-def refused(code: int, *args: object) -> str:
-    result = command(*args)
-    assert result.returncode == code, result.stderr
-    (line,) = [x for x in result.stderr.splitlines() if x.startswith("sightline: ")]
-    assert "Traceback" not in result.stderr
-    return line
 
 
 @pytest.fixture(scope="module")

@@ -3,37 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
+from commands import done, refused
 
 import sightline
-
-
-def command(*args: object):
-    return subprocess.run(
-        [sys.executable, "-m", "sightline", *map(str, args)],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-
-
-def done(*args: object, code: int = 0) -> str:
-    result = command(*args)
-    assert result.returncode == code, result.stderr
-    assert "Traceback" not in result.stderr
-    return result.stdout
-
-
-def refused(code: int, *args: object) -> str:
-    result = command(*args)
-    assert result.returncode == code, result.stderr
-    (line,) = [x for x in result.stderr.splitlines() if x.startswith("sightline: ")]
-    assert "Traceback" not in result.stderr
-    return line
 
 
 @pytest.fixture(scope="module")
