@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -230,13 +230,14 @@ class UpstreamTrust:
     async def _look(self, record: Record) -> Judgement:
         """Asks the judge, beside the event loop unless it took little time before."""
         if self._judging_s < _QUICK_S:
-            return self._timed(record)
-        return await asyncio.to_thread(self._timed, record)
+            return self._timed(record, time.perf_counter)
+        # Other threads may run in between: only the time of this one counts.
+        return await asyncio.to_thread(self._timed, record, time.thread_time)
 
-    def _timed(self, record: Record) -> Judgement:
-        started = time.thread_time()
+    def _timed(self, record: Record, clock: Callable[[], float]) -> Judgement:
+        started = clock()
         judgement = self._judge.judge([record])[0]
-        self._judging_s = time.thread_time() - started
+        self._judging_s = clock() - started
         return judgement
 
     async def _compare(self, reply: Reply, choice: Choice, drawing: Drawing) -> None:
