@@ -3,8 +3,9 @@
 Prints one JSON document. Everything is measured in one run, ways alternating:
 
 - ``proxy``: an upstream in a process of its own that answers after a fixed 300 ms, asked directly
-  and through the server, 32 clients at once; the difference of the medians is what the proxy adds.
-  CPU milliseconds per request are the server process's own. Gate: at most 5 ms added.
+  and through the server, 32 clients at once, evenly spread and in step; the difference of the
+  medians is what the proxy adds. CPU milliseconds per request are the server process's own.
+  Gate: at most 5 ms added.
 - ``trust``: ``trust`` objects with signed receipts from ready records, one answer at a time, by a
   policy on log-probabilities; answers per second of one process and of two at once, and per CPU
   second. Gate: 1,000 per second on two processors.
@@ -18,7 +19,7 @@ Prints one JSON document. Everything is measured in one run, ways alternating:
   on a run of its own answers; nothing can be learned from the random one, so the policy learns to
   tell its surer half. Gate: at most 5 %.
 
-Run: OMP_NUM_THREADS=2 python benchmarks/serving.py [--requests 640] [--questions 48] [--rounds 3]
+Run: OMP_NUM_THREADS=2 python benchmarks/serving.py [--requests 1920] [--questions 48] [--rounds 3]
     [--only proxy]
 """
 
@@ -61,6 +62,7 @@ ANSWER = {
         }
     ],
 }
+ANSWER_S = 0.3
 TOKENS = 8
 BODY = {"model": "m", "messages": [{"role": "user", "content": "What is it?"}]}
 
@@ -71,7 +73,7 @@ async def _answers(scope: Any, receive: Any, send: Any) -> None:
         return
     while (await receive()).get("more_body"):
         pass
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(ANSWER_S)
     data = json.dumps(ANSWER).encode()
     length = str(len(data)).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", length)]
@@ -114,22 +116,33 @@ def _started(target: Any, *args: Any) -> tuple[multiprocessing.Process, int]:
     return process, port.value
 
 
-async def _asked(port: int, count: int, clients: int) -> list[float]:
-    """Seconds of each request, with that many in flight."""
-    import httpx2
+async def _asked(port: int, count: int, clients: int, *, spread: bool) -> list[float]:
+    """Seconds of each request, with that many in flight on a kept connection each.
 
+    The client is bytes on a socket: one that parses and builds takes more time than what is
+    measured. Spread clients begin one after the other, evenly over the time of an answer; the
+    others begin together, and go on in step.
+    """
+    body = json.dumps(BODY).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n"
+    head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     seconds: list[float] = []
-    left = iter(range(count))
-    async with httpx2.AsyncClient(timeout=30) as client:
 
-        async def ask() -> None:
-            for _ in left:
-                started = time.perf_counter()
-                url = f"http://127.0.0.1:{port}/v1/chat/completions"
-                (await client.post(url, json=BODY)).raise_for_status()
-                seconds.append(time.perf_counter() - started)
+    async def ask(first_s: float) -> None:
+        await asyncio.sleep(first_s)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(count // clients):
+            started = time.perf_counter()
+            writer.write(head.encode() + body)
+            found = (await reader.readuntil(b"\r\n\r\n")).lower()
+            assert found.startswith(b"http/1.1 200 "), found
+            length = found.partition(b"\r\ncontent-length:")[2].partition(b"\r\n")[0]
+            await reader.readexactly(int(length))
+            seconds.append(time.perf_counter() - started)
+        writer.close()
 
-        await asyncio.gather(*(ask() for _ in range(clients)))
+    step_s = ANSWER_S / clients if spread else 0
+    await asyncio.gather(*(ask(i * step_s) for i in range(clients)))
     return seconds
 
 
@@ -137,25 +150,34 @@ def proxy(count: int) -> dict[str, Any]:
     upstream, far = _started(_upstream)
     server, near = _started(_proxy, far)
     try:
-        asyncio.run(_asked(near, 64, 32))
-        times: dict[str, list[float]] = {"direct": [], "proxied": []}
-        cpu = 0.0
-        for _ in range(3):
-            times["direct"] += asyncio.run(_asked(far, count // 3, 32))
-            before = sum(psutil.Process(server.pid).cpu_times()[:2])
-            times["proxied"] += asyncio.run(_asked(near, count // 3, 32))
-            cpu += sum(psutil.Process(server.pid).cpu_times()[:2]) - before
+        asyncio.run(_asked(near, 64, 32, spread=False))
+        return {
+            name: _compared(server, far, near, count, spread=spread)
+            for name, spread in (("spread", True), ("in step", False))
+        }
     finally:
         for process in (server, upstream):
             process.terminate()
-    median = {name: 1000 * statistics.median(values) for name, values in times.items()}
-    return {
-        "requests": len(times["proxied"]),
-        "direct_median_ms": median["direct"],
-        "proxied_median_ms": median["proxied"],
-        "added_ms": median["proxied"] - median["direct"],
-        "cpu_ms_per_request": 1000 * cpu / len(times["proxied"]),
-    }
+
+
+def _compared(server: Any, far: int, near: int, count: int, *, spread: bool) -> dict[str, float]:
+    """Requests to the upstream and through the server, in three alternating rounds."""
+    times: dict[str, list[float]] = {"direct": [], "proxied": []}
+    cpu = 0.0
+    for _ in range(3):
+        times["direct"] += asyncio.run(_asked(far, count // 3, 32, spread=spread))
+        before = sum(psutil.Process(server.pid).cpu_times()[:2])
+        times["proxied"] += asyncio.run(_asked(near, count // 3, 32, spread=spread))
+        cpu += sum(psutil.Process(server.pid).cpu_times()[:2]) - before
+    found: dict[str, float] = {"requests": len(times["proxied"])}
+    for name, values in times.items():
+        cuts = statistics.quantiles([1000 * value for value in values], n=20)
+        found |= {f"{name}_median_ms": cuts[9], f"{name}_p95_ms": cuts[18]}
+    added = {f"added_{q}_ms": found[f"proxied_{q}_ms"] - found[f"direct_{q}_ms"] for q in _SHOWN}
+    return found | added | {"cpu_ms_per_request": 1000 * cpu / len(times["proxied"])}
+
+
+_SHOWN = ("median", "p95")
 
 
 def _judged(count: int) -> tuple[float, float]:
@@ -343,7 +365,7 @@ def _random(count: int, rounds: int, *, trusted: bool) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--requests", type=int, default=640)
+    parser.add_argument("--requests", type=int, default=1920)
     parser.add_argument("--questions", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=3)
     parts = ("proxy", "trust", "embedded", "random", "harmony_embedded", "harmony_random")

@@ -1,5 +1,6 @@
 """The port is open once it is announced."""
 
+import asyncio
 import socket
 
 import pytest
@@ -36,3 +37,25 @@ def test_a_port_is_taken_before_clients_are():
         port = listening.getsockname()[1]
         with pytest.raises(UsageError, match=f"Cannot listen on 127.0.0.1:{port} "):
             bind("127.0.0.1", port)
+
+
+def test_small_parts_of_an_answer_are_sent_at_once():
+    """Else the second part of an answer waits 40 ms for the client to acknowledge the first."""
+
+    async def connected() -> int:
+        loop, taken = asyncio.get_running_loop(), asyncio.Queue()
+
+        class Server(asyncio.Protocol):
+            def connection_made(self, transport):
+                taken.put_nowait(transport)
+
+        listening = listen("127.0.0.1", 0)
+        async with await loop.create_server(Server, sock=listening):
+            with socket.create_connection(listening.getsockname(), timeout=5):
+                transport = await taken.get()
+                known = transport.get_extra_info("socket")
+                found = known.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                transport.close()
+        return found
+
+    assert asyncio.run(connected())
