@@ -1,16 +1,24 @@
-"""uvicorn's HTTP protocol with the deadlines it lacks: for headers, bodies and slow readers."""
+"""uvicorn's HTTP protocol with the deadlines it lacks: for headers, bodies and slow readers.
+
+What is written in one turn of the event loop is sent in one call: head and body of an answer leave
+together. Sending is the dearest thing that a proxy does (a tenth of a millisecond a call).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 from http import HTTPStatus
+from typing import Any, cast
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from sightline.serving.errors import RequestError
 from sightline.serving.limits import Limits
+
+_GATHERED = 1 << 16
+"""Bytes that are kept at most for the end of a turn."""
 
 
 def protocol_class(limits: Limits) -> type[H11Protocol]:
@@ -28,7 +36,8 @@ def protocol_class(limits: Limits) -> type[H11Protocol]:
         _writing: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
+            gathering = cast(asyncio.Transport, _Gathering(transport, self.loop))
+            super().connection_made(gathering)
             self._arm("headers", limits.header_s)
 
         def data_received(self, data: bytes) -> None:
@@ -84,6 +93,38 @@ def protocol_class(limits: Limits) -> type[H11Protocol]:
                 self.transport.abort()
 
     return DeadlineProtocol
+
+
+class _Gathering:
+    """A transport that sends what was written when the turn of the event loop ends."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._held: list[bytes] = []
+        self._size = 0
+
+    def write(self, data: bytes) -> None:
+        """Keeps data until the turn ends, and sends at once where much is kept."""
+        if not self._held:
+            self._loop.call_soon(self._send)
+        self._held.append(data)
+        self._size += len(data)
+        if self._size > _GATHERED:  # the transport says when its reader is too slow
+            self._send()
+
+    def close(self) -> None:
+        """Closes the connection behind what was written."""
+        self._send()
+        self._transport.close()
+
+    def _send(self) -> None:
+        data, self._size = b"".join(self._held), 0
+        self._held.clear()
+        if data and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 def _refusal(error: BaseException | None, limits: Limits) -> RequestError:
