@@ -36,13 +36,17 @@ def protocol_class(limits: Limits) -> type[H11Protocol]:
         _writing: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            gathering = cast(asyncio.Transport, _Gathering(transport, self.loop))
-            super().connection_made(gathering)
+            gathering = _Gathering(transport, self.loop, limits.write_s)
+            super().connection_made(cast(asyncio.Transport, gathering))
             self._arm("headers", limits.header_s)
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
             self._watch()
+
+        def eof_received(self) -> None:
+            """Sends what was answered to a client that says it asks no more (``nc -N``)."""
+            self.transport.close()
 
         def on_response_complete(self) -> None:
             super().on_response_complete()
@@ -96,10 +100,18 @@ def protocol_class(limits: Limits) -> type[H11Protocol]:
 
 
 class _Gathering:
-    """A transport that sends what was written when the turn of the event loop ends."""
+    """A transport that sends what was written when the turn of the event loop ends.
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport, self._loop = transport, loop
+    Args:
+        transport: Sends it.
+        loop: Its event loop.
+        write_s: Seconds that a closed connection's client has for taking what is left.
+    """
+
+    def __init__(
+        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, write_s: float
+    ) -> None:
+        self._transport, self._loop, self._write_s = transport, loop, write_s
         self._held: list[bytes] = []
         self._size = 0
 
@@ -113,9 +125,11 @@ class _Gathering:
             self._send()
 
     def close(self) -> None:
-        """Closes the connection behind what was written."""
+        """Closes the connection behind what was written, and cuts it where that is not taken."""
         self._send()
         self._transport.close()
+        if self._transport.get_write_buffer_size():  # too little to be told that it is slow
+            self._loop.call_later(self._write_s, self._transport.abort)
 
     def _send(self) -> None:
         data, self._size = b"".join(self._held), 0

@@ -22,6 +22,7 @@ class Wire(asyncio.Transport):
         super().__init__()
         self.sent: list[bytes] = []
         self.closed = self.aborted = False
+        self.untaken = 0
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         assert not self.closed, "written behind the end"
@@ -37,26 +38,40 @@ class Wire(asyncio.Transport):
     def is_closing(self) -> bool:
         return self.closed
 
+    def get_write_buffer_size(self) -> int:
+        return self.untaken
+
 
 def asked(
-    answer: Callable[[Send], Awaitable[None]], *, keeps: bool = True, wire: Wire | None = None
+    answer: Callable[[Send], Awaitable[None]],
+    *,
+    keeps: bool = True,
+    wire: Wire | None = None,
+    asks_no_more: bool = False,
+    limits: Limits | None = None,
 ) -> Wire:
     """What leaves where a request is answered by ``answer``, while its client stays."""
     wire = wire or Wire()
+    limits = limits or Limits()
 
     async def app(scope: Any, receive: Any, send: Send) -> None:
         await answer(send)
 
     async def one() -> None:
-        kind = protocol_class(Limits())
+        kind = protocol_class(limits)
         config = uvicorn.Config(app, http=kind, lifespan="off", log_level="error")
         config.load()
         protocol = kind(config, ServerState(), {})
         protocol.connection_made(wire)
         ends = b"" if keeps else b"connection: close\r\n"
         protocol.data_received(b"GET / HTTP/1.1\r\nhost: localhost\r\n" + ends + b"\r\n")
+        if asks_no_more:
+            await asyncio.sleep(0)  # the end is read in the turn in which the answer is written
+            protocol.eof_received()
+            wire.close()
         for _ in range(20):
             await asyncio.sleep(0)
+        await asyncio.sleep(2 * limits.write_s if wire.untaken else 0)
 
     asyncio.run(one())
     return wire
@@ -126,4 +141,18 @@ def test_nothing_is_sent_to_a_client_that_was_cut_off() -> None:
 
     asked(late, wire=wire)
     assert wire.sent == []
+    assert wire.aborted
+
+
+def test_a_client_that_asks_no_more_has_what_was_answered() -> None:
+    wire = asked(_hello, asks_no_more=True)
+    (whole,) = wire.sent
+    assert whole.endswith(b"\r\n\r\nhello")
+    assert not wire.aborted
+
+
+def test_a_closed_connection_ends_where_its_client_takes_nothing() -> None:
+    wire = Wire()
+    wire.untaken = 1000
+    asked(_hello, keeps=False, wire=wire, limits=Limits(write_s=0.05))
     assert wire.aborted
