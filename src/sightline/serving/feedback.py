@@ -2,8 +2,8 @@
 
 One directory holds ``outcomes.jsonl``, one line per outcome that begins with the checksum of the
 rest, and ``receipt.key``, with which the server signs what it said, so that a client can hand back
-the confidence of its answer and cannot invent one. A last line that a crash cut short was never
-acknowledged; it is dropped when the directory is opened.
+the confidence of its answer and cannot invent one. A last line that a crash cut short has no end
+and was never acknowledged; it is dropped when the directory is opened.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import hmac
 import json
+import logging
 import os
 import queue
 import secrets
@@ -20,6 +21,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ from sightline.store.disk import disk_errors, write_file
 
 OUTCOMES, KEY = "outcomes.jsonl", "receipt.key"
 _VERSION = "r1"
+_LOG = logging.getLogger("sightline.serving")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ class FeedbackStore:
 
     Raises:
         StoreError: Another server uses the directory.
-        CorruptStoreError: A line before the last is damaged.
+        CorruptStoreError: A line that has its end is damaged.
         DiskError: The operating system refused.
     """
 
@@ -77,24 +80,31 @@ class FeedbackStore:
         self._path = directory / OUTCOMES
         with disk_errors(f"Opening {directory}"):
             directory.mkdir(parents=True, exist_ok=True)
-            self._key = _key(directory / KEY)
             self._file = os.open(
                 self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
             )
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(self._file)
-                raise StoreError(
-                    f"{directory} is in use by another server; a feedback directory of its own is "
-                    "required. Name another with --feedback."
-                ) from None
-            for outcome in self._recovered():
-                self._note(outcome)
+            with ExitStack() as undo:
+                undo.callback(os.close, self._file)
+                self._open(directory)
+                undo.pop_all()
         self._queue: queue.SimpleQueue[tuple[Outcome, Future[bool]] | None] = queue.SimpleQueue()
         self._failed: str | None = None
         self._thread = threading.Thread(target=self._write, name="sightline-feedback", daemon=True)
         self._thread.start()
+
+    def _open(self, directory: Path) -> None:
+        """Takes the directory for this server alone and reads what it keeps."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreError(
+                f"{directory} is in use by another server; a feedback directory of its own is "
+                "required. Name another with --feedback."
+            ) from None
+        # Behind the lock: one who starts beside us would replace the key that we have read.
+        self._key = _key(directory / KEY)
+        for outcome in self._recovered():
+            self._note(outcome)
 
     def receipt(self, answer: str, confidence: float) -> str:
         """Signs what was said of an answer; anyone can read it, only this server can write it."""
@@ -173,7 +183,8 @@ class FeedbackStore:
             if fresh:
                 self._append([outcome for outcome, _ in fresh.values()])
         except DiskError as error:
-            refusal = RequestError(str(error), status=503, code="disk_error")
+            _LOG.error("%s", error)  # it names paths, which are nobody else's
+            refusal = _not_kept()
             for done in [*(done for _, done in fresh.values()), *(done for done, _, _ in again)]:
                 done.set_exception(refusal)
             return
@@ -220,7 +231,7 @@ class FeedbackStore:
             for number, line in enumerate(file, 1):
                 outcome = _parsed(line)
                 if outcome is None:
-                    if file.read(1):
+                    if line.endswith(b"\n"):
                         raise CorruptStoreError(
                             f"{self._path} is damaged at line {number}; lines as they were written "
                             "are required. Restore the file, or name another --feedback."
@@ -275,6 +286,15 @@ def _graded_otherwise(before: float) -> RequestError:
         f"This answer was already graded {before:g}; each answer counts once. Leave it.",
         status=409,
         code="already_graded",
+    )
+
+
+def _not_kept() -> RequestError:
+    return RequestError(
+        "The outcome was not kept: the server cannot write it to its disk, and its log says why. "
+        "Send it again once its operator has mended that and restarted the server.",
+        status=503,
+        code="disk_error",
     )
 
 

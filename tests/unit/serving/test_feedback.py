@@ -79,16 +79,17 @@ def test_a_torn_last_line_is_dropped(tmp_path: Path, cut: int) -> None:
     assert [one["answer"] for one in read_outcomes(tmp_path)] == ["a:0", "a:1", "a:2"]
 
 
-def test_damage_before_the_last_line_is_said(tmp_path: Path) -> None:
+@pytest.mark.parametrize("line", [1, 3])
+def test_damage_is_said_the_last_line_included(tmp_path: Path, line: int) -> None:
     store = FeedbackStore(tmp_path, "p")
     for i in range(3):
         assert add(store, store.receipt(f"a:{i}", 0.5))
     store.close()
     path = tmp_path / OUTCOMES
-    data = bytearray(path.read_bytes())
-    data[30] ^= 1
-    path.write_bytes(data)
-    with pytest.raises(CorruptStoreError, match="damaged at line 1"):
+    lines = [bytearray(one) for one in path.read_bytes().splitlines(keepends=True)]
+    lines[line - 1][30] ^= 1
+    path.write_bytes(b"".join(lines))
+    with pytest.raises(CorruptStoreError, match=f"damaged at line {line}"):
         FeedbackStore(tmp_path, "p")
     (tmp_path / KEY).write_bytes(b"short")
     with pytest.raises(CorruptStoreError, match="5 bytes; 32 are required"):
@@ -101,6 +102,21 @@ def test_one_server_at_a_time(tmp_path: Path) -> None:
         FeedbackStore(tmp_path, "p")
     store.close()
     FeedbackStore(tmp_path, "p").close()
+
+
+def test_one_that_starts_beside_another_leaves_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FeedbackStore(tmp_path, "p")
+    receipt = store.receipt("a:0", 0.5)
+    with monkeypatch.context() as early:  # both looked before either had made one
+        early.setattr(Path, "exists", lambda _: False)
+        with pytest.raises(StoreError, match="in use by another server"):
+            FeedbackStore(tmp_path, "p")
+    store.close()
+    again = FeedbackStore(tmp_path, "p")
+    assert add(again, receipt)
+    again.close()
 
 
 def test_outcomes_that_come_together_are_all_kept_in_order(tmp_path: Path) -> None:
@@ -117,7 +133,7 @@ def test_outcomes_that_come_together_are_all_kept_in_order(tmp_path: Path) -> No
 
 
 def test_a_disk_that_fails_acknowledges_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = FeedbackStore(tmp_path, "p")
     assert add(store, store.receipt("a:0", 0.5))
@@ -127,12 +143,16 @@ def test_a_disk_that_fails_acknowledges_nothing(
 
     monkeypatch.setattr("sightline.serving.feedback.os.fsync", fails)
     for _ in range(2):
-        with pytest.raises(RequestError, match=r"No space left on device") as error:
+        with pytest.raises(RequestError, match="cannot write it to its disk") as error:
             add(store, store.receipt("a:1", 0.5))
         assert error.value.status == 503
+        assert str(tmp_path) not in str(error.value)
+        assert f"{tmp_path / OUTCOMES} failed: " in caplog.messages[-1]
+        assert "No space left on device" in caplog.messages[-1]
     monkeypatch.undo()
-    with pytest.raises(RequestError, match="restart the server"):
+    with pytest.raises(RequestError, match="restarted the server"):
         add(store, store.receipt("a:1", 0.5))
+    assert "restart the server" in caplog.messages[-1]
     store.close()
     again = FeedbackStore(tmp_path, "p")
     assert again.kept == 1
