@@ -1,4 +1,5 @@
-# make demo: the main job on the embedded model. make test: the suite. make test-slow: the long rest.
+# make demo: the main job on the embedded model. make test: the suite, whose properties draw the same
+# cases every time (pytest by itself draws new ones). make test-slow: the long rest.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -22,7 +23,7 @@ test: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --hypothesis-profile=ci
 
 test-slow: install
 	HF_HUB_OFFLINE=1 $(BIN)/python tests/run_slow.py

@@ -53,15 +53,20 @@ def without_signal(
     _, checked = rows_of(-vector(uncertainty), correct)
     seen = auroc_estimate(-vector(uncertainty), checked, groups)
     if seen.value is not None and seen.low is not None and seen.high is not None:
-        if seen.high < 0.5:
+        if seen.high < 0.5 - _ROUNDING:
             raise AntiInformativeError(
                 f"AUROC is {seen.value:.3f} [{seen.low:.3f}, {seen.high:.3f}] on {seen.n} "
                 "calibration rows; a score that ranks right answers first is required. Leave the "
                 "estimator out, or negate a score that is a confidence."
             )
-        if seen.low > 0.5:
+        if seen.low > 0.5 + _ROUNDING:
             return None
     return _base_rate(_levels(uncertainty, checked))
+
+
+_ROUNDING = 1e-9
+"""By how much sums over rows may miss an AUROC of .5: where all scores are equal, and answers
+right in part, its interval has no width."""
 
 
 def _inside(values: Float[np.ndarray, " k"], n: int) -> list[float]:

@@ -63,6 +63,14 @@ def test_constant_scores_become_the_base_rate(calibrator):
 
 
 @pytest.mark.parametrize("calibrator", ALL)
+def test_constant_scores_of_answers_right_in_part_become_the_base_rate(calibrator):
+    """AUROC is .5 but for rounding, and its interval has no width."""
+    fit = calibrator.fit(np.full(22, 0.4), np.full(22, 0.438))
+    assert isinstance(fit, BaseRate)
+    assert fit.rate == pytest.approx(0.438)
+
+
+@pytest.mark.parametrize("calibrator", ALL)
 @pytest.mark.parametrize(("correct", "rate"), [(1.0, 41 / 42), (0.0, 1 / 42)])
 def test_one_class_becomes_a_base_rate_short_of_certainty(calibrator, correct, rate):
     fit = calibrator.fit(np.linspace(0, 1, 40), np.full(40, correct))
