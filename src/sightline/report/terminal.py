@@ -6,6 +6,7 @@ import os
 import sys
 from typing import TextIO
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -27,6 +28,9 @@ NARROW = ("auroc", "prr", "ece")
 NAME, FIGURE = 24, 15
 """Columns for an estimator's name and n, and for a figure with its interval."""
 
+BETWEEN = 2
+"""Columns between two of the table."""
+
 REASONS = 4
 """Reasons shown why scores were not computed."""
 
@@ -36,7 +40,7 @@ RAW = " Raw: the score as it is on all rows, where no held-out figure is defined
 def print_leaderboard(evaluation: Evaluation, *, top: int = 15, file: TextIO | None = None) -> None:
     """Prints what was evaluated and its best estimators, with intervals and n.
 
-    Controls and the best simple baseline are shown whatever their rank.
+    Controls, the best simple baseline and estimators fitted before are shown whatever their rank.
 
     Args:
         evaluation: What to print.
@@ -62,13 +66,14 @@ def print_leaderboard(evaluation: Evaluation, *, top: int = 15, file: TextIO | N
     if not shown:
         console.print(Text("no estimator could score any answer"))
         return
-    console.print(_table(evaluation, shown, console.width))
+    metrics = _metrics(console.width)
+    console.print(_table(evaluation, shown, metrics, console.width))
     left_out = len(evaluation.estimators) - len(shown)
     if left_out:
         console.print(Text(f"{left_out} more in the report", style="dim"))
     for line in _not_applicable(evaluation):
         console.print(Text(line, style="dim"))
-    for number, reason in enumerate(_reasons(shown, METRICS), start=1):
+    for number, reason in enumerate(_reasons(shown, metrics), start=1):
         console.print(Text(f"({number}) {reason}", style="dim"))
     console.print(
         Text(
@@ -76,7 +81,7 @@ def print_leaderboard(evaluation: Evaluation, *, top: int = 15, file: TextIO | N
             f"{numbers.share(protocol.level)} intervals from "
             f"{numbers.count(protocol.resamples)} resamples of groups. "
             "Higher is better for AUROC and PRR, lower for the others."
-            f"{RAW if _any_raw(shown) else ''}",
+            f"{RAW if _any_raw(shown, metrics) else ''}",
             style="dim",
         )
     )
@@ -171,30 +176,53 @@ def _remarks(evaluation: Evaluation) -> list[str]:
 
 def _shown(evaluation: Evaluation, top: int) -> list[EstimatorResult]:
     real = [e.name for e in evaluation.estimators if not e.control][:top]
-    keep = {*real, evaluation.protocol.baseline}
+    fitted = [e.name for e in evaluation.estimators if "fitted_on" in e.spec]
+    keep = {*real, *fitted, evaluation.protocol.baseline}
     return [e for e in evaluation.estimators if e.control or e.name in keep]
 
 
-def _table(evaluation: Evaluation, shown: list[EstimatorResult], width: int) -> Table:
-    fitting = max(1, (width - NAME) // FIGURE)
-    metrics = METRICS if width >= WIDTH else NARROW[:fitting]
-    notes = _reasons(shown, METRICS)
+def _metrics(width: int) -> tuple[str, ...]:
+    return METRICS if width >= WIDTH else NARROW[: max(1, (width - NAME) // FIGURE)]
+
+
+def _table(
+    evaluation: Evaluation, shown: list[EstimatorResult], metrics: tuple[str, ...], width: int
+) -> Table:
+    notes = _reasons(shown, metrics)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("estimator", overflow="fold", min_width=8)
     table.add_column("n", justify="right", no_wrap=True)
     for metric in metrics:
         table.add_column(numbers.STYLES[metric].label, justify="right", no_wrap=True)
-    for result in shown:
-        name = Text(inert(result.name))
+    rows = [
+        [
+            Text(numbers.count(heldout(result, "auroc").n)),
+            *(_figure(result, metric, notes) for metric in metrics),
+        ]
+        for result in shown
+    ]
+    headings = ["n", *(numbers.STYLES[metric].label for metric in metrics)]
+    room = width - sum(
+        BETWEEN
+        + max(map(cell_len, [heading, *(line for c in cells for line in c.plain.split("\n"))]))
+        for heading, cells in zip(headings, zip(*rows, strict=True), strict=True)
+    )
+    for result, cells in zip(shown, rows, strict=True):
+        name = Text(_folded(inert(result.name), room))
         if tags := marks(result, evaluation):
             name.append(f"\n  {', '.join(tags)}", style="dim")
         if skipped := [f"{numbers.count(s.n)}{_note(s.reason, notes)}" for s in result.skipped]:
             name.append(f"\n  skipped {', '.join(skipped)}", style="dim")
-        cells = [name, Text(numbers.count(heldout(result, "auroc").n))]
-        for metric in metrics:
-            cells.append(_figure(result, metric, notes))
-        table.add_row(*cells, style="dim" if result.control else None)
+        table.add_row(name, *cells, style="dim" if result.control else None)
     return table
+
+
+def _folded(name: str, room: int) -> str:
+    """A name broken behind the last underscore that fits, where it does not fit whole."""
+    last = name.rfind("_", 0, max(room, 0))
+    if len(name) <= room or last < 1:
+        return name
+    return f"{name[: last + 1]}\n{_folded(name[last + 1 :], room)}"
 
 
 def _figure(result: EstimatorResult, metric: str, notes: list[str]) -> Text:
@@ -218,11 +246,11 @@ def _note(reason: str, notes: list[str]) -> str:
     return f" ({notes.index(inert(reason)) + 1})"
 
 
-def _any_raw(shown: list[EstimatorResult]) -> bool:
+def _any_raw(shown: list[EstimatorResult], metrics: tuple[str, ...]) -> bool:
     return any(
         heldout(result, metric).value is None and result.raw[metric].value is not None
         for result in shown
-        for metric in METRICS
+        for metric in metrics
         if metric in result.raw
     )
 

@@ -8,6 +8,7 @@ import pytest
 from evaluations import BASELINE, bare, evaluation
 from hostile import TEXTS, hostile
 
+from sightline.core.estimates import Estimate
 from sightline.report.terminal import WIDTH, print_leaderboard
 
 CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -119,3 +120,37 @@ def test_a_narrow_terminal_keeps_every_name(width: int, monkeypatch: pytest.Monk
     auroc = run.estimators[0].heldout["auroc"]
     assert f"{auroc.value:.3f}" in plain
     assert f"{auroc.low:.3f}–{auroc.high:.3f}" in plain
+
+
+def test_an_estimator_fitted_before_is_shown_whatever_its_rank() -> None:
+    run = evaluation()
+    last = run.estimators[-1]
+    fitted = replace(last, name="linear_probe[probe]", spec={**last.spec, "fitted_on": {"n": 40}})
+    text = printed(replace(run, estimators=(*run.estimators, fitted)), top=1)
+    assert "linear_probe[probe]" in text
+
+
+def test_a_long_name_breaks_behind_an_underscore() -> None:
+    run = evaluation()
+    long = replace(run.estimators[0], name="option_max_probability_per_token_and_more_of_it")
+    text = printed(replace(run, estimators=(long, *run.estimators[1:])))
+    parts = [
+        line.split(" ")[0] for line in text.splitlines() if line.startswith(("option_max_probability_per_", "token_and", "more"))
+    ]
+    assert len(parts) > 1
+    assert all(part.endswith("_") for part in parts[:-1])
+    assert "".join(parts) == long.name
+
+
+def test_a_narrow_terminal_has_no_note_on_a_column_that_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
+    run = evaluation()
+    untyped = Estimate(None, None, None, 0, "some rows have no question type")
+    results = tuple(replace(e, within_type=untyped, skipped=()) for e in run.estimators)
+    out = Terminal()
+    print_leaderboard(replace(run, estimators=results), file=out)
+    assert "no question type" not in out.getvalue()
+    assert "no question type" in printed(replace(run, estimators=results))
