@@ -201,10 +201,12 @@ def ask(
     from sightline.workflow import asking
 
     known = load_policy(policy) if isinstance(policy, str | Path) else policy
+    pictures = [images] if isinstance(images, str | Path) else images
+    asking.require_askable(pictures, question, known)
     loaded = load_model(model, **(model_options or {})) if isinstance(model, str) else model
     return asking.ask(
         loaded,
-        [images] if isinstance(images, str | Path) else images,
+        pictures,
         question,
         policy=known,
         choices=choices,

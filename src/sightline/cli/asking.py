@@ -20,6 +20,7 @@ from sightline.cli.options import (
 )
 from sightline.core.errors import UsageError
 from sightline.core.printing import percent, printable
+from sightline.core.text import parse_choice
 
 if TYPE_CHECKING:
     from sightline.workflow.asking import Answer
@@ -106,6 +107,9 @@ def ask_command(ctx: click.Context, /, **flags: Any) -> int:
 
 def _lines(answer: Answer, policy: TrustPolicy | None) -> Iterator[str]:
     yield _row("answer", click.style(printable(answer.text) or "(nothing)", bold=True))
+    choices = answer.record.example.choices
+    if choices and parse_choice(answer.text, choices) is None:
+        yield _row("", f"none of the {len(choices)} options is named")
     if answer.decision is None or policy is None:
         yield _row("confidence", "none: without a policy scores are raw and no probabilities")
         yield from _signals(answer.scores)

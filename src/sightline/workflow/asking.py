@@ -102,13 +102,7 @@ def ask(
         ImageError: A picture cannot be read.
         ModelError: The model failed.
     """
-    if not images or not question.strip():
-        raise UsageError(
-            f"{len(images)} pictures and the question {question[:40]!r}; at least one picture and "
-            "a question are required. Write: sightline ask photo.jpg 'What is it?'."
-        )
-    if policy is not None:
-        policy.require_questions("'sightline ask'")
+    require_askable(images, question, policy)
     example = _categorised(_example(images, question, choices, question_type), policy, category)
     pictures = tuple(load_image(ref, Path("/")) for ref in example.images)
     if policy is None:
@@ -122,6 +116,37 @@ def ask(
         length = _asked_length(policy)
         explanation = explain(model, record, pictures, max_new_tokens=length)
     return Answer(record.answer.text, decision, scores, record, explanation)
+
+
+def require_askable(
+    images: Sequence[str | Path], question: str, policy: TrustPolicy | None = None
+) -> None:
+    """Requires what can be told without the model, so that nobody waits for one in vain.
+
+    Args:
+        images: Files, in the order the question refers to them.
+        question: The question.
+        policy: Decides; None shows raw scores.
+
+    Raises:
+        UsageError: No picture or question, or the policy is not one of answers to questions.
+        ImageError: A picture cannot be read.
+    """
+    if not images:
+        raise UsageError(
+            "No picture; at least one, and a question, are required. Write: sightline ask "
+            "photo.jpg 'What is it?'."
+        )
+    if not question.strip():
+        raise UsageError(
+            f"The question {question[:40]!r} has no visible character; a question is required. "
+            "Write: sightline ask photo.jpg 'What is it?'."
+        )
+    if policy is not None:
+        policy.require_questions("'sightline ask'")
+    for image in images:
+        path = Path(image).resolve()
+        load_image(ImageRef(str(path), hash_image_file(path)), Path("/"))
 
 
 def question_id(question: str, hashes: Sequence[str], choices: Sequence[str] | None) -> str:

@@ -46,6 +46,17 @@ def asked(monkeypatch, tmp_path):
     return run
 
 
+@pytest.mark.parametrize(("text", "said"), [("green", True), ("blue", False), ("A", False)])
+def test_an_answer_that_names_none_of_the_options_is_said(monkeypatch, text, said):
+    from sightline import api
+
+    record = Record(Example("e", "?", choices=("red", "blue")), greedy=Generation(text))
+    monkeypatch.setattr(api, "ask", lambda *_, **__: Answer(text, None, {}, record))
+    result = CliRunner().invoke(cli, ["ask", "p.png", "?", "-m", "fake", "-c", "red", "-c", "blue"])
+    assert result.exit_code == 0
+    assert ("none of the 2 options is named" in result.output) is said
+
+
 def test_an_answer_cannot_drive_the_terminal(asked):
     text = asked()
     for code in ("\x1b", "\x07", "\u202e"):

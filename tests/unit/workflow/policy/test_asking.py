@@ -9,6 +9,7 @@ from PIL import Image
 from policy_records import answer, answers, choices, labelled, right_at
 from test_saved import ORIGIN
 
+import sightline
 from sightline.core.condition_names import BLANK
 from sightline.core.errors import ImageError, UsageError
 from sightline.core.features import Feature
@@ -172,15 +173,26 @@ def test_another_model_decoding_of_pictures_or_recorded_answers_are_refused(poli
 
 
 def test_no_picture_no_question_and_no_file_are_one_line(picture, tmp_path):
-    for images, question in (([], "What?"), ([picture], " ")):
-        with pytest.raises(UsageError, match="at least one picture and a question"):
-            ask(FakeModel(), images, question)
+    with pytest.raises(UsageError, match="No picture; at least one"):
+        ask(FakeModel(), [], "What?")
+    with pytest.raises(UsageError, match="' ' has no visible character; a question is required"):
+        ask(FakeModel(), [picture], " ")
     with pytest.raises(ImageError) as error:
         ask(FakeModel(), [tmp_path / "none.png"], "What?")
     assert "\n" not in str(error.value)
     (tmp_path / "text.png").write_text("no picture")
     with pytest.raises(ImageError):
         ask(FakeModel(), [tmp_path / "text.png"], "What?")
+
+
+def test_pictures_and_question_are_looked_at_before_a_model_is_loaded(picture, tmp_path):
+    for images, question, error in (
+        (tmp_path / "none.png", "What?", ImageError),
+        (picture, "", UsageError),
+    ):
+        with pytest.raises(error) as refused:
+            sightline.ask(images, question, model="./no-such-model")
+        assert "no-such-model" not in str(refused.value)
 
 
 def test_an_explanation_shows_what_moves_the_answer(policy, picture):
