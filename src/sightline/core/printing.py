@@ -44,3 +44,16 @@ def percent(share: float, digits: int = 1) -> str:
     while 0.0 < share < 1.0 and digits < 12 and float(f"{share:.{digits}%}"[:-1]) in (0.0, 100.0):
         digits += 1
     return f"{share:.{digits}%}"
+
+
+def rough_duration(seconds: float) -> str:
+    """A forecast of time, no finer than it can be known: ``8 s``, ``3 min``, ``2 h 5 min``.
+
+    Example:
+        >>> rough_duration(7.6), rough_duration(0.2), rough_duration(170), rough_duration(7500)
+        ('8 s', '1 s', '3 min', '2 h 5 min')
+    """
+    if round(seconds) < 60:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -20,6 +20,7 @@ from typing import Any
 
 from sightline.core.condition_names import BLANK, CLEAN, asked_condition
 from sightline.core.errors import SettingsDifferError, StoreError, UsageError
+from sightline.core.printing import rough_duration
 from sightline.core.protocols import Request, VisionLanguageModel
 from sightline.core.types import Example, Quarantined, Record
 from sightline.data.examples import Dataset
@@ -281,7 +282,7 @@ def _forecast(
     free = shutil.disk_usage(root).free
     under = f" under {len(request.conditions)} conditions" if request.conditions else ""
     line = (
-        f"{total} examples{under}: about {max(1, round(seconds / 60))} min and "
+        f"{total} examples{under}: about {rough_duration(seconds)} and "
         f"{size / 1e6:.0f} MB on disk, measured on {len(examples)}"
     )
     if size > free:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -298,6 +299,21 @@ def test_slow_decoding_is_announced(dataset, tmp_path):
     said.clear()
     collect(FakeModel(), dataset, tmp_path / "fast", request=REQUEST, announce=said.append)
     assert not said
+
+
+def test_a_short_collect_is_not_forecast_to_take_a_minute(dataset, tmp_path):
+    said = []
+    collect(
+        FakeModel(),
+        dataset,
+        tmp_path / "run",
+        request=REQUEST,
+        batch_size=1,
+        shard_size=1,
+        announce=said.append,
+    )
+    assert len(dataset.examples) > 4
+    assert re.search(r"examples: about \d s and ", said[0])
 
 
 def test_what_is_asked_for_is_enough(dataset, tmp_path):

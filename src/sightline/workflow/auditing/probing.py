@@ -32,6 +32,7 @@ from sightline.audit.probes import (
 from sightline.core.condition_names import CLEAN
 from sightline.core.errors import ImageError, ModelError, UsageError
 from sightline.core.features import Feature
+from sightline.core.printing import rough_duration
 from sightline.core.text import answer_form, canonical_answer
 from sightline.core.types import Record
 from sightline.data.images import load_image
@@ -164,7 +165,7 @@ class _Probing:
         attack(scorer.clean[None], _score_of(scorer, base), PixelAttack(steps=1))
         step = time.perf_counter() - start - read
         seconds = len(left) * (read * (filters + noise + 5) + step * attacks)
-        return f"{line}; about {max(1, round(seconds / 60))} min, measured on one"
+        return f"{line}; about {rough_duration(seconds)}, measured on one"
 
     def probed(self, record: Record) -> ProbedQuestion:
         """One question, probed; with its reason where its picture or prompt cannot be read.

@@ -203,7 +203,7 @@ def classify(
             notes=(*notes, *remarks),
             settings={"task": TASK, **settings},
             image_root=path,
-            announce=announce if part == "pictures" else lambda _: None,
+            announce=announce if part != "classes" else lambda _: None,
             progress=lambda state: progress(part, state),
             should_stop=should_stop,
         )
