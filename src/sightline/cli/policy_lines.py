@@ -74,7 +74,8 @@ def _sets_lines(policy: TrustPolicy, sets: ConformalSets, fit: SetsFit | None) -
         )
     if fit is not None:
         none = ": they leave nothing out" if fit.size == fit.options else ""
-        yield f"  {'':10} {fit.size:.2f} of {fit.options:.2f} {several} in a set{none}"
+        options = f"{fit.options:.2f}".removesuffix(".00")
+        yield f"  {'':10} {fit.size:.2f} of {options} {several} in a set{none}"
 
 
 def _routing_lines(routing: Routing, policy: TrustPolicy) -> Iterator[str]:

@@ -251,7 +251,7 @@ def test_how_far_thin_sets_can_be_relied_on_is_kept():
     (line, size) = policy_lines._sets_lines(policy, policy.sets.conformal, fit)
     assert "fitted on 12, one a group, this fit does in 73.5% to 99.8%" in line
     assert line.endswith("or more, as the likeliest option is in every set")
-    assert "of 4.00 options in a set" in size
+    assert "of 4 options in a set" in size
 
 
 def test_a_coverage_at_which_nothing_can_be_bounded_promises_nothing():
