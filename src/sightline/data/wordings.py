@@ -111,7 +111,8 @@ class Rewording:
         if not is_generated(example):
             return None
         count = len(_others(example))
-        return None if self.level <= count else f"the question has {count} other wordings"
+        wordings = "other wording" if count == 1 else "other wordings"
+        return None if self.level <= count else f"the question has {count} {wordings}"
 
     def reword(self, example: Example) -> Example:
         """The example with its question in other words.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sightline.audit.instability import TRUTH_UNKNOWN
-from sightline.core.audit_results import Audit, AuditedPair, Comparison, ShownExample
+from sightline.core.audit_results import Audit, AuditedPair, Comparison, Finding, ShownExample
 from sightline.core.estimates import Estimate
 from sightline.report.audit_comparison import comparison_figures, comparison_tables
 from sightline.report.audit_drift import drift_tables
@@ -87,6 +87,12 @@ def _names(audits: Sequence[Audit]) -> list[str]:
     return names
 
 
+def _why(found: Finding) -> str:
+    """Why nothing was decided, where the figure does not say so by itself."""
+    said = found.estimate.reason if found.estimate.value is None else None
+    return "" if found.reason in (None, said) else f" ({inert(str(found.reason))})"
+
+
 def _view(audit: Audit, key: str, name: str, pictures: PictureSource) -> AuditView:
     return AuditView(
         key=key,
@@ -100,8 +106,7 @@ def _view(audit: Audit, key: str, name: str, pictures: PictureSource) -> AuditVi
             VerdictView(
                 found.outcome,
                 inert(found.finding),
-                f"{_figure(found.estimate)}, n = {count(found.estimate.n)}"
-                + ("" if found.reason is None else f" ({inert(found.reason)})"),
+                f"{_figure(found.estimate)}, n = {count(found.estimate.n)}" + _why(found),
                 inert(f"Rule: {found.rule}.", 1000),
             )
             for found in audit.findings

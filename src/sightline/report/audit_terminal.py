@@ -34,7 +34,8 @@ def print_audit(audit: Audit, *, file: TextIO | None = None) -> None:
             f"{counted(len(audit.protocol.conditions), 'condition')}"
         )
     )
-    warnings = (audit.partial, *audit.notes, audit.warning, audit.no_energy, audit.no_spectra)
+    partial = None if audit.partial is None else f"partial: {audit.partial}"
+    warnings = (partial, *audit.notes, audit.warning, audit.no_energy, audit.no_spectra)
     for line in filter(None, warnings):
         console.print(Text(inert(line, LINE), style="yellow"))
     kinds = by_kind(audit)
@@ -105,7 +106,9 @@ def flagged_drift(audit: Audit, name: str, *, unchanged: bool = False) -> Channe
 
 def verdict_line(finding: Finding) -> str:
     """A verdict with its figure, n and rule on one line."""
-    why = "" if finding.reason is None else f" ({finding.reason})"
+    # A figure that could not be taken says why by itself.
+    said = finding.estimate.reason if finding.estimate.value is None else None
+    why = "" if finding.reason in (None, said) else f" ({finding.reason})"
     return inert(
         f"{finding.finding}: {finding.outcome}{why}. {finding.estimate!s}, "
         f"n = {count(finding.estimate.n)}; {finding.rule}.",

@@ -13,6 +13,7 @@ from PIL import Image
 
 from sightline.cli import cli
 from sightline.core.errors import SightlineError, UsageError
+from sightline.core.estimates import Estimate
 from sightline.core.protocols import Request
 from sightline.core.types import Example, ImageRef
 from sightline.data.examples import Dataset
@@ -48,6 +49,20 @@ def printed(audit):
     out = io.StringIO()
     print_audit(audit, file=out)
     return " ".join(out.getvalue().split())
+
+
+def test_a_partial_run_and_why_nothing_was_decided_are_each_said_once(tmp_path):
+    audit = audit_run(run_of(tmp_path, "jpeg:1"), SETTINGS).audit
+    (finding,) = audit.findings
+    why = "no condition counts about 20 pictures of each"
+    unknown = replace(finding, reason=why, estimate=Estimate(None, None, None, 0, why))
+    audit = replace(audit, partial="--limit 4: the first 4", findings=(unknown,))
+    page = tmp_path / "page.html"
+    write_audit_report([audit], page)
+    for text in (printed(audit), page.read_text(encoding="utf-8")):
+        assert text.count(why) == 1
+    assert "partial: --limit 4: the first 4" in printed(audit)
+    assert "Partial run: <bdi>--limit 4: the first 4</bdi>" in page.read_text(encoding="utf-8")
 
 
 def test_too_few_controls_leave_the_share_that_moved_far_undefined(tmp_path):
