@@ -173,8 +173,8 @@ def _source(spec: str) -> str:
     # "runs/model" with an existing "runs" is a missing path, not a hub name.
     if _HUB_NAME.fullmatch(spec) is None or path.parent.exists():
         raise UsageError(
-            f"{spec} does not exist; a model directory, a hub name (owner/model), embedded:vlm or "
-            "fake is required. Check the path."
+            f"{spec} does not exist; a model directory, a hub name (owner/model) or a model of the "
+            "package ('sightline models' lists them) is required. Check the path."
         )
     return spec
 

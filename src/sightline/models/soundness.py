@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import pickle
+import re
 from typing import TYPE_CHECKING, Any
 
 from sightline.core.errors import UsageError
@@ -38,6 +39,7 @@ _TOKENIZERS = (
     "tekken.json",
 )
 _PROCESSORS = ("processor_config.json", "preprocessor_config.json")
+_OTHER_KIND = re.compile(r"Unrecognized configuration class <class '[\w.]*?(?P<config>\w+)'>")
 _OTHER_WEIGHTS = (".bin", ".pt", ".gguf")
 _FULL = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
 _AGAIN = "Download the model again."
@@ -231,6 +233,12 @@ def refusals(spec: str, files: str, required: str) -> Iterator[None]:
         if not isinstance(error, known) and type(error) is not Exception:
             raise
         text = " ".join(str(error).split())[:300]
+        # Of a model of another kind the library lists every kind that it knows.
+        if (kind := _OTHER_KIND.match(text)) is not None:
+            raise UsageError(
+                f"{spec} is a model of another kind ({kind['config']}); {required} is required. "
+                "Name another model."
+            ) from error
         raise UsageError(
             f"{spec} could not be loaded from {files} ({type(error).__name__}: {text}); {required} "
             "is required. Check the name, or download the model again."

@@ -79,8 +79,17 @@ def test_damaged_settings_are_named(copied: Path) -> None:
 
 def test_a_model_of_another_kind(copied: Path) -> None:
     (copied / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(UsageError, match="could not be loaded"):
+    with pytest.raises(UsageError, match=r"copied is a model of another kind \(BertConfig\); an "):
         load_model(str(copied))
+
+
+def test_a_classifier_is_no_model_that_answers() -> None:
+    with pytest.raises(UsageError) as refused:
+        load_model("embedded:clip")
+    assert str(refused.value) == (
+        "embedded:clip is a model of another kind (CLIPConfig); an image-text-to-text model of "
+        "transformers is required. Name another model."
+    )
 
 
 def test_a_saved_model_answers_as_the_one_in_memory(tiny_llava, saved_llava: Path) -> None:
