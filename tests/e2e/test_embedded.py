@@ -76,7 +76,7 @@ def test_evaluate_and_report(run):
     assert names.isdisjoint(by_letter | {"choice_visual_information"})
     best = next(e for e in evaluation.estimators if not e.control)
     assert best.heldout["auroc"].value > 0.6
-    page = sightline.write_report([run]).read_text(encoding="utf-8")
+    page = sightline.write_report(str(run)).read_text(encoding="utf-8")
     assert "embedded" in page
     assert "data:image/png" in page
 

@@ -157,15 +157,24 @@ def observed_judge(model: str) -> JudgeModel:
 
 
 def write_report(
-    runs: Sequence[str | Path], output: str | Path | None = None, *, title: str | None = None
+    runs: str | Path | Sequence[str | Path],
+    output: str | Path | None = None,
+    *,
+    title: str | None = None,
 ) -> Path:
     """Renders one self-contained HTML report over one or more evaluated runs.
+
+    Args:
+        runs: One run directory or several.
+        output: The page to write; ``evaluation/report.html`` of the first run if None.
+        title: The page's title; the model's name if None.
 
     Returns:
         The report's path: ``output``, or ``evaluation/report.html`` of the first run.
     """
     from sightline.report import render
 
+    runs = [runs] if isinstance(runs, str | Path) else runs
     evaluations = [load_evaluation(Path(run) / RESULTS) for run in runs]
     path = Path(output) if output is not None else Path(runs[0]) / REPORT
     render.write_report(evaluations, path, title=title)

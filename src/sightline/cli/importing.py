@@ -92,7 +92,8 @@ def _rejections(imported: list[Path]) -> int:
         first = next(row.where for row in rejected if row.reason == reason)
         click.echo(f"  {count} × {printable(reason)} (first: {printable(first)})", err=True)
     if rejected:
-        click.echo(f"sightline: {len(rejected)} rows were not imported.", err=True)
+        rows = "1 row was" if len(rejected) == 1 else f"{len(rejected)} rows were"
+        click.echo(f"sightline: {rows} not imported.", err=True)
         return 4
     return 0
 
