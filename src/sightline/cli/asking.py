@@ -122,7 +122,9 @@ def _lines(answer: Answer, policy: TrustPolicy | None) -> Iterator[str]:
 
 def _decided(decision: Decision, policy: TrustPolicy) -> Iterator[str]:
     if decision.confidence is None:
-        yield _row("confidence", "none: the answer could not be scored")
+        unscored = decision.uncertainty is None
+        why = "the answer could not be scored" if unscored else "the policy knows no such question"
+        yield _row("confidence", f"none: {why}")
     else:
         evidence = policy.evidence
         known = "the probability of being right"

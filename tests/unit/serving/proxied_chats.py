@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from chat_servers import PLAIN, FakeChat
+from running import picture
 
 from sightline import api
 from sightline.core.protocols import Request
@@ -103,7 +104,10 @@ def choices(count: int) -> list[Example]:
 
 
 def write_labelled(path: Path, records: Sequence[Record]) -> None:
-    """A dataset on which answers that the samples agree with tend to be right."""
+    """A dataset on which answers that the samples agree with tend to be right.
+
+    One of the questions has a picture, so that a policy knows questions with one and without.
+    """
     doubt = SampleAgreement().uncertainty(records)
     noise = np.random.default_rng(0).normal(0, 0.1, len(records))
     rows = [
@@ -114,6 +118,8 @@ def write_labelled(path: Path, records: Sequence[Record]) -> None:
         }
         for record, good in zip(records, doubt + noise < np.median(doubt), strict=True)
     ]
+    path.with_name("labelled.png").write_bytes(picture("blue"))
+    rows[-1]["image"] = "labelled.png"
     path.write_text("\n".join(map(json.dumps, rows)))
 
 

@@ -302,6 +302,7 @@ def _origin(
     manifest = store.manifest.to_dict()
     chosen: list[Record] = [judged.rows.records[i] for i in used]
     request = None if is_classification(store) else request_of_run(store)
+    counts = [len(record.example.images) for record in chosen]
     return Origin(
         run=store.path.resolve().name,
         run_hash=store.manifest.run_hash(),
@@ -320,6 +321,7 @@ def _origin(
             for kind, found in store.derived().items()
             if kind in derived_kinds(needs)
         },
+        pictures=None if request is None else (min(counts), max(counts)),
     )
 
 

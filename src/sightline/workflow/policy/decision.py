@@ -18,7 +18,8 @@ class Decision:
         answer: The greedy answer's text, as the model gave it: untrusted.
         uncertainty: Raw score of the estimator that settled the answer, higher = worse; None where
             no estimator of the policy could score it.
-        confidence: Calibrated probability that the answer is right, in (0, 1); None likewise.
+        confidence: Calibrated probability that the answer is right, in (0, 1); None likewise, and
+            where the question has another number of pictures than the labelled ones.
         accepted: Whether the answer may be used under the policy's promise; else abstain.
         reason: Why, in one line.
         threshold: Least confidence that is accepted; None where none was certified.

@@ -270,6 +270,8 @@ class Origin:
         derived: What computed the signals that were derived from the stored answers, by kind of
             derivation; only those that the policy reads.
         classifier: Of a policy for a classifier's pictures; None for a model's answers.
+        pictures: Fewest and most pictures of a labelled question; None for a classifier, for
+            answers that another tool recorded, and where an older version fitted the policy.
     """
 
     run: str
@@ -286,6 +288,18 @@ class Origin:
     sightline_version: str
     derived: dict[str, dict[str, Any]] = field(default_factory=dict)
     classifier: ClassifierOrigin | None = None
+    pictures: tuple[Rows, Rows] | None = None
+
+    def unlike(self, pictures: int) -> str | None:
+        """Why a question with so many pictures is unlike the labelled ones; None where it is not.
+
+        What was learned from questions about a picture says nothing of a guess without one.
+        """
+        if self.pictures is None or self.pictures[0] <= pictures <= self.pictures[1]:
+            return None
+        fewest, most = self.pictures
+        had = f"{most}" if fewest == most else f"{fewest} to {most}"
+        return f"number of pictures is {pictures}: the policy was fitted on questions with {had}"
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -162,9 +162,9 @@ class TrustPolicy:
         """Decides each answer by itself, in the given order.
 
         The records are linked where the policy's signals are (see `sightline.core.records.link`);
-        those that lack a signal are not accepted, with the reason. The caller has checked that
-        they come from the policy's model and were asked as it was (see `check_model` and
-        `check_request`).
+        those that lack a signal, or have another number of pictures than the labelled questions,
+        are not accepted, with the reason. The caller has checked that they come from the policy's
+        model and were asked as it was (see `check_model` and `check_request`).
         """
         for stage in self.stages:
             if isinstance(stage.estimator, AppliedScore):
@@ -192,8 +192,12 @@ class TrustPolicy:
         index = int(routed.stage[row])
         scored = index >= 0
         confidence = float(routed.confidence[row])
+        origin = self.evidence.origin
+        unlike = None if origin is None else origin.unlike(len(record.example.images))
         accepted = False
-        if row in routed.lacking:
+        if unlike is not None:
+            reason = unlike
+        elif row in routed.lacking:
             reason = routed.lacking[row]
         elif field is not None and category is None:
             reason = f"the question has no {field}, which the threshold goes by"
@@ -210,15 +214,15 @@ class TrustPolicy:
         return Decision(
             answer="" if record.greedy is None else record.greedy.text,
             uncertainty=float(routed.uncertainty[row]) if scored else None,
-            confidence=confidence if scored else None,
+            confidence=confidence if scored and unlike is None else None,
             accepted=accepted,
             reason=reason,
             threshold=threshold,
             signals=routed.signals[row],
             estimator=self.stages[index].name if scored else None,
-            prediction_set=letters,
+            prediction_set=letters if unlike is None else None,
             category=category,
-            pending=routed.pending.get(row, frozenset()),
+            pending=routed.pending.get(row, frozenset()) if unlike is None else frozenset(),
         )
 
     @property

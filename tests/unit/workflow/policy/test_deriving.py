@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import sightline
 from sightline import api
 from sightline.core.errors import UsageError
 from sightline.core.features import Feature
-from sightline.core.types import Example, Generation, Record
+from sightline.core.types import Example, Generation, ImageRef, Record
 from sightline.models.fake import FakeModel
 from sightline.serving.judging import read_policy, saved_judge
 from sightline.store.derived import Derivation
@@ -61,7 +62,8 @@ def test_a_server_judges_by_it(policies, spec):
     judge = saved_judge(policies[spec])
     judge.policy.check_model(FakeModel().fingerprint(), where="the model to serve")
     request = judge.requests[-1]
-    seen = FakeModel().observe([Example("x", "What is it?")], [()], request)
+    example = Example("x", "What is it?", images=(ImageRef("x.png", "0"),))
+    seen = FakeModel().observe([example], [(Image.new("RGB", (8, 8)),)], request)
     (judgement,) = judge.judge([record for record in seen if record.condition == "clean"])
     assert judgement.confidence is not None
     assert judgement.warnings == ()

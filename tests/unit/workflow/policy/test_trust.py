@@ -11,10 +11,10 @@ from sightline.cli import policies, policy_lines
 from sightline.core.errors import DataError, UsageError
 from sightline.core.features import Feature
 from sightline.core.protocols import Request
-from sightline.core.types import Example, Generation, Record
+from sightline.core.types import Example, Generation, ImageRef, Record
 from sightline.estimators import ESTIMATORS
 from sightline.workflow.policy import Decision
-from sightline.workflow.policy.evidence import Target
+from sightline.workflow.policy.evidence import Origin, Target
 from sightline.workflow.policy.fitting import fit_policy
 from sightline.workflow.policy.labelled import SetsTarget
 from sightline.workflow.policy.trust import narrowed
@@ -43,6 +43,30 @@ def test_a_decision_says_score_probability_threshold_and_reason(policy):
     assert sure.reason == f"confidence {sure.confidence:.4f} reaches the threshold {threshold:.4f}"
     assert "is below" in unsure.reason
     assert json.loads(json.dumps(sure.to_dict()))["accepted"] is True
+
+
+def test_a_question_without_the_labelled_ones_picture_is_not_accepted(policy):
+    with_one = replace(policy, evidence=replace(policy.evidence, origin=of_pictures(1, 1)))
+    record = answer("x", 0.98)
+    shown = ImageRef("x.png", "0")
+    ones = [replace(record, example=replace(record.example, images=(shown,) * n)) for n in range(3)]
+    guess, seen, two = with_one.decide(ones)
+    assert seen == policy.decide(ones)[1]
+    assert seen.accepted
+    assert (guess.confidence, guess.accepted) == (None, False)
+    assert guess.reason == ("number of pictures is 0: the policy was fitted on questions with 1")
+    assert two.reason.startswith("number of pictures is 2")
+    assert guess.signals == seen.signals
+    wider = replace(policy, evidence=replace(policy.evidence, origin=of_pictures(0, 2)))
+    assert [one.accepted for one in wider.decide(ones)] == [True] * 3
+    unknown = replace(policy, evidence=replace(policy.evidence, origin=of_pictures(None)))
+    assert unknown.decide(ones) == wider.decide(ones)
+
+
+def of_pictures(*counts):
+    """What a policy was fitted on, whose questions had so many pictures at least and at most."""
+    origin = Origin("r", "0", {}, None, None, "d", {}, 0.5, "clean", {}, (), "0")
+    return replace(origin, pictures=None if counts == (None,) else counts)
 
 
 def test_decisions_do_not_depend_on_the_company_they_are_made_in(policy):
