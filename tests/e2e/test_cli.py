@@ -69,6 +69,28 @@ def test_help_names_every_command_and_every_command_has_help():
         assert result.stdout.startswith("Usage: sightline")
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["runs", "--help"], ["models", "--help"]])
+def test_help_names_every_command_once_and_cuts_none_short(arguments):
+    text = sightline(*arguments).stdout
+    assert "..." not in text.split("Commands:")[1]
+    if arguments == ["--help"]:
+        names = cli.list_commands(click.Context(cli))
+        assert all(len(re.findall(f"^  {name} ", text, re.MULTILINE)) == 1 for name in names)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["colect"], "No such command 'colect'. Did you mean 'collect'?"),
+        (["runs", "verfy"], "No such command 'verfy'. Did you mean 'verify'?"),
+        (["runs", "x"], "No such command 'x'. There are export, gc, ls, merge, show, verify."),
+    ],
+)
+def test_a_command_that_does_not_exist_names_the_one_that_was_meant(arguments, said):
+    result = sightline(*arguments)
+    assert (result.returncode, result.stderr) == (2, f"sightline: {said}\n")
+
+
 def test_help_imports_nothing_heavy():
     code = (
         "import sys; from sightline.cli import cli; cli.main(['--help'], standalone_mode=False);"

@@ -15,6 +15,7 @@ from importlib import import_module
 import click
 
 import sightline
+from sightline.cli.groups import Group
 
 _COMMANDS = {
     "collect": ("sightline.cli.collecting", "collect_command"),
@@ -41,7 +42,7 @@ _COMMANDS = {
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 
-class _Lazy(click.Group):
+class _Lazy(Group):
     """A group that imports a command's module when the command is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -58,24 +59,7 @@ class _Lazy(click.Group):
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(sightline.__version__, prog_name="sightline")
 def cli() -> None:
-    """Know when a vision-language model can be trusted.
-
-    \b
-    collect   run a model over images and questions once, and store what it shows
-    classify  run a zero-shot classifier over labelled pictures once, and store what it shows
-    rerank    let a model choose among a classifier's likeliest classes
-    derive    compute signals from the stored answers: vectors, entailment, importance
-    import    turn recorded outputs of a model that ran elsewhere into runs
-    evaluate  score every answer, calibrate the scores, measure them honestly
-    audit     change the pictures, and see whether answers and representations hold
-    fit       fit an estimator on one run's answers, to score other runs with it
-    calibrate choose a confidence from which answers may be used, with a guarantee
-    apply     decide another run's answers by such a policy, and measure it there
-    ask       ask one question about pictures, and say whether to trust the answer
-    report    render the evaluation as one HTML page
-    serve     answer over OpenAI's API, every answer with its probability of being right
-    study     repeat a committed study on the embedded models
-    """  # noqa: D301 (a backspace, which click reads)
+    """Know when a vision-language model can be trusted."""
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sightline.cli.display import size
+from sightline.cli.groups import Group
 from sightline.cli.options import (
     endpoint_options,
     endpoint_settings,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 @click.group(
     "models",
+    cls=Group,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -20,7 +20,6 @@ from sightline.cli.options import (
 )
 from sightline.core.errors import UsageError
 from sightline.core.printing import percent, printable
-from sightline.core.text import parse_choice
 
 if TYPE_CHECKING:
     from sightline.workflow.asking import Answer
@@ -106,6 +105,8 @@ def ask_command(ctx: click.Context, /, **flags: Any) -> int:
 
 
 def _lines(answer: Answer, policy: TrustPolicy | None) -> Iterator[str]:
+    from sightline.core.text import parse_choice
+
     yield _row("answer", click.style(printable(answer.text) or "(nothing)", bold=True))
     choices = answer.record.example.choices
     if choices and parse_choice(answer.text, choices) is None:

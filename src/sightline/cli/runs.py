@@ -13,12 +13,13 @@ from typing import Any
 import click
 
 from sightline.cli.display import size
+from sightline.cli.groups import Group
 from sightline.core.errors import CorruptStoreError, DiskError, UsageError
 
 RUN = click.Path(file_okay=False, path_type=Path)
 
 
-@click.group("runs", context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("runs", cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 def runs_group() -> None:
     """List, show, verify, export, merge and clean runs."""
 

@@ -47,6 +47,13 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "runs"
 
 
+def test_one_rejected_row_is_one(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text(f"{json.dumps(ROWS[0])}\n{{not json}}")
+    code, _, errors = sightline("import", tmp_path / "x.jsonl", "-o", tmp_path / "runs")
+    assert code == 4
+    assert errors.splitlines()[-1] == "sightline: 1 row was not imported."
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 @pytest.mark.parametrize("target", ["file", "standard output"])
 def test_an_export_to_a_full_disk_is_one_line(imported: Path, target: str) -> None:

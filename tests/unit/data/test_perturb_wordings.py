@@ -64,6 +64,11 @@ def test_a_reworded_question_differs_and_has_the_same_answer_in_its_scene(exampl
         assert len(asked) == count + 1
 
 
+def test_one_other_wording_is_one(examples):
+    said = {parse_condition(f"wording:{level}").refusal(e) for level in (1, 2, 3) for e in examples}
+    assert "the question has 1 other wording" in said
+
+
 def test_a_generated_question_without_further_wordings_says_so(examples):
     yes_no = next(
         e for e in examples if e.question_type == "comparison" and e.references[0] in {"yes", "no"}
