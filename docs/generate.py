@@ -84,6 +84,9 @@ def metrics_page() -> str:
         "Written by `make docs` from `sightline.metrics.METRICS`. Ties are averaged analytically;",
         "a figure below its smallest n, or with one class only, is null with the reason.",
         "",
+        "Few rows in a bin make calibration errors too large. Their intervals take that off (basic",
+        "bootstrap intervals, widened to hold the figure), so they lie mostly below the figure.",
+        "",
         "| name | better | input | smallest n | definition and source |",
         "|---|---|---|---|---|",
     ]

@@ -34,6 +34,7 @@ BETWEEN = 2
 REASONS = 4
 """Reasons shown why scores were not computed."""
 
+ECE = " Few rows in a bin make ECE too large; its interval takes that off."
 RAW = " Raw: the score as it is on all rows, where no held-out figure is defined."
 
 
@@ -81,6 +82,7 @@ def print_leaderboard(evaluation: Evaluation, *, top: int = 15, file: TextIO | N
             f"{numbers.share(protocol.level)} intervals from "
             f"{numbers.count(protocol.resamples)} resamples of groups. "
             "Higher is better for AUROC and PRR, lower for the others."
+            f"{ECE if 'ece' in metrics else ''}"
             f"{RAW if _any_raw(shown, metrics) else ''}",
             style="dim",
         )
