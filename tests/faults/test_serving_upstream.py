@@ -76,6 +76,25 @@ def test_37_failures(server: Running, behind: Upstream, how: str, stream: bool) 
     assert server.works()
 
 
+@pytest.mark.parametrize(
+    ("wait", "told"),
+    [
+        ("1.2", "2"),
+        ("Mon, 01 Jan 2024 00:00:00 GMT", "0"),
+        ("9" * 5000, "3600"),
+        ("\u00b2", "5"),
+        ("Mon, 01 Jan 2024 00:00:00 +99999999999999999", "5"),
+    ],
+)
+def test_37_however_an_upstream_says_how_long_it_is_busy(
+    server: Running, wait: str, told: str
+) -> None:
+    status, document, headers = server.chat(f"busy for {wait}")
+    assert (status, document["error"]["code"]) == (503, "upstream_busy")
+    assert headers["retry-after"] == told
+    assert server.works()
+
+
 def test_37_an_upstream_that_is_not_there() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

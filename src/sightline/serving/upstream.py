@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
+from sightline.models.openai.waiting import retry_after
 from sightline.models.openai.wire import MalformedReplyError, read_object
 from sightline.serving.beside import beside
 from sightline.serving.connections import (
@@ -25,6 +26,7 @@ from sightline.serving.image_files import LARGE
 from sightline.serving.limits import Limits
 
 _RETRY_AFTER = 5
+_LONGEST_WAIT_S = 3600.0
 _KEPT_S = 2.0
 _CONNECT_S = 5.0
 _PASSED_ON = frozenset({400, 404, 413, 422})
@@ -164,12 +166,12 @@ def _failure(reply: Reply, body: bytes) -> RequestError:
             code="upstream_refused",
         )
     if status in (429, 503):
-        wait = reply.headers.get("retry-after", "")
+        wait = retry_after(reply.headers.get("retry-after"), _LONGEST_WAIT_S)
         return RequestError(
             "The upstream is busy. Try again after the number of seconds in Retry-After.",
             status=503,
             code="upstream_busy",
-            retry_after=min(int(wait), 3600) if wait.isdigit() else _RETRY_AFTER,
+            retry_after=_RETRY_AFTER if wait is None else math.ceil(wait),
         )
     if status in (408, 504):
         return RequestError(

@@ -132,6 +132,8 @@ class Handler(BaseHTTPRequestHandler):
         if how in FAILURES:
             error = {"error": {"message": f"upstream says {how}", "type": "x"}}
             self.reply(FAILURES[how], json.dumps(error).encode(), location="http://127.0.0.1:1/")
+        elif how.startswith("busy for "):
+            self.reply(429, b"{}", wait=how.removeprefix("busy for "))
         elif how == "html":
             self.reply(200, b"<html><body>gateway</body></html>", kind="text/html")
         elif how == "truncated":
@@ -147,7 +149,12 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(200, text.encode())
 
     def reply(
-        self, status: int, data: bytes, kind: str = "application/json", location: str = ""
+        self,
+        status: int,
+        data: bytes,
+        kind: str = "application/json",
+        location: str = "",
+        wait: str = "7",
     ) -> None:
         self.send_response(status)
         self.send_header("content-type", kind)
@@ -155,7 +162,7 @@ class Handler(BaseHTTPRequestHandler):
         if status == 302:
             self.send_header("location", location)
         if status == 429:
-            self.send_header("retry-after", "7")
+            self.send_header("retry-after", wait)
         self.end_headers()
         self.wfile.write(data)
 

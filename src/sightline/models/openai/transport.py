@@ -13,14 +13,13 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sightline.core.errors import EndpointError, MissingExtraError, ModelError, SightlineError
 from sightline.core.printing import printable
 from sightline.models.openai.servers import Pool, Server, backoff
 from sightline.models.openai.settings import EndpointSettings
+from sightline.models.openai.waiting import retry_after
 from sightline.models.openai.wire import MalformedReplyError, Reply, read_object, read_reply
 
 if TYPE_CHECKING:
@@ -274,7 +273,7 @@ class Transport:
                 server,
                 down=status in _DOWN,
                 busy=status in _BUSY,
-                wait_s=_retry_after(response.headers.get("retry-after")),
+                wait_s=retry_after(response.headers.get("retry-after"), _LONGEST_WAIT_S),
             )
         if path != _CHAT:
             return _not_served(server, path, f"status {status}{said}")
@@ -381,22 +380,6 @@ def _url(base: str, path: str) -> str:
         return f"{base}/{path}"
     scheme, _, rest = base.partition("://")
     return f"{scheme}://{rest.partition('/')[0]}{path}"
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Seconds of a Retry-After header, given as a number or a date; None where it is neither."""
-    if value is None:
-        return None
-    try:
-        return min(max(0.0, float(value)), _LONGEST_WAIT_S)
-    except ValueError:
-        pass
-    try:
-        when = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    when = when if when.tzinfo else when.replace(tzinfo=UTC)
-    return min(max(0.0, (when - datetime.now(UTC)).total_seconds()), _LONGEST_WAIT_S)
 
 
 def _broken(error: Exception) -> str:
