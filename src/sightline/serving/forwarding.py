@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -45,6 +45,7 @@ class Served:
         words: Whether it words questions so itself, as our own server with a local model does.
         capabilities: What it was seen to do then; None where that is not known.
         identity: Says whether it still is what the policy was fitted on; None where none is asked.
+        unlike: Says why a question with so many pictures is unlike the policy's, or None.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Served:
     words: bool = False
     capabilities: Capabilities | None = None
     identity: Identity | None = None
+    unlike: Callable[[int], str | None] = lambda _: None
 
 
 class Forwarding:

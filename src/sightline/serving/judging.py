@@ -240,6 +240,7 @@ def upstream_judge(
         words=origin.model.get(WORDS) == style.to_dict(),
         capabilities=capabilities,
         identity=identity,
+        unlike=origin.unlike,
     )
     return PolicyJudge(policy, digest, _stages(policy, request), deriver), served
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from sightline.core.features import Feature
 from sightline.core.protocols import Request
-from sightline.core.types import Example
+from sightline.core.types import Example, ImageRef
 from sightline.data.prompts import PromptStyle
 from sightline.models.openai.wire import MalformedReplyError
 from sightline.serving.calls import Call
@@ -35,7 +35,7 @@ from sightline.serving.replies import Heard, chained, ordered, parts_of, read_an
 from sightline.serving.trust import Trusting, of_category
 from sightline.serving.upstream import Connection, garbled
 from sightline.serving.upstream_trust import Drawing, UpstreamTrust
-from sightline.serving.wire import ChatBody, DecisionsBody, TextPart
+from sightline.serving.wire import ChatBody, DecisionsBody, ImagePart, TextPart
 from sightline.serving.wordings import taken_apart
 
 SHOWN = frozenset(
@@ -316,14 +316,17 @@ async def _listed(events: Sequence[dict[str, Any]]) -> AsyncGenerator[dict[str, 
 def _example(body: ChatBody, style: PromptStyle | None) -> Example:
     """What the judge knows of a question that is passed on as it is; as its run recorded it."""
     texts: list[str] = []
+    images: list[ImageRef] = []
     for message in body.messages:
         if message.role == "user" and isinstance(message.content, str):
             texts.append(message.content)
         elif message.role == "user":
-            texts += [part.text for part in message.content or () if isinstance(part, TextPart)]
+            parts = message.content or ()
+            texts += [part.text for part in parts if isinstance(part, TextPart)]
+            images += [ImageRef("request", "") for part in parts if isinstance(part, ImagePart)]
     text = "\n".join(texts)
-    known = None if style is None else taken_apart(text, style)
-    return Example("request", *((text,) if known is None else (known[0], (), known[1])))
+    question, choices = (None if style is None else taken_apart(text, style)) or (text, None)
+    return Example("request", question, tuple(images), choices)
 
 
 def _is_labelled(body: ChatBody) -> bool:

@@ -147,7 +147,7 @@ class UpstreamTrust:
             alike: Whether it is asked in every setting as the policy's were.
         """
         judged = self._judge.calibrator is not None
-        doubts = (*self._of_identity(), *doubts) if judged else ()
+        doubts = (*self._of_identity(), *doubts, *self._unlike(sent)) if judged else ()
         found = Drawing(
             self._connection,
             self._forwarding.samples(sent),
@@ -190,7 +190,8 @@ class UpstreamTrust:
         if self._judge.calibrator is None:
             return record, judgement
         await self._compare(reply, choice, drawing)
-        reasons = list(dict.fromkeys([*drawing.doubts, *self._doubts(reply, choice)]))
+        found = dict.fromkeys([*drawing.doubts, *self._doubts(reply, choice)])
+        reasons = [one for one in found if one not in judgement.warnings]
         if choice.finish_reason not in _FINISHED:
             reasons.append(
                 "the upstream ended its answer without saying that it was finished: it may be cut"
@@ -247,6 +248,13 @@ class UpstreamTrust:
             if not drawing.doubts:
                 identity.hear(reply, choice, self._served.models, alike=drawing.alike)
             await identity.glanced()
+
+    def _unlike(self, sent: Mapping[str, Any]) -> list[str]:
+        """That the question has more or fewer pictures than the policy's."""
+        turns = [turn.get("content") for turn in sent["messages"]]
+        parts = [part for turn in turns if isinstance(turn, list) for part in turn]
+        reason = self._served.unlike(sum(part["type"] == "image_url" for part in parts))
+        return [] if reason is None else [reason]
 
     def _of_identity(self) -> list[str]:
         identity = self._served.identity

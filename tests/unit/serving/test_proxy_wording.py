@@ -291,3 +291,31 @@ def test_an_upstream_that_words_questions_otherwise_than_the_policys_is_told_how
                 ("Question 1?", {"trust": {"as_labelled": True}}),
             ):
                 assert asked(proxy, text, **extra)["trust"]["confidence"] is not None
+
+
+@pytest.mark.parametrize("estimator", ["sequence_probability", "sample_agreement"])
+def test_a_question_with_more_pictures_than_the_policys_has_no_confidence(
+    fitted: Fitted, estimator: str
+) -> None:
+    saved = policy(fitted.run, f"{estimator}-pictures", estimator)
+    server = build(Settings("m", policy=saved, upstream=fitted.behind.url))
+    shown = {"type": "image_url", "image_url": {"url": PICTURE}}
+    said = "number of pictures is 2: the policy was fitted on questions with 0 to 1"
+    line = {"type": "text", "text": f"Question 1?\n{LINE}"}
+    extra: list[dict[str, Any]] = [{}, {"stream": True}, {"trust": {"as_labelled": True}}]
+    with running(server=server) as proxy:
+        for fields in extra:
+            one = asked(proxy, [shown, line], **fields)["trust"]
+            assert one["confidence"] is not None, one
+            before = len(fitted.behind.bodies)
+            two = asked(proxy, [shown, shown, line], **fields)["trust"]
+            assert len(fitted.behind.bodies) == before + 1, "the answer alone, no samples"
+            assert (two["confidence"], two["abstain"]) == (None, True)
+            assert (two["reason"], two["warnings"]) == (said, [said])
+        question = {"type": "predicate", "instructions": "Question 1?"}
+        pictures = [{"type": "input_image", "image_url": PICTURE}] * 2
+        content = [*pictures, {"type": "input_text", "text": "Two."}]
+        body = {"input": [{"role": "user", "content": content}], "questions": [question]}
+        status, document, _ = proxy.call("/v1/decisions", body)
+        assert status == 200, document
+        assert document["answers"][0]["trust"]["warnings"] == [said]
