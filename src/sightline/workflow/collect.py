@@ -283,11 +283,15 @@ def _forecast(
     under = f" under {len(request.conditions)} conditions" if request.conditions else ""
     line = (
         f"{total} examples{under}: about {rough_duration(seconds)} and "
-        f"{size / 1e6:.0f} MB on disk, measured on {len(examples)}"
+        f"{_megabytes(size)} on disk, measured on {len(examples)}"
     )
     if size > free:
         line += f"; only {free / 1e6:.0f} MB are free"
     return line
+
+
+def _megabytes(size: float) -> str:
+    return f"{size / 1e6:.0f} MB" if size >= 5e5 else "less than 1 MB"
 
 
 def _unrelated(examples: Sequence[Example], request: Request) -> Mapping[str, Sequence[Pictures]]:

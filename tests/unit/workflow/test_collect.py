@@ -313,7 +313,7 @@ def test_a_short_collect_is_not_forecast_to_take_a_minute(dataset, tmp_path):
         announce=said.append,
     )
     assert len(dataset.examples) > 4
-    assert re.search(r"examples: about \d s and ", said[0])
+    assert re.search(r"examples: about \d s and less than 1 MB on disk", said[0])
 
 
 def test_what_is_asked_for_is_enough(dataset, tmp_path):
