@@ -216,7 +216,7 @@ def trust(count: int = 4000) -> dict[str, Any]:
 
 async def _engine(model: Any, judge: Any, images: list[Any], clients: int) -> tuple[float, float]:
     """Wall and CPU seconds of one question per image, with that many in flight."""
-    from sightline.core.types import Example
+    from sightline.core.types import Example, ImageRef
     from sightline.serving.engine import Engine
 
     engine = Engine(model, judge, max_batch=16)
@@ -225,7 +225,8 @@ async def _engine(model: Any, judge: Any, images: list[Any], clients: int) -> tu
 
     async def ask() -> None:
         for i, image in left:
-            example = Example(f"{i}", f"What colour is the circle {'now ' * (i % 4)}?")
+            shown = (ImageRef(f"{i}.png", ""),)
+            example = Example(f"{i}", f"What colour is the circle {'now ' * (i % 4)}?", shown)
             await engine.observe(example, (image,), judge.requests, deadline=time.monotonic() + 600)
 
     wall, cpu = time.perf_counter(), time.process_time()
