@@ -306,6 +306,15 @@ def test_errors_are_shown_in_words(browser: Browser) -> None:
     without_policy(browser, use)
 
 
+def test_a_server_that_is_gone_is_told_in_words_and_the_page_goes_on(browser: Browser) -> None:
+    with running() as server:
+        tab = opened(browser, server)
+        tab.evaluate("document.getElementById('question').value = 'What?'")
+    tab.evaluate("document.getElementById('ask').click()")
+    wait(tab, "document.getElementById('status').textContent.startsWith('The server cannot be')")
+    assert not tab.evaluate("document.getElementById('ask').disabled")
+
+
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF"])
 @pytest.mark.parametrize("name", ["x.png", "x.gif", "x"])
 def test_a_picture_goes_by_its_bytes_whatever_its_file_is_called(

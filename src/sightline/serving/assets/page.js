@@ -18,7 +18,9 @@ function headers() {
 async function call(path, body) {
   const options = body === undefined ? { headers: headers() }
     : { method: "POST", headers: headers(), body: JSON.stringify(body) };
-  const answer = await fetch(path, options);
+  const answer = await fetch(path, options).catch(() => {
+    throw new Error("The server cannot be reached. Ask again when it runs.");
+  });
   let document = null;
   try { document = await answer.json(); } catch (error) { document = null; }
   if (answer.status === 401) { show("keyed", true); $("key").focus(); }
