@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ def audit(
     probing: Mapping[str, Any] | None = None,
     entailment: str | None = None,
     model_options: Mapping[str, Any] | None = None,
+    measuring: Callable[[], None] = lambda: None,
     keep: bool = False,
 ) -> tuple[AuditOutcome | None, CollectResult | None]:
     """Collects a model under perturbations if that is asked for, and measures how stable it is.
@@ -57,6 +58,7 @@ def audit(
         entailment: Entailment model (a directory or a hub name) that compares free answers by
             meaning; None = by their content words alone.
         model_options: Passed to the loading of the probed and of the entailment model.
+        measuring: Called once, when what is stored begins to be measured.
         keep: Leave an audit that the run has already as it is, and write nothing into the run;
             for a run that is only set beside others.
 
@@ -103,6 +105,7 @@ def audit(
     if probe and not _probed(Path(run), model, probe, settings, probing or {}, options):
         return None, collected
     judge = None if entailment is None else _judge(entailment, options)
+    measuring()
     outcome = audit_run(Path(run), settings, judge=judge)
     if not (keep and (Path(run) / RESULTS).exists()):
         write_audit(outcome, Path(run))

@@ -228,10 +228,18 @@ def _measured(
     """A run that is there, probed first where that is asked for."""
     from sightline.api import audit
 
-    with ProgressLine("probing", flags["display"]) as line, stop_on_signal() as stop:
+    first = "probing" if flags["probe"] else "reading"
+    with ProgressLine(first, flags["display"]) as line, stop_on_signal() as stop:
         model = flags["model"] if flags["probe"] else None
         asked = _asked(flags, line, stop)
-        outcome, _ = audit(run, model=model, settings=settings, keep=keep, **asked)
+        outcome, _ = audit(
+            run,
+            model=model,
+            settings=settings,
+            keep=keep,
+            measuring=lambda: line.start(f"measuring {Path(run).name}"),
+            **asked,
+        )
     return outcome, 0 if outcome is not None else _stopped(stop)
 
 
@@ -249,6 +257,7 @@ def _collected(flags: dict[str, Any], settings: AuditSettings) -> tuple[AuditOut
             limit=collecting.pop("limit"),
             settings=settings,
             collecting=collecting,
+            measuring=lambda: line.start(f"measuring {Path(flags['output']).name}"),
             **_asked(flags, line, stop),
         )
     if outcome is None:

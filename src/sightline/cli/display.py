@@ -61,6 +61,13 @@ class ProgressLine:
         if self._bar is not None:
             self._bar.stop()
 
+    def start(self, label: str) -> None:
+        """Shows that something begins of which nobody knows how far it is, and says so at once."""
+        if self._bar is not None:
+            self._bar.reset(self._task, description=label, total=None, note="")
+        elif self._mode == "plain":
+            click.echo(label, err=True)
+
     def update(self, done: int, total: int, note: str = "", label: str | None = None) -> None:
         """Shows a new state."""
         if self._bar is not None:

@@ -208,6 +208,14 @@ def test_flags_are_refused_in_one_line_before_anything_is_collected(tmp_path, fl
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(("display", "said"), [("plain", ["measuring run"]), ("none", [])])
+def test_measuring_is_said_before_it_takes_its_time(tmp_path, display, said):
+    command = ["audit", str(run_of(tmp_path, "jpeg:1")), "--resamples", "100", "--json"]
+    found = CliRunner().invoke(cli, [*command, "--display", display])
+    assert found.exit_code == 0, found.output
+    assert found.stderr.splitlines() == said
+
+
 def test_conditions_that_keep_answers_are_read_from_a_file_and_kept_in_the_audit(tmp_path):
     run = run_of(tmp_path, "crop:4", "rotate:30")
     listed = tmp_path / "mine.yaml"
