@@ -429,12 +429,23 @@ def _require_same(path: Path, stored: Manifest, asked: Manifest) -> None:
     for name in RESULT_FIELDS:
         found = _first_difference(name, before[name], now[name])
         if found is not None:
-            where, old, new = found
+            where, old, new = _as_people_name_it(name, stored, asked) or found
             raise SettingsDifferError(
                 f"{path} was made with {where} = {old} and is now asked for with {new}; a run "
                 "resumes only with the same. Choose another folder, or start again with "
                 "--overwrite."
             )
+
+
+def _as_people_name_it(name: str, stored: Manifest, asked: Manifest) -> tuple[str, str, str] | None:
+    """Another model or data set by its name, or another number of examples, before any hash."""
+    before, now = getattr(stored, name), getattr(asked, name)
+    known = {"model": ("name",), "dataset": ("name", "n")}.get(name, ())
+    for key in known:
+        old, new = before.get(key), now.get(key)
+        if None not in (old, new) and old != new:
+            return f"{name}.{key}", canonical_json(old), canonical_json(new)
+    return None
 
 
 def _first_difference(name: str, before: Any, now: Any) -> tuple[str, str, str] | None:

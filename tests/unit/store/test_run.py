@@ -365,6 +365,20 @@ class TestCreateAndResume:
         with pytest.raises(StoreError, match="examples_sha256"):
             RunStore.resume(run.path, make_manifest(), examples)
 
+    @pytest.mark.parametrize(
+        ("changes", "kept", "said"),
+        [
+            ({"dataset": {"name": "other"}}, 4, r'dataset\.name = "plan" .* with "other"; a run'),
+            ({}, 4, r"dataset\.n = \d+ and is now asked for with 4; a run"),
+            ({"model": {"name": "b", "a": 1}}, None, r'model\.name = ".*" and .* with "b"; a run'),
+        ],
+    )
+    def test_resume_names_another_model_or_data_before_any_hash(
+        self, run: RunStore, changes: dict[str, object], kept: int | None, said: str
+    ) -> None:
+        with pytest.raises(StoreError, match=said):
+            RunStore.resume(run.path, make_manifest(**changes), make_examples()[:kept])
+
     def test_open_needs_a_run(self, tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="not a run") as caught:
             RunStore.open(tmp_path)
