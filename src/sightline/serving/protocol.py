@@ -65,6 +65,11 @@ def protocol_class(limits: Limits) -> type[H11Protocol]:
             _stop(self._writing)
             super().resume_writing()
 
+        def _should_upgrade(self) -> bool:
+            # Clients that would rather speak HTTP/2 offer it with every first request; uvicorn
+            # would log each, with advice on what to install.
+            return False
+
         def send_400_response(self, msg: str) -> None:
             found = _refusal(sys.exception(), limits)
             body, reason = found.encoded(), HTTPStatus(found.status).phrase.encode()

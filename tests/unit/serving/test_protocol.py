@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
@@ -38,6 +39,12 @@ class Wire(asyncio.Transport):
     def is_closing(self) -> bool:
         return self.closed
 
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
     def get_write_buffer_size(self) -> int:
         return self.untaken
 
@@ -48,6 +55,7 @@ def asked(
     keeps: bool = True,
     wire: Wire | None = None,
     asks_no_more: bool = False,
+    fields: bytes = b"",
     limits: Limits | None = None,
 ) -> Wire:
     """What leaves where a request is answered by ``answer``, while its client stays."""
@@ -59,11 +67,11 @@ def asked(
 
     async def one() -> None:
         kind = protocol_class(limits)
-        config = uvicorn.Config(app, http=kind, lifespan="off", log_level="error")
+        config = uvicorn.Config(app, http=kind, lifespan="off", log_config=None)
         config.load()
         protocol = kind(config, ServerState(), {})
         protocol.connection_made(wire)
-        ends = b"" if keeps else b"connection: close\r\n"
+        ends = fields + (b"" if keeps else b"connection: close\r\n")
         protocol.data_received(b"GET / HTTP/1.1\r\nhost: localhost\r\n" + ends + b"\r\n")
         if asks_no_more:
             await asyncio.sleep(0)  # the end is read in the turn in which the answer is written
@@ -156,3 +164,13 @@ def test_a_closed_connection_ends_where_its_client_takes_nothing() -> None:
     wire.untaken = 1000
     asked(_hello, keeps=False, wire=wire, limits=Limits(write_s=0.05))
     assert wire.aborted
+
+
+@pytest.mark.parametrize("kind", [b"h2c", b"websocket"])
+def test_a_client_that_offers_another_protocol_is_answered_in_this_one(
+    kind: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    offer = b"connection: upgrade\r\nupgrade: %b\r\n" % kind
+    (whole,) = asked(_hello, fields=offer).sent
+    assert whole.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert caplog.messages == []

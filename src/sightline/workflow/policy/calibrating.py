@@ -245,9 +245,10 @@ def _announce_parts(data: Labelled, target: Target, announce: Callable[[str], No
         announce(line)
     shared = images_across_groups([record.example for record in data.records])
     if shared:
+        found = "1 image is" if shared == 1 else f"{shared:,} images are"
         announce(
-            f"{shared:,} images are in more than one group, so that the parts are not wholly "
-            "apart; a group column that joins their questions would part them."
+            f"{found} in more than one group, so that the parts are not wholly apart; a group "
+            "column that joins the questions about an image would part them."
         )
 
 
