@@ -143,6 +143,10 @@ def test_gates_exit_3(evaluated):
     assert sightline("evaluate", run, *quick, "--min-auroc", 0).returncode == 0
 
 
+def test_one_run_is_not_evaluated_together(run):
+    fails(sightline("evaluate", run, "--together"), 2, "--together with one run")
+
+
 def test_report_writes_one_file_and_prints_its_path(evaluated, tmp_path):
     run, _ = evaluated
     result = sightline("report", run, "-o", tmp_path / "r.html")

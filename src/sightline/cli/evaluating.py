@@ -22,7 +22,7 @@ from sightline.cli.options import (
     show_config,
     support_options,
 )
-from sightline.core.errors import GateFailedError
+from sightline.core.errors import GateFailedError, UsageError
 
 if TYPE_CHECKING:
     from sightline.core.results import Evaluation
@@ -90,6 +90,11 @@ def evaluate_command(ctx: click.Context, /, **flags: Any) -> int:
     if flags["show_config"]:
         show_config(ctx)
         return 0
+    if flags["together"] and len(flags["runs"]) < 2:
+        raise UsageError(
+            "--together with one run; runs of several models on the same examples are required. "
+            "Name them all, or leave --together out."
+        )
     from sightline.api import evaluate
     from sightline.workflow.evaluate import Settings
 

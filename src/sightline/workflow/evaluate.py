@@ -35,12 +35,11 @@ from sightline.grading import JudgeModel, grade_records, parse_grader
 from sightline.metrics import curves
 from sightline.metrics.intervals import proportion
 from sightline.store.run import RunStore
-from sightline.workflow.classifying.reading import open_answers
 from sightline.workflow.conditions import with_own_truth
 from sightline.workflow.estimator_results import estimator_result
 from sightline.workflow.fitted import load_all
 from sightline.workflow.heldout import best_simple, heldout_scores
-from sightline.workflow.judged import Heldout, JudgedRows
+from sightline.workflow.judged import Heldout, JudgedRows, answers_beside
 from sightline.workflow.measure import BootstrapSettings, heldout_figures
 from sightline.workflow.samples import samples_table
 from sightline.workflow.scoring import Scored, affordable, needed_arrays, score
@@ -276,14 +275,15 @@ def read_judged(
     Raises:
         DataError: No answer could be graded, or the split leaves a part empty.
         LeakageError: The given split has one image in two parts.
-        UsageError: An unknown grader, or another run that is a classifier's.
+        UsageError: An unknown grader, or another run that is a classifier's or has none of the
+            examples.
     """
     own = list(store.records(condition=settings.condition, features=arrays))
     beside = store.records(features=set(arrays) & set(READ_WITH.values()))
     linked = link(
         [*own, *(record for record in beside if record.condition != settings.condition)],
         condition=settings.condition,
-        other_runs=[list(open_answers(other).records(features=())) for other in other_runs],
+        other_runs=[answers_beside(store.path, own, one) for one in other_runs],
     )
     answers = tuple(record for record in linked if record.greedy is not None)
     column, ungraded = correctness(store, answers, settings, judge)

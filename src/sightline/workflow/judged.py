@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from sightline.core.errors import UsageError
 from sightline.core.protocols import Calibration
 from sightline.core.types import Record
 from sightline.data.splits import Split
+from sightline.workflow.classifying.reading import open_answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,3 +64,23 @@ class Heldout:
     def correct_in(self, rows: JudgedRows) -> Float[np.ndarray, " rows"]:
         """Correctness of the answers that it judges."""
         return rows.correct[self.rows] if self.correct is None else self.correct
+
+
+def answers_beside(path: Path, own: Sequence[Record], other: Path) -> list[Record]:
+    """The answers of a run that is to be set beside another.
+
+    Args:
+        path: The run that is judged.
+        own: Its records.
+        other: The run to be set beside it.
+
+    Raises:
+        UsageError: The other run is a classifier's, or answers none of the same examples.
+    """
+    records = list(open_answers(other).records(features=()))
+    if {record.key for record in own}.isdisjoint(record.key for record in records):
+        raise UsageError(
+            f"{other} answers none of the examples of {path}; runs of models on the same examples "
+            "are required. Leave --together out, or collect both on the same data."
+        )
+    return records

@@ -68,6 +68,19 @@ def known_records(n=400, *, seed=0, types=("colour", "count")):
     ]
 
 
+def test_a_run_on_other_examples_is_not_set_beside_this_one(tmp_path):
+    own = write_run(tmp_path / "own", known_records(60))
+    same = write_run(tmp_path / "same", known_records(60, seed=1))
+    moved = [
+        replace(r, example=replace(r.example, id=f"o{i}")) for i, r in enumerate(known_records(9))
+    ]
+    other = write_run(tmp_path / "other", moved)
+    with pytest.raises(UsageError, match=r"other answers none of the examples of .*own; runs of"):
+        evaluate(own, FAST, other_runs=[other])
+    names = {e.name for e in evaluate(own, FAST, other_runs=[same]).evaluation.estimators}
+    assert "model_agreement" in names
+
+
 def by_name(evaluation):
     return {e.name: e for e in evaluation.estimators}
 
