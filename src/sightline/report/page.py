@@ -250,9 +250,11 @@ def _card(row: AnswerRow, evaluation: Evaluation, image_bytes: ImageBytes) -> An
     if len(choices) > SHOWN_CHOICES:
         left = len(choices) - SHOWN_CHOICES
         choices = [*choices[:SHOWN_CHOICES], f"… and {left} more options"]
+    named = dict(zip(letters, row.choices, strict=True))
     references: list[str] = []
     for reference in row.references:
-        text = inert(reference, CHOICE_LIMIT)
+        option = f"{reference}. {named[reference]}" if reference in named else reference
+        text = inert(option, CHOICE_LIMIT)
         if text not in references:
             references.append(text)
     shown = list(zip_longest(row.images, row.image_sha256))[: min(SHOWN_IMAGES, len(row.images))]

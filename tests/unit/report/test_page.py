@@ -105,6 +105,15 @@ def test_answers_show_question_choices_reference_images_and_confidence() -> None
     assert any(image.missing and "was not found" in image.missing for image in pictures)
 
 
+def test_the_right_option_is_named_by_its_text_beside_its_letter() -> None:
+    run = evaluation()
+    row = next(r for e in run.estimators for r in e.confident_wrong if r.choices)
+    letter = replace(row, references=("B",))
+    best = replace(run.estimators[0], confident_wrong=(letter,))
+    card = page(replace(run, estimators=(best, *run.estimators[1:]))).runs[0].answers[0].answers[0]
+    assert card.references == "B. dark blue"
+
+
 def test_an_empty_answer_and_many_images_and_choices_are_said_not_shown() -> None:
     run = evaluation()
     row = replace(
