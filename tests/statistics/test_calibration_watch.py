@@ -85,4 +85,5 @@ def test_soft_grades_count_too() -> None:
     watch = watched(confidences, confidences)  # the mean outcome is exactly the confidence
     assert not watch.recalibrate
     assert "No drift shown by 300 outcomes" in watch.to_dict()["reading"]
+    assert "shown by 1 outcome:" in watched([0.5], [0.5]).to_dict()["reading"]
     assert "No outcome yet" in CalibrationWatch().to_dict()["reading"]

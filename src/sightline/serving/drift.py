@@ -96,10 +96,8 @@ class CalibrationWatch:
         if not self.n:
             return "No outcome yet."
         if not self.recalibrate:
-            return (
-                f"No drift shown by {self.n} outcomes: evidence {self.peak:.3g} of "
-                f"{1 / self.alpha:g}."
-            )
+            outcomes = "1 outcome" if self.n == 1 else f"{self.n} outcomes"
+            return f"No drift shown by {outcomes}: evidence {self.peak:.3g} of {1 / self.alpha:g}."
         stake, by = _STAKES[int(self._wealth.argmax())]
         if by:
             found = (

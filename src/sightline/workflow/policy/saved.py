@@ -11,6 +11,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +25,7 @@ from sightline.core.errors import CorruptStoreError, DataError, DiskError, Sight
 from sightline.core.protocols import Estimator, FittedEstimator, LearnedEstimator, Request
 from sightline.estimators import from_spec
 from sightline.estimators.saved import ARRAYS, SETTINGS, Saved, load_fitted, save_fitted
-from sightline.store.disk import make_directory, write_file
+from sightline.store.disk import disk_errors, make_directory, write_file
 from sightline.store.sealed import dump_document, load_document
 from sightline.workflow.classifying.scoring import AppliedScore
 from sightline.workflow.policy.class_sets import CLASSES, read_class_sets
@@ -42,6 +44,8 @@ _REQUEST: TypeAdapter[Request] = TypeAdapter(Request)
 def require_no_policy(path: str | Path) -> None:
     """Requires a directory without a policy, or none.
 
+    What a killed `save_policy` left is no policy; the next one replaces it.
+
     Raises:
         DataError: It holds one, or files of something else.
     """
@@ -51,14 +55,33 @@ def require_no_policy(path: str | Path) -> None:
             f"{folder} holds a policy; a new one needs an empty directory. Choose another, or "
             "remove it first."
         )
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and not (folder.is_dir() and all(map(_is_unfinished, folder.iterdir()))):
         raise DataError(
             f"{folder} is not empty; a policy needs a directory of its own. Choose another."
         )
 
 
+def _is_unfinished(path: Path) -> bool:
+    """Whether a file or folder is what a `save_policy` left that was killed."""
+    written = {SETTINGS, ARRAYS, SCORE}
+    if path.is_dir():
+        inside = all(name.name.partition(".tmp.")[0] in written for name in path.iterdir())
+        return inside and re.fullmatch(r"stage-\d+", path.name) is not None
+    return path.name.startswith(f"{POLICY}.tmp.")
+
+
+def _clear(folder: Path) -> None:
+    """Removes what a killed `save_policy` left."""
+    with disk_errors(f"Clearing {folder}"):
+        for path in folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
 def save_policy(path: str | Path, policy: TrustPolicy) -> None:
-    """Writes a policy to a directory that does not exist or is empty.
+    """Writes a policy to a directory that `require_no_policy` passes.
 
     Raises:
         DataError: The directory is taken.
@@ -67,6 +90,7 @@ def save_policy(path: str | Path, policy: TrustPolicy) -> None:
     folder = Path(path)
     require_no_policy(folder)
     make_directory(folder)
+    _clear(folder)
     stages, files = [], dict[str, str]()
     for index, stage in enumerate(policy.stages):
         estimator = stage.estimator

@@ -240,6 +240,27 @@ def test_no_directory_that_holds_something_is_written_into(saved, tmp_path):
             load_policy(wrong)
 
 
+def test_what_a_killed_writer_left_is_replaced(saved):
+    policy = load_policy(saved)
+    (saved / "policy.json").rename(saved / "policy.json.tmp.7.ab")
+    (saved / "stage-0" / "arrays.safetensors.tmp.7.cd").write_bytes(b"half")
+    (saved / "stage-3").mkdir()
+    save_policy(saved, policy)
+    assert load_policy(saved).decide(answers(20)) == policy.decide(answers(20))
+    names = {path.name for path in saved.rglob("*")}
+    assert names == {"policy.json", "stage-0", "fitted.json", "arrays.safetensors"}
+
+
+@pytest.mark.parametrize("name", ["stage-0/mine", "stage-0/fitted.json.bak", "stages"])
+def test_what_a_killed_writer_did_not_leave_is_kept(saved, name):
+    policy = load_policy(saved)
+    (saved / "policy.json").unlink()
+    (saved / name).write_text("mine")
+    with pytest.raises(DataError, match="is not empty"):
+        save_policy(saved, policy)
+    assert (saved / name).read_text() == "mine"
+
+
 def test_a_pickle_in_its_place_is_never_read(tmp_path):
     (tmp_path / "policy.json").write_bytes(b"\x80\x04\x95\x10\x00\x00\x00")
     with pytest.raises(CorruptStoreError):
