@@ -50,7 +50,7 @@ def rough_duration(seconds: float) -> str:
     """A forecast of time, no finer than it can be known: ``8 s``, ``3 min``, ``2 h 5 min``.
 
     Example:
-        >>> rough_duration(7.6), rough_duration(0.2), rough_duration(170), rough_duration(7500)
+        >>> rough_duration(7.6), rough_duration(0.2), rough_duration(170.0), rough_duration(7500.0)
         ('8 s', '1 s', '3 min', '2 h 5 min')
     """
     if round(seconds) < 60:
