@@ -19,7 +19,7 @@ Prints one JSON document. Everything is measured in one run, ways alternating:
   on a run of its own answers; nothing can be learned from the random one, so the policy learns to
   tell its surer half. Gate: at most 5 %.
 
-Run: OMP_NUM_THREADS=2 python benchmarks/serving.py [--requests 1920] [--questions 48] [--rounds 3]
+Run: OMP_NUM_THREADS=2 python benchmarks/serving.py [--requests 1920] [--questions 48] [--rounds 5]
     [--only proxy]
 """
 
@@ -369,7 +369,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--requests", type=int, default=1920)
     parser.add_argument("--questions", type=int, default=48)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parts = ("proxy", "trust", "embedded", "random", "harmony_embedded", "harmony_random")
     parser.add_argument("--only", choices=parts, action="append", help="Just this (repeatable).")
     options = parser.parse_args()

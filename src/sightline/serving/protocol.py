@@ -1,7 +1,7 @@
 """uvicorn's HTTP protocol with the deadlines it lacks: for headers, bodies and slow readers.
 
 What is written in one turn of the event loop is sent in one call: head and body of an answer leave
-together. Sending is the dearest thing that a proxy does (a tenth of a millisecond a call).
+together. Sending is the dearest thing that a proxy does.
 """
 
 from __future__ import annotations

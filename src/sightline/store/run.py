@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from sightline.core.column import Column, ColumnKind
-from sightline.core.errors import DataError, SettingsDifferError, StoreError
+from sightline.core.errors import DataError, StoreError
 from sightline.core.features import ARRAY_AXES, Feature
 from sightline.core.types import Example, Key, Quarantined, Record, Refused
 from sightline.data.collected import Rejected
@@ -51,9 +51,9 @@ from sightline.store.layout import (
     require_free,
     require_run,
 )
+from sightline.store.resuming import require_same
 from sightline.store.rows import ShardSummary, StoredShard, write_shard
 from sightline.store.schema import (
-    RESULT_FIELDS,
     Manifest,
     canonical_json,
     manifest_from_dict,
@@ -62,9 +62,6 @@ from sightline.store.schema import (
 from sightline.store.sealed import dump_document, load_document
 
 __all__ = ["Manifest", "RunStore", "RunWriter"]
-
-
-_LISTED = 8
 
 
 class RunStore:
@@ -154,7 +151,7 @@ class RunStore:
         digest = digest_examples(examples)
         count = sum(1 for _ in rejected)
         asked = _completed(manifest, digest.n, digest.hexdigest(), count)
-        _require_same(path, store.manifest, asked)
+        require_same(path, store.manifest, asked)
         return store
 
     def writer(self) -> RunWriter:
@@ -422,52 +419,3 @@ def _completed(manifest: Manifest, n: int, sha256: str, rejected: int) -> Manife
         "rejected": rejected,
     }
     return replace(manifest, dataset=dataset, n_shards=-(-n // manifest.shard_size))
-
-
-def _require_same(path: Path, stored: Manifest, asked: Manifest) -> None:
-    before, now = stored.deciding(), asked.deciding()
-    for name in RESULT_FIELDS:
-        found = _first_difference(name, before[name], now[name])
-        if found is not None:
-            where, old, new = _as_people_name_it(name, stored, asked) or found
-            raise SettingsDifferError(
-                f"{path} was made with {where} = {old} and is now asked for with {new}; a run "
-                "resumes only with the same. Choose another folder, or start again with "
-                "--overwrite."
-            )
-
-
-def _as_people_name_it(name: str, stored: Manifest, asked: Manifest) -> tuple[str, str, str] | None:
-    """Another model or data set by its name, or another number of examples, before any hash."""
-    before, now = getattr(stored, name), getattr(asked, name)
-    known = {"model": ("name",), "dataset": ("name", "n")}.get(name, ())
-    for key in known:
-        old, new = before.get(key), now.get(key)
-        if None not in (old, new) and old != new:
-            return f"{name}.{key}", canonical_json(old), canonical_json(new)
-    return None
-
-
-def _first_difference(name: str, before: Any, now: Any) -> tuple[str, str, str] | None:
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in sorted(before.keys() | now.keys()):
-            if key not in before or key not in now:
-                old = canonical_json(before[key]) if key in before else "nothing"
-                new = canonical_json(now[key]) if key in now else "nothing"
-                return f"{name}.{key}", old, new
-            if found := _first_difference(f"{name}.{key}", before[key], now[key]):
-                return found
-        return None
-    if isinstance(before, list) and isinstance(now, list) and max(len(before), len(now)) > _LISTED:
-        gone = [entry for entry in before if entry not in now]
-        come = [entry for entry in now if entry not in before]
-        if gone or come:
-            return f"{name} (those that differ)", _listed(gone), _listed(come)
-    return None if before == now else (name, canonical_json(before), canonical_json(now))
-
-
-def _listed(entries: Sequence[Any]) -> str:
-    """The first entries, and how many more there are."""
-    more = len(entries) - _LISTED
-    shown = canonical_json(list(entries[:_LISTED])) if entries else "nothing"
-    return f"{shown} and {more} more" if more > 0 else shown
